@@ -1,0 +1,80 @@
+//! The one error a caller sees: what failed, on which object, why, and what to do about it.
+//!
+//! Every room has an error enum of its own; each turns into this one at the room's door, and it is
+//! reported once, at the edge (the command line, or the caller of the library).
+
+use std::fmt;
+
+pub type Result<T> = std::result::Result<T, Error>;
+
+/// A failure of fumehood itself, never of the program it ran.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Error {
+    message: String,
+    hint: Option<String>,
+}
+
+impl Error {
+    /// `message` is one line that names the object and the reason, in lower case, without a full stop.
+    pub fn new(message: impl Into<String>) -> Self {
+        Self { message: message.into(), hint: None }
+    }
+
+    /// Adds the one thing a person can do about it.
+    #[must_use]
+    pub fn with_hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+
+    #[must_use]
+    pub fn message(&self) -> &str {
+        &self.message
+    }
+
+    #[must_use]
+    pub fn hint(&self) -> Option<&str> {
+        self.hint.as_deref()
+    }
+}
+
+impl fmt::Display for Error {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.message)
+    }
+}
+
+impl std::error::Error for Error {}
+
+/// Room errors that know what a person can do about them.
+pub trait Hint: std::error::Error {
+    fn hint(&self) -> Option<String> {
+        None
+    }
+
+    fn into_error(self) -> Error
+    where
+        Self: Sized,
+    {
+        let error = Error::new(one_line(&self));
+        match self.hint() {
+            Some(hint) => error.with_hint(hint),
+            None => error,
+        }
+    }
+}
+
+/// The error and its causes on one line, `outer: cause: cause`, leaving out a cause already said.
+fn one_line(error: &dyn std::error::Error) -> String {
+    let mut line = error.to_string();
+    let mut cause = error.source();
+    while let Some(inner) = cause {
+        let text = inner.to_string();
+        if !line.contains(&text) {
+            line.push_str(": ");
+            line.push_str(&text);
+        }
+        cause = inner.source();
+    }
+    line
+}
