@@ -1,0 +1,278 @@
+//! Carries out the plan's operations: the sandbox's init turns its fresh mount namespace into the sandbox's
+//! tree.
+//!
+//! Runs between clone3 and execve in what may be a child of a multi-threaded process, so nothing here
+//! allocates. Every path below the new root is resolved by descriptor, within that root, following no link;
+//! what was resolved is what is mounted on (CVE-2021-30465, CVE-2024-45310 and their kin).
+
+use std::{
+    ffi::CStr,
+    io::Write,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+use crate::{
+    plan::{
+        Identity,
+        path::{BoxPath, HostPath},
+        setup::{Kind, Owner, SetupOp, Skeleton},
+    },
+    sys::{self, Errno, fs, mount, net, process},
+};
+
+const SAFE: u64 = mount::NO_SUID | mount::NO_DEV;
+const PATH_ONLY: i32 = libc::O_PATH | libc::O_NOFOLLOW;
+/// One file for each of this many bytes of a tmpfs: enough for any source tree, and a bound on inode bombs.
+const BYTES_PER_INODE: u64 = 4096;
+
+/// The tree as far as it is built.
+#[derive(Debug)]
+pub struct Builder {
+    program: Identity,
+    /// Whether the builder has another identity than the program.
+    gives_away: bool,
+    root: Option<OwnedFd>,
+}
+
+impl Builder {
+    #[must_use]
+    pub const fn new(program: Identity, setup: (u32, u32)) -> Self {
+        Self { program, gives_away: program.uid != setup.0 || program.gid != setup.1, root: None }
+    }
+
+    pub fn carry_out(&mut self, operation: &SetupOp) -> sys::Result<()> {
+        match operation {
+            SetupOp::Private => mount::make_private(open_host(c"/", libc::O_DIRECTORY)?.as_fd()),
+            SetupOp::Hostname { name } => process::set_hostname(name),
+            SetupOp::Loopback => net::loopback_up(),
+            SetupOp::RootTmpfs { bytes } => self.root_tmpfs(*bytes),
+            SetupOp::RootBind { source } => self.root_bind(source),
+            SetupOp::RootOverlay { source, skeleton, writable_bytes } => {
+                self.root_overlay(source, skeleton, *writable_bytes)
+            }
+            SetupOp::Dir { path, mode, owner } => self.dir(path, *mode, *owner),
+            SetupOp::Symlink { path, to } => fs::make_symlink(to, self.parent(path)?.as_fd(), path.name()),
+            SetupOp::File { path, mode, owner, content } => self.file(path, *mode, *owner, &content.0),
+            SetupOp::Bind { source, path, kind, writable } => self.bind(source, path, *kind, *writable),
+            SetupOp::Device { source, path } => self.device(source, path),
+            SetupOp::Tmpfs { path, bytes, executable, mode, owner } => {
+                let tmpfs = tmpfs(*bytes, *mode, if *executable { 0 } else { mount::NO_EXEC })?;
+                self.give(tmpfs.as_fd(), c"", *owner)?;
+                self.attach(tmpfs.as_fd(), path, Kind::Dir)
+            }
+            SetupOp::Proc { path } => {
+                let context = mount::open_filesystem(c"proc")?;
+                mount::configure(context.as_fd(), c"hidepid", c"2")?;
+                let proc = mount::create(context.as_fd(), SAFE | mount::NO_EXEC | mount::READ_ONLY)?;
+                self.attach(proc.as_fd(), path, Kind::Dir)
+            }
+            SetupOp::Terminals { path } => self.terminals(path),
+            SetupOp::Mask { path } => self.mask(path),
+            SetupOp::ReadOnly { path } => match self.find(path) {
+                Err(Errno::ENOENT) => Ok(()),
+                Err(errno) => Err(errno),
+                Ok(target) => {
+                    let view = mount::clone_tree(target.as_fd(), c"", true)?;
+                    mount::set_attributes(view.as_fd(), mount::READ_ONLY, true)?;
+                    mount::attach(view.as_fd(), target.as_fd())
+                }
+            },
+            SetupOp::SealRoot => mount::set_attributes(self.root()?, mount::READ_ONLY, false),
+            SetupOp::Enter => {
+                fs::change_dir(self.root()?)?;
+                mount::enter_root_here()
+            }
+        }
+    }
+
+    fn root(&self) -> sys::Result<BorrowedFd<'_>> {
+        self.root.as_ref().map(AsFd::as_fd).ok_or(Errno::EBADF)
+    }
+
+    fn root_tmpfs(&mut self, bytes: u64) -> sys::Result<()> {
+        let root = tmpfs(bytes, 0o755, 0)?;
+        self.root = Some(attach_over_root(root)?);
+        Ok(())
+    }
+
+    fn root_bind(&mut self, source: &HostPath) -> sys::Result<()> {
+        let source = open_host(source.as_c_str(), PATH_ONLY | libc::O_DIRECTORY)?;
+        let root = mount::clone_tree(source.as_fd(), c"", true)?;
+        mount::set_attributes(root.as_fd(), SAFE | mount::READ_ONLY, true)?;
+        self.root = Some(attach_over_root(root)?);
+        Ok(())
+    }
+
+    /// An overlay takes its layers by name, so they are gathered in a directory of our own and named from
+    /// there: no byte of the host's path reaches the option string.
+    fn root_overlay(&mut self, source: &HostPath, skeleton: &[Skeleton], writable: Option<u64>) -> sys::Result<()> {
+        let source = open_host(source.as_c_str(), PATH_ONLY | libc::O_DIRECTORY)?;
+        let staging = attach_over_root(tmpfs(writable.unwrap_or(1 << 20), 0o755, 0)?)?;
+        for name in [c"lower", c"skeleton", c"upper", c"work"] {
+            fs::make_dir(staging.as_fd(), name, 0o755)?;
+        }
+        let lower = mount::clone_tree(source.as_fd(), c"", true)?;
+        mount::set_attributes(lower.as_fd(), SAFE | mount::READ_ONLY, true)?;
+        mount::attach(lower.as_fd(), fs::open_in(staging.as_fd(), c"lower", PATH_ONLY, 0, fs::BENEATH)?.as_fd())?;
+        let bones = fs::open_in(staging.as_fd(), c"skeleton", PATH_ONLY | libc::O_DIRECTORY, 0, fs::BENEATH)?;
+        for Skeleton { path, kind } in skeleton {
+            let parent = fs::open_in(bones.as_fd(), path.parent(), PATH_ONLY, 0, fs::BENEATH)?;
+            make_target(parent.as_fd(), path.name(), *kind)?;
+        }
+        if writable.is_some() {
+            self.give(staging.as_fd(), c"upper", Owner::Program)?;
+        }
+        fs::change_dir(staging.as_fd())?;
+        let context = mount::open_filesystem(c"overlay")?;
+        mount::configure(context.as_fd(), c"lowerdir", c"lower:skeleton")?;
+        let mut attributes = SAFE;
+        if writable.is_some() {
+            mount::configure(context.as_fd(), c"upperdir", c"upper")?;
+            mount::configure(context.as_fd(), c"workdir", c"work")?;
+            mount::configure_flag(context.as_fd(), c"userxattr")?;
+        } else {
+            attributes |= mount::READ_ONLY;
+        }
+        let root = mount::create(context.as_fd(), attributes)?;
+        self.root = Some(attach_over_root(root)?);
+        Ok(())
+    }
+
+    fn dir(&self, path: &BoxPath, mode: u32, owner: Owner) -> sys::Result<()> {
+        let parent = self.parent(path)?;
+        match fs::make_dir(parent.as_fd(), path.name(), mode) {
+            Ok(()) => self.give(parent.as_fd(), path.name(), owner),
+            // There already, or in a tree that is not ours to add to: what needs it will tell.
+            Err(Errno::EEXIST | Errno::EROFS) => Ok(()),
+            Err(errno) => Err(errno),
+        }
+    }
+
+    fn file(&self, path: &BoxPath, mode: u32, owner: Owner, content: &[u8]) -> sys::Result<()> {
+        let parent = self.parent(path)?;
+        let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | libc::O_NOFOLLOW;
+        let file = fs::open_in(parent.as_fd(), path.name(), flags, mode, fs::BENEATH)?;
+        fs::write_all(file.as_fd(), content)?;
+        self.give(file.as_fd(), c"", owner)
+    }
+
+    fn bind(&self, source: &HostPath, path: &BoxPath, kind: Kind, writable: bool) -> sys::Result<()> {
+        let source = open_host(source.as_c_str(), PATH_ONLY)?;
+        let tree = mount::clone_tree(source.as_fd(), c"", true)?;
+        let access = if writable { 0 } else { mount::READ_ONLY };
+        mount::set_attributes(tree.as_fd(), SAFE | access, true)?;
+        self.attach(tree.as_fd(), path, kind)
+    }
+
+    /// The host's own node, since none can be made in a user namespace; a character device or nothing
+    /// (CVE-2025-31133).
+    fn device(&self, source: &HostPath, path: &BoxPath) -> sys::Result<()> {
+        let node = open_host(source.as_c_str(), PATH_ONLY)?;
+        if fs::stat(node.as_fd())?.st_mode & libc::S_IFMT != libc::S_IFCHR {
+            return Err(Errno::ENODEV);
+        }
+        let tree = mount::clone_tree(node.as_fd(), c"", false)?;
+        mount::set_attributes(tree.as_fd(), mount::NO_SUID | mount::NO_EXEC, false)?;
+        self.attach(tree.as_fd(), path, Kind::File)
+    }
+
+    fn terminals(&self, path: &BoxPath) -> sys::Result<()> {
+        let context = mount::open_filesystem(c"devpts")?;
+        mount::configure_flag(context.as_fd(), c"newinstance")?;
+        mount::configure(context.as_fd(), c"ptmxmode", c"0666")?;
+        mount::configure(context.as_fd(), c"mode", c"0620")?;
+        let terminals = mount::create(context.as_fd(), mount::NO_SUID | mount::NO_EXEC)?;
+        self.attach(terminals.as_fd(), path, Kind::Dir)
+    }
+
+    /// What is not there needs no mask.
+    fn mask(&self, path: &BoxPath) -> sys::Result<()> {
+        let target = match self.find(path) {
+            Err(Errno::ENOENT) => return Ok(()),
+            found => found?,
+        };
+        let cover = if fs::stat(target.as_fd())?.st_mode & libc::S_IFMT == libc::S_IFDIR {
+            let context = mount::open_filesystem(c"tmpfs")?;
+            mount::configure(context.as_fd(), c"size", c"4096")?;
+            mount::configure(context.as_fd(), c"nr_inodes", c"2")?;
+            mount::configure(context.as_fd(), c"mode", c"0555")?;
+            mount::create(context.as_fd(), SAFE | mount::NO_EXEC | mount::READ_ONLY)?
+        } else {
+            let null = open_host(c"/dev/null", PATH_ONLY)?;
+            if fs::stat(null.as_fd())?.st_rdev != libc::makedev(1, 3) {
+                return Err(Errno::ENODEV);
+            }
+            mount::clone_tree(null.as_fd(), c"", false)?
+        };
+        mount::attach(cover.as_fd(), target.as_fd())
+    }
+
+    /// Mounts `tree` on `path`, which is made if the tree it lies in is ours to add to.
+    fn attach(&self, tree: BorrowedFd<'_>, path: &BoxPath, kind: Kind) -> sys::Result<()> {
+        let parent = self.parent(path)?;
+        make_target(parent.as_fd(), path.name(), kind)?;
+        let target = fs::open_in(parent.as_fd(), path.name(), PATH_ONLY, 0, fs::BENEATH)?;
+        mount::attach(tree, target.as_fd())
+    }
+
+    fn parent(&self, path: &BoxPath) -> sys::Result<OwnedFd> {
+        fs::open_in(self.root()?, path.parent(), PATH_ONLY | libc::O_DIRECTORY, 0, fs::IN_ROOT)
+    }
+
+    fn find(&self, path: &BoxPath) -> sys::Result<OwnedFd> {
+        fs::open_in(self.root()?, path.full(), PATH_ONLY, 0, fs::IN_ROOT)
+    }
+
+    fn give(&self, dir: BorrowedFd<'_>, path: &CStr, owner: Owner) -> sys::Result<()> {
+        if owner == Owner::Setup || !self.gives_away {
+            return Ok(());
+        }
+        fs::change_owner(dir, path, self.program.uid, self.program.gid)
+    }
+}
+
+/// A host path was resolved before: a link on the way means that it has changed since.
+fn open_host(path: &CStr, flags: i32) -> sys::Result<OwnedFd> {
+    fs::open_in(fs::cwd(), path, flags, 0, fs::NO_LINKS)
+}
+
+fn make_target(parent: BorrowedFd<'_>, name: &CStr, kind: Kind) -> sys::Result<()> {
+    let made = match kind {
+        Kind::Dir => fs::make_dir(parent, name, 0o755),
+        Kind::File => fs::make_file(parent, name, 0o444),
+    };
+    match made {
+        // If it is missing in a tree that is read-only, opening it tells.
+        Err(Errno::EEXIST | Errno::EROFS | Errno::EACCES) => Ok(()),
+        other => other,
+    }
+}
+
+fn tmpfs(bytes: u64, mode: u32, attributes: u64) -> sys::Result<OwnedFd> {
+    let mut text = [0u8; 24];
+    let context = mount::open_filesystem(c"tmpfs")?;
+    mount::configure(context.as_fd(), c"size", decimal(&mut text, bytes)?)?;
+    mount::configure(context.as_fd(), c"nr_inodes", decimal(&mut text, (bytes / BYTES_PER_INODE).max(64))?)?;
+    mount::configure(context.as_fd(), c"mode", octal(&mut text, mode)?)?;
+    mount::create(context.as_fd(), SAFE | attributes)
+}
+
+fn decimal(buffer: &mut [u8; 24], number: u64) -> sys::Result<&CStr> {
+    buffer.fill(0);
+    write!(&mut buffer[..], "{number}").map_err(|_| Errno::EOVERFLOW)?;
+    CStr::from_bytes_until_nul(buffer).map_err(|_| Errno::EOVERFLOW)
+}
+
+fn octal(buffer: &mut [u8; 24], number: u32) -> sys::Result<&CStr> {
+    buffer.fill(0);
+    write!(&mut buffer[..], "{number:o}").map_err(|_| Errno::EOVERFLOW)?;
+    CStr::from_bytes_until_nul(buffer).map_err(|_| Errno::EOVERFLOW)
+}
+
+/// Mounts `tree` over the process's root directory, which shows to nobody until it is pivoted to: lookups
+/// from `/` start below it.
+fn attach_over_root(tree: OwnedFd) -> sys::Result<OwnedFd> {
+    let root = open_host(c"/", PATH_ONLY | libc::O_DIRECTORY)?;
+    mount::attach(tree.as_fd(), root.as_fd())?;
+    Ok(tree)
+}

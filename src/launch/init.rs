@@ -1,0 +1,192 @@
+//! The sandbox's init: process 1 inside. It builds the sandbox, starts the program, waits, and tells.
+//!
+//! It exists because process 1 is special: a program that were process 1 could not be killed by its own
+//! signals, and `abort()` would not be told as one. When it ends, the kernel ends all of the sandbox; it ends
+//! when the program has, when the supervisor is gone, or, should the supervisor be stuck, when the time is up.
+//!
+//! It is a fork of the supervisor that never executes anything, so it allocates nothing and uses only what
+//! [`World`] prepared. The program cannot look into it: it is not dumpable and hidden from the program's /proc.
+
+use std::{
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
+    time::{Duration, Instant},
+};
+
+use super::{
+    build::Builder,
+    program::{self, Image},
+    protocol::{Failure, InitEnd, Order, Stage},
+};
+use crate::{
+    plan::{Plan, ids::IdsKind},
+    sys::{self, Errno, clone, fs, process, tty},
+};
+
+/// How an init that ends by the time alone says so.
+pub const BACKSTOP_STATUS: i32 = 124;
+/// How long after the last deadline the init ends the sandbox by itself.
+const GRACE: Duration = Duration::from_secs(2);
+const STACK: usize = 64 << 10;
+
+/// All that the init uses, made before it exists.
+#[derive(Debug)]
+pub struct World<'a> {
+    pub plan: &'a Plan,
+    pub images: &'a [Image],
+    pub control: BorrowedFd<'a>,
+    /// stdin, stdout, stderr of the program; unused with a terminal.
+    pub stdio: [BorrowedFd<'a>; 3],
+    /// For seccomp(2).
+    pub filter_flags: u32,
+    /// `tasks` files of v1 cgroups.
+    pub cgroups: &'a [RawFd],
+    /// Every descriptor above, in order: all others are closed.
+    pub keep: &'a [RawFd],
+}
+
+impl World<'_> {
+    /// Runs the whole of it in the child. Never returns.
+    pub fn run(&self) -> ! {
+        let end = InitEnd(self.control);
+        match self.live(end) {
+            Ok(status) => process::exit_now(status),
+            Err(failure) => {
+                end.failed(failure);
+                process::exit_now(125)
+            }
+        }
+    }
+
+    fn live(&self, end: InitEnd<'_>) -> Result<i32, Failure> {
+        self.close_others().map_err(at(Stage::Descriptors, 0))?;
+        if !end.wait_for(Order::Build) {
+            return Ok(1);
+        }
+        self.take_identity().map_err(at(Stage::Identity, 0))?;
+        process::new_session().map_err(at(Stage::Session, 0))?;
+        process::new_keyring().map_err(at(Stage::Session, 1))?;
+        self.enter_cgroups()?;
+        process::set_file_mask(0);
+        let mut builder = Builder::new(self.plan.identity, self.plan.ids.setup);
+        for (index, operation) in self.plan.setup.iter().enumerate() {
+            builder.carry_out(operation).map_err(at(Stage::Setup, index))?;
+        }
+        drop(builder);
+        process::set_file_mask(0o022);
+        process::set_undumpable().map_err(at(Stage::Identity, 1))?;
+        process::set_name(c"fumehood-init");
+        self.supervise(end)
+    }
+
+    /// The sandbox inherits nothing: not even what another thread opens at this moment (CVE-2024-21626).
+    fn close_others(&self) -> sys::Result<()> {
+        let mut next = 0u32;
+        for fd in self.keep {
+            let fd = *fd as u32;
+            if next < fd {
+                process::close_range(next, fd - 1)?;
+            }
+            next = next.max(fd + 1);
+        }
+        process::close_range(next, u32::MAX)
+    }
+
+    fn take_identity(&self) -> sys::Result<()> {
+        let (uid, gid) = self.plan.ids.setup;
+        match self.plan.ids.kind {
+            IdsKind::Range => process::become_user(uid, gid, true),
+            IdsKind::Single => Ok(()),
+        }
+    }
+
+    /// Entering a v1 cgroup by one's own hand is cheap; being put there costs a grace period of the kernel.
+    fn enter_cgroups(&self) -> Result<(), Failure> {
+        for (index, fd) in self.cgroups.iter().enumerate() {
+            fs::write_all(sys::fs::borrow(*fd), b"0").map_err(at(Stage::Cgroup, index))?;
+        }
+        clone::unshare_cgroup_namespace().map_err(at(Stage::Cgroup, self.cgroups.len()))
+    }
+
+    fn supervise(&self, end: InitEnd<'_>) -> Result<i32, Failure> {
+        let disks = [c"/sandbox", c"/tmp"].map(|path| {
+            fs::open_in(fs::cwd(), path, libc::O_PATH | libc::O_DIRECTORY, 0, fs::IN_ROOT).ok()
+        });
+        let root = fs::open_in(fs::cwd(), c"/", libc::O_PATH | libc::O_DIRECTORY, 0, 0).map_err(at(Stage::Setup, 0))?;
+        if self.plan.fetches {
+            end.root(root.as_fd()).map_err(at(Stage::Setup, 0))?;
+        }
+        let terminal = if self.plan.terminal { Some(open_terminal(end).map_err(at(Stage::Terminal, 0))?) } else { None };
+        let stdio = terminal.as_ref().map_or(self.stdio, |terminal| [terminal.as_fd(); 3]);
+        let children = process::take_signals(&[libc::SIGCHLD]).map_err(at(Stage::Spawn, 0))?;
+        let deadline = self.plan.longest().map(|longest| Instant::now() + longest + GRACE);
+        let mut stack = [0u8; STACK];
+
+        let last = self.images.len() - 1;
+        for (number, image) in self.images.iter().enumerate() {
+            let start = program::Start::new(self.plan, image, stdio, self.filter_flags);
+            let pid = clone::spawn_sharing_memory(&mut stack, program::Start::run, &start).map_err(at(Stage::Spawn, number))?;
+            if let Some(failure) = start.failure() {
+                return Err(failure);
+            }
+            if let Some(listener) = start.into_listener() {
+                end.listener(listener.as_fd()).map_err(at(Stage::Seccomp, 1))?;
+            }
+            // The program's 0-2 were made in the table that we shared until it executed.
+            process::close_range(0, 2).map_err(at(Stage::Descriptors, 1))?;
+            if number == last && terminal.is_none() {
+                // Who reads the program's output must see its end when the program is done, not when we are.
+                for fd in self.stdio {
+                    let fd = fd.as_raw_fd() as u32;
+                    process::close_range(fd, fd).map_err(at(Stage::Descriptors, 2))?;
+                }
+            }
+            end.started().map_err(at(Stage::Spawn, number))?;
+            let Some(status) = wait_for(pid, children.as_fd(), self.control, deadline) else {
+                return Ok(BACKSTOP_STATUS);
+            };
+            let disk_full = disks.iter().flatten().any(|disk| fs::is_full(disk.as_fd()));
+            if number < last || self.plan.fetches {
+                // Nothing of a step outlives it.
+                process::kill_all();
+                while let Ok(Some(_)) = process::wait(-1, true) {}
+            }
+            end.ended(status, disk_full).map_err(at(Stage::Spawn, number))?;
+            if (number < last || self.plan.fetches) && !end.wait_for(Order::Next) {
+                break;
+            }
+        }
+        Ok(0)
+    }
+}
+
+/// Waits for the program, burying strangers meanwhile. `None`: the supervisor is gone, or the time is up.
+fn wait_for(pid: i32, children: BorrowedFd<'_>, control: BorrowedFd<'_>, deadline: Option<Instant>) -> Option<i32> {
+    loop {
+        while let Ok(Some(ended)) = process::wait(-1, false) {
+            if ended.pid == pid {
+                return Some(ended.status);
+            }
+        }
+        let mut fds = [children, control].map(|fd| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 });
+        let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
+        process::poll(&mut fds, left).ok()?;
+        if fds[1].revents != 0 || left.is_some_and(|left| left.is_zero()) {
+            return None;
+        }
+        while process::read_signal(children).is_some() {}
+    }
+}
+
+/// A terminal of the sandbox's own devpts, whose master goes to the supervisor.
+fn open_terminal(end: InitEnd<'_>) -> sys::Result<OwnedFd> {
+    let flags = libc::O_RDWR | libc::O_NOCTTY;
+    let master = fs::open_in(fs::cwd(), c"/dev/pts/ptmx", flags, 0, fs::NO_LINKS)?;
+    tty::unlock(master.as_fd())?;
+    let terminal = tty::peer(master.as_fd())?;
+    end.terminal(master.as_fd())?;
+    Ok(terminal)
+}
+
+fn at(stage: Stage, index: usize) -> impl Fn(Errno) -> Failure {
+    move |errno| Failure { stage, index: index.min(usize::from(u16::MAX)) as u16, errno }
+}

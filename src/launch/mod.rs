@@ -1,0 +1,256 @@
+//! Carries out a plan: the fourth stage, and the only one that changes the kernel's state.
+//!
+//! [`launch`] makes the sandbox's cgroup, clones its init ([`init`]), which builds the tree ([`build`]) and
+//! starts the program ([`program`]), and then stands by ([`supervise`]) until all of it is gone. Every effect
+//! outside the sandbox's own namespaces is held by a value that undoes it when dropped: the cgroup's leaf,
+//! the entry in the state directory, the init behind its pidfd. The namespaces end with their processes.
+
+mod build;
+mod error;
+mod fetch;
+mod init;
+mod program;
+mod protocol;
+mod supervise;
+mod watch;
+
+use std::{
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    time::Instant,
+};
+
+pub use error::LaunchError;
+pub use supervise::{Input, Observer};
+
+use crate::{
+    cgroup::{Caps, Controller, CpuBandwidth, Hierarchy, Leaf},
+    plan::{
+        Plan,
+        ids::{IdsKind, Map},
+    },
+    report::{Capabilities, Cgroup, Controls, IdMap, LandlockScope, Means, Network, Outcome, Rootfs},
+    request::{Fetch, Secret},
+    state::Entry,
+    sys::{
+        self,
+        clone::{self, Cloned},
+        fs, process, seccomp, socket,
+    },
+};
+use init::World;
+use program::Image;
+use protocol::{Order, SupervisorEnd};
+
+/// What a run needs beside its plan, none of which changes how the sandbox is made.
+#[derive(Debug)]
+pub struct Extras<'a> {
+    pub runtime: Option<String>,
+    pub secrets: &'a [Secret],
+    pub fetch: &'a [Fetch],
+    pub input: Input,
+    /// Signals that end the run, or resize its terminal, as [`process::take_signals`] made it.
+    pub signals: Option<BorrowedFd<'a>>,
+    /// When the request was made.
+    pub began: Instant,
+}
+
+/// Runs the plan to its end.
+///
+/// # Errors
+/// When the sandbox cannot be made as planned. What the program does is never an error: it is in the
+/// [`Outcome`], and so is that it could not be executed.
+pub fn launch(
+    plan: &Plan,
+    hierarchy: &Hierarchy,
+    extras: Extras<'_>,
+    observer: &mut dyn Observer,
+) -> Result<Outcome, LaunchError> {
+    let images = plan.steps.iter().map(Image::new).collect::<Result<Vec<_>, _>>().map_err(LaunchError::Plan)?;
+    let holds = Holds::decide(plan, hierarchy)?;
+    let leaf = holds.create_leaf(plan, hierarchy)?;
+    let (running, streams) = start(plan, &images, leaf.as_ref())?;
+    let entry = Entry::create(plan, extras.runtime.as_deref(), running.pid);
+    let entry = match entry {
+        Ok(entry) => entry,
+        Err(error) => {
+            running.kill();
+            return Err(LaunchError::State(error));
+        }
+    };
+    let controls = controls(plan, hierarchy, &holds, extras.secrets.len());
+    let outcome = supervise::Supervisor::new(plan, running, streams, leaf, holds, controls, extras).run(observer);
+    drop(entry);
+    outcome
+}
+
+/// The sandbox's init, and the way to it. Dropped, it is killed, and with it all of the sandbox.
+#[derive(Debug)]
+struct Running {
+    pid: i32,
+    pidfd: OwnedFd,
+    control: SupervisorEnd,
+    waited: bool,
+}
+
+impl Running {
+    fn kill(&self) {
+        // ESRCH: it is gone already, which is what was wanted.
+        _ = process::signal(self.pidfd.as_fd(), libc::SIGKILL);
+    }
+
+    /// Returns when no process of the sandbox is left.
+    fn wait(&mut self) -> sys::Result<process::Ended> {
+        let ended = process::wait(self.pid, true)?;
+        self.waited = true;
+        ended.ok_or(sys::Errno::ECHILD)
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        if !self.waited {
+            self.kill();
+            _ = self.wait();
+        }
+    }
+}
+
+/// Our ends of the program's streams.
+#[derive(Debug)]
+struct Streams {
+    stdin: OwnedFd,
+    stdout: OwnedFd,
+    stderr: OwnedFd,
+}
+
+/// Clones the init and gives it its ids; it builds on while we go on.
+fn start(plan: &Plan, images: &[Image], leaf: Option<&Leaf>) -> Result<(Running, Streams), LaunchError> {
+    let pipes = |what| move |errno| LaunchError::System { what, errno };
+    let (ours, theirs) = socket::record_pair().map_err(pipes("make a socket pair"))?;
+    let (in_read, in_write) = fs::pipe().map_err(pipes("make a pipe"))?;
+    let (out_read, out_write) = fs::pipe().map_err(pipes("make a pipe"))?;
+    let (err_read, err_write) = fs::pipe().map_err(pipes("make a pipe"))?;
+    let cgroups: Vec<_> = leaf.iter().flat_map(|leaf| leaf.join_fds()).map(|fd| fd.as_raw_fd()).collect();
+    let stdio = [in_read.as_fd(), out_write.as_fd(), err_write.as_fd()];
+    let mut keep: Vec<_> = stdio.iter().map(AsRawFd::as_raw_fd).chain([theirs.as_raw_fd()]).chain(cgroups.iter().copied()).collect();
+    keep.sort_unstable();
+    if keep.first().is_some_and(|lowest| *lowest < 3) {
+        return Err(LaunchError::StandardStreamsClosed);
+    }
+    let world = World {
+        plan,
+        images,
+        control: theirs.as_fd(),
+        stdio,
+        filter_flags: filter_flags(plan),
+        cgroups: &cgroups,
+        keep: &keep,
+    };
+    let into = leaf.and_then(Leaf::clone_into);
+    let cloned = clone::clone_process(plan.clone_flags(), into).map_err(LaunchError::Clone)?;
+    let Cloned::Parent { pid, pidfd } = cloned else { world.run() };
+    let running = Running { pid, pidfd, control: SupervisorEnd(ours), waited: false };
+    write_maps(plan, pid)?;
+    running.control.order(Order::Build).map_err(pipes("tell the sandbox's init to start"))?;
+    Ok((running, Streams { stdin: in_write, stdout: out_read, stderr: err_read }))
+}
+
+fn filter_flags(plan: &Plan) -> u32 {
+    let mut flags = plan.seccomp.program.flags();
+    if plan.seccomp.reports() {
+        flags |= seccomp::NEW_LISTENER | seccomp::WAIT_KILLABLE_RECV;
+        if !seccomp::knows_flags(flags) {
+            flags &= !seccomp::WAIT_KILLABLE_RECV;
+        }
+    }
+    flags
+}
+
+/// Gives the new user namespace its ids (user_namespaces(7)). Without privilege, groups must first be made
+/// unchangeable: else a program could drop a group that denies it something.
+fn write_maps(plan: &Plan, pid: i32) -> Result<(), LaunchError> {
+    let write = |file: &'static str, text: &str| {
+        std::fs::write(format!("/proc/{pid}/{file}"), text).map_err(|source| LaunchError::Ids { file, source })
+    };
+    let line = |map: Map| format!("{} {} {}\n", map.inside, map.outside, map.count);
+    if plan.ids.kind == IdsKind::Single {
+        write("setgroups", "deny")?;
+    }
+    write("uid_map", &line(plan.ids.users))?;
+    write("gid_map", &line(plan.ids.groups))
+}
+
+/// Who holds each limit on this host.
+#[derive(Debug, Clone, Copy)]
+struct Holds {
+    memory: Means,
+    pids: Means,
+    cpu: Means,
+}
+
+impl Holds {
+    /// A limit that was asked for and cannot be held is an error; a default one is held as well as may be, and
+    /// the result says how.
+    fn decide(plan: &Plan, hierarchy: &Hierarchy) -> Result<Self, LaunchError> {
+        let by = |controller, otherwise| if hierarchy.can(controller) { Means::Cgroup } else { otherwise };
+        let holds = Self {
+            memory: by(Controller::Memory, Means::Watched),
+            pids: by(Controller::Pids, Means::Rlimit),
+            cpu: by(Controller::Cpu, Means::None),
+        };
+        if plan.limits.asked.cpus && holds.cpu == Means::None {
+            let why = match hierarchy {
+                Hierarchy::None { why } => why.clone(),
+                _ => "its controller is not available here".to_owned(),
+            };
+            return Err(LaunchError::Unheld { flag: "--cpu", why });
+        }
+        Ok(holds)
+    }
+
+    fn create_leaf(self, plan: &Plan, hierarchy: &Hierarchy) -> Result<Option<Leaf>, LaunchError> {
+        let limits = &plan.limits;
+        let first = plan.steps.first().map(|step| step.limits).unwrap_or_default();
+        let caps = Caps {
+            memory: (self.memory == Means::Cgroup).then(|| first.memory.unwrap_or(limits.memory)),
+            pids: (self.pids == Means::Cgroup).then(|| first.pids.unwrap_or(limits.pids).saturating_add(1)),
+            cpu: (self.cpu == Means::Cgroup).then(|| CpuBandwidth::cpus(limits.cpus)),
+            count_cpu_time: limits.cpu_time.is_some() && hierarchy.can(Controller::CpuTime),
+        };
+        if caps == Caps::default() {
+            return Ok(None);
+        }
+        hierarchy.create(&plan.id, &caps).map(Some).map_err(LaunchError::Cgroup)
+    }
+}
+
+/// What will be in force once the program runs: every line of it was checked by the kernel on the way there.
+fn controls(plan: &Plan, hierarchy: &Hierarchy, holds: &Holds, secrets: usize) -> Controls {
+    let layer = plan.landlock.first();
+    Controls {
+        user_namespace: true,
+        seccomp: Some(plan.seccomp.name.clone()),
+        landlock_abi: layer.map(|layer| layer.abi),
+        cgroup: match hierarchy {
+            Hierarchy::V2(_) => Cgroup::V2,
+            Hierarchy::V1(_) => Cgroup::V1,
+            Hierarchy::None { .. } => Cgroup::None,
+        },
+        memory: holds.memory,
+        network: if plan.network == "none" { Network::None } else { Network::Host },
+        pids: holds.pids,
+        cpu: holds.cpu,
+        landlock_scopes: match layer {
+            Some(layer) if layer.scoped != 0 => vec![LandlockScope::AbstractUnixSocket, LandlockScope::Signal],
+            _ => Vec::new(),
+        },
+        no_new_privs: true,
+        capabilities: Capabilities::None,
+        id_map: Some(match plan.ids.kind {
+            IdsKind::Range => IdMap::Range,
+            IdsKind::Single => IdMap::Single,
+        }),
+        rootfs: Some(if plan.rootfs == "host" { Rootfs::Host } else { Rootfs::Directory }),
+        secrets,
+    }
+}

@@ -1,0 +1,141 @@
+//! From the sandbox's init to the untrusted program: the last steps before execve, each of which only takes
+//! something away.
+//!
+//! Runs on the init's memory (vfork), so it allocates nothing and leaves its result in [`Start`].
+
+use std::{
+    cell::{Cell, OnceCell},
+    ffi::CString,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+use super::protocol::{Failure, Stage};
+use crate::{
+    plan::{Plan, PlanError, Step, ids::IdsKind, landlock::Layer},
+    sys::{self, Errno, fs, landlock, process, seccomp, tty},
+};
+
+/// A step in the form execve takes.
+#[derive(Debug)]
+pub struct Image {
+    candidates: Vec<CString>,
+    argv: process::StringVector,
+    env: process::StringVector,
+    cwd: CString,
+}
+
+impl Image {
+    pub fn new(step: &Step) -> Result<Self, PlanError> {
+        let strings = |what, list: &[String]| {
+            list.iter().map(|text| CString::new(text.as_str()).map_err(|_| PlanError::Nul(what))).collect::<Result<Vec<_>, _>>()
+        };
+        Ok(Self {
+            candidates: strings("the program's name", &step.candidates)?,
+            argv: process::StringVector::new(strings("an argument", &step.argv)?),
+            env: process::StringVector::new(strings("an environment variable", &step.env)?),
+            cwd: CString::new(step.cwd.as_str()).map_err(|_| PlanError::Nul("the working directory"))?,
+        })
+    }
+}
+
+/// What the program's process needs, and where it leaves what became of it.
+#[derive(Debug)]
+pub struct Start<'a> {
+    plan: &'a Plan,
+    image: &'a Image,
+    stdio: [BorrowedFd<'a>; 3],
+    terminal: bool,
+    filter_flags: u32,
+    failure: Cell<Option<Failure>>,
+    listener: OnceCell<OwnedFd>,
+}
+
+impl<'a> Start<'a> {
+    pub fn new(plan: &'a Plan, image: &'a Image, stdio: [BorrowedFd<'a>; 3], filter_flags: u32) -> Self {
+        Self { plan, image, stdio, terminal: plan.terminal, filter_flags, failure: Cell::new(None), listener: OnceCell::new() }
+    }
+
+    pub fn failure(&self) -> Option<Failure> {
+        self.failure.get()
+    }
+
+    /// The filter's listener; its descriptor was made in the table that the init shares.
+    pub fn into_listener(self) -> Option<OwnedFd> {
+        self.listener.into_inner()
+    }
+
+    /// The body of the program's process until it is the program.
+    pub fn run(&self) -> i32 {
+        if let Err(failure) = self.become_program() {
+            self.failure.set(Some(failure));
+        }
+        127
+    }
+
+    fn become_program(&self) -> Result<(), Failure> {
+        let plan = self.plan;
+        process::new_session().map_err(at(Stage::ProgramIo, 0))?;
+        if self.terminal {
+            tty::take_control(self.stdio[0]).map_err(at(Stage::ProgramIo, 1))?;
+        }
+        process::reset_signals();
+        for (number, fd) in self.stdio.iter().enumerate() {
+            process::install_fd(*fd, number as i32).map_err(at(Stage::ProgramIo, 2 + number))?;
+        }
+        process::change_dir(&self.image.cwd).map_err(at(Stage::WorkingDirectory, 0))?;
+        for (index, limit) in plan.rlimits.iter().enumerate() {
+            process::set_limit(limit.resource, limit.soft, limit.hard).map_err(at(Stage::ResourceLimit, index))?;
+        }
+        process::drop_bounding_capabilities().map_err(at(Stage::Capabilities, 0))?;
+        if plan.ids.kind == IdsKind::Range {
+            process::become_user(plan.identity.uid, plan.identity.gid, true).map_err(at(Stage::ProgramIdentity, 0))?;
+        }
+        process::drop_capabilities().map_err(at(Stage::Capabilities, 1))?;
+        process::set_no_new_privileges().map_err(at(Stage::NoNewPrivileges, 0))?;
+        for (index, layer) in plan.landlock.iter().enumerate() {
+            restrict(layer).map_err(at(Stage::Landlock, index))?;
+        }
+        process::close_on_exec_from(3).map_err(at(Stage::Descriptors, 3))?;
+        // From here on every call is filtered: only execve and exit_group follow, which every filter lets by.
+        let listener = seccomp::install(plan.seccomp.loaded(), self.filter_flags).map_err(at(Stage::Seccomp, 0))?;
+        if let Some(listener) = listener {
+            _ = self.listener.set(listener);
+        }
+        Err(self.exec())
+    }
+
+    /// Tries each candidate as execvp(3) does: one that may not be executed is told rather than the last one
+    /// that is not there.
+    fn exec(&self) -> Failure {
+        let mut best = Errno::ENOENT;
+        for candidate in &self.image.candidates {
+            match process::exec(candidate, &self.image.argv, &self.image.env) {
+                Errno::ENOENT | Errno::ENOTDIR => {}
+                Errno::EACCES => best = Errno::EACCES,
+                errno => return at(Stage::Exec, 0)(errno),
+            }
+        }
+        at(Stage::Exec, 0)(best)
+    }
+}
+
+/// Rules are for what is there: a path that the root does not have needs none.
+fn restrict(layer: &Layer) -> sys::Result<()> {
+    let ruleset = landlock::create_ruleset(layer.abi, layer.handled_files, layer.handled_tcp, layer.scoped)?;
+    for rule in &layer.rules {
+        let path = match fs::open_in(fs::cwd(), &rule.path, libc::O_PATH, 0, fs::NO_LINKS) {
+            Err(Errno::ENOENT) => continue,
+            found => found?,
+        };
+        let mut rights = rule.rights;
+        if fs::stat(path.as_fd())?.st_mode & libc::S_IFMT != libc::S_IFDIR {
+            rights &= landlock::FILE_RIGHTS;
+        }
+        landlock::allow_path(ruleset.as_fd(), path.as_fd(), rights)?;
+    }
+    landlock::restrict_self(ruleset.as_fd())
+}
+
+fn at(stage: Stage, index: usize) -> impl Fn(Errno) -> Failure {
+    move |errno| Failure { stage, index: index as u16, errno }
+}

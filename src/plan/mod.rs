@@ -1,0 +1,305 @@
+//! Everything that will be done, in order, as plain data: the third stage.
+//!
+//! [`make`] computes it from a spec and the facts of the host, without privilege and without touching
+//! anything. `fumehood explain` prints it; [`crate::launch`] carries it out and decides nothing.
+
+pub mod ids;
+pub mod landlock;
+mod mounts;
+pub mod path;
+pub mod profile;
+pub mod seccomp;
+pub mod setup;
+
+use std::{borrow::Cow, ffi::CString, path::Path, time::Duration};
+
+use serde::Serialize;
+
+use crate::{
+    host::Host,
+    request::{Limits, Network, SandboxId, StepLimits},
+    spec::{Base, Spec},
+};
+use ids::Ids;
+use landlock::{Access, Layer};
+use setup::SetupOp;
+
+#[derive(Debug, Serialize)]
+pub struct Plan {
+    pub id: SandboxId,
+    pub namespaces: Vec<Namespace>,
+    pub ids: Ids,
+    pub rootfs: &'static str,
+    pub setup: Vec<SetupOp>,
+    pub identity: Identity,
+    pub rlimits: Vec<ResourceLimit>,
+    pub landlock: Vec<Layer>,
+    pub seccomp: Filter,
+    pub limits: Limits,
+    pub terminal: bool,
+    /// One, or a compiler and then what it made.
+    pub steps: Vec<Step>,
+    pub network: &'static str,
+    pub fetches: bool,
+    /// What a bundle wanted and does not get.
+    pub left_out: Vec<String>,
+}
+
+/// One namespace of its own.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Namespace {
+    pub kind: &'static str,
+    #[serde(skip)]
+    pub flag: i32,
+    pub why: &'static str,
+}
+
+/// Who the program is, with no capability at all.
+#[derive(Debug, Clone, Copy, Serialize)]
+pub struct Identity {
+    pub uid: u32,
+    pub gid: u32,
+}
+
+#[derive(Debug, Clone, Serialize)]
+pub struct ResourceLimit {
+    pub name: &'static str,
+    #[serde(skip)]
+    pub resource: u32,
+    pub soft: u64,
+    pub hard: u64,
+}
+
+/// The system-call filter: refused calls are reported to the supervisor, allowed ones cost nothing.
+#[derive(Debug, Serialize)]
+pub struct Filter {
+    pub name: String,
+    pub instructions: usize,
+    #[serde(skip)]
+    pub program: Cow<'static, seccomp::Filter>,
+}
+
+/// One program to be run.
+#[derive(Debug, Clone, Serialize)]
+pub struct Step {
+    pub kind: StepKind,
+    pub argv: Vec<String>,
+    pub env: Vec<String>,
+    pub cwd: String,
+    /// Where the program is looked for, in order.
+    pub candidates: Vec<String>,
+    #[serde(skip)]
+    pub limits: StepLimits,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StepKind {
+    Compile,
+    Run,
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum PlanError {
+    #[error("the seccomp profile forbids {0}, without which no program can start")]
+    FilterForbids(&'static str),
+    #[error(transparent)]
+    Ids(#[from] ids::IdError),
+    #[error(transparent)]
+    Landlock(#[from] landlock::PolicyError),
+    #[error("mount on `{target}`: {why}")]
+    Mount { target: String, why: &'static str },
+    #[error("there is no built-in filter called {0}")]
+    NoFilter(&'static str),
+    #[error("{0} has a NUL byte")]
+    Nul(&'static str),
+    #[error(transparent)]
+    Path(#[from] path::PathError),
+    #[error(transparent)]
+    Seccomp(#[from] seccomp::SeccompError),
+    #[error("the working directory `{0}` is not an absolute path without `..`")]
+    Workdir(String),
+}
+
+impl crate::error::Hint for PlanError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Ids(error) => error.hint(),
+            Self::Seccomp(error) => error.hint(),
+            Self::Landlock(landlock::PolicyError::Abi { .. }) => {
+                Some("choose another --profile or --landlock, or a newer kernel; `fumehood doctor` tells what this one has".to_owned())
+            }
+            _ => None,
+        }
+    }
+}
+
+/// Computes the plan. Pure: the same spec and host give the same plan.
+pub fn make(spec: Spec, host: &Host) -> Result<Plan, PlanError> {
+    let Spec { oci, mut own } = spec;
+    let ids = Ids::choose(&own.id, own.user, host)?;
+    let mut setup = vec![SetupOp::Private];
+    if let Some(name) = oci.hostname() {
+        setup.push(SetupOp::Hostname { name: CString::new(name.as_str()).map_err(|_| PlanError::Nul("the hostname"))? });
+    }
+    if own.network == Network::None {
+        setup.push(SetupOp::Loopback);
+    }
+    let writable_root = !oci.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false);
+    let mut layer = Layer::for_mounts(host.landlock_abi);
+    layer.allow(Path::new("/"), if writable_root { Access::ReadWriteExecute } else { Access::ReadExecute })?;
+    mounts::plan(&oci, &mut own, writable_root, &mut setup, &mut layer)?;
+
+    let mut layers = Vec::new();
+    if host.landlock_abi > 0 {
+        layers.push(layer);
+    }
+    layers.extend(own.profile.landlock()?.layer(host.landlock_abi)?);
+    if let Some(policy) = &own.landlock {
+        layers.extend(policy.layer(host.landlock_abi)?);
+    }
+
+    let process = oci.process().clone().unwrap_or_default();
+    let cwd = process.cwd().to_string_lossy().into_owned();
+    if crate::request::mounts::inside_path(process.cwd()).is_none() {
+        return Err(PlanError::Workdir(cwd));
+    }
+    let env = process.env().clone().unwrap_or_default();
+    let step = |kind, argv: Vec<String>, limits| Step { kind, candidates: candidates(&argv, &env, &cwd), argv, env: env.clone(), cwd: cwd.clone(), limits };
+    let mut steps = Vec::with_capacity(2);
+    if let Some((argv, limits)) = own.compile {
+        steps.push(step(StepKind::Compile, argv, limits));
+    }
+    steps.push(step(StepKind::Run, process.args().clone().unwrap_or_default(), own.run_limits));
+
+    let filter = match own.seccomp {
+        Some(profile) => Filter::custom(&profile, host)?,
+        None => Filter::builtin(own.profile.name)?,
+    };
+    Ok(Plan {
+        namespaces: namespaces(own.network),
+        rootfs: match own.base {
+            Base::Host { .. } => "host",
+            Base::Dir { .. } => "directory",
+        },
+        ids,
+        setup,
+        identity: Identity { uid: own.user.uid, gid: own.user.gid },
+        rlimits: rlimits(&process),
+        landlock: layers,
+        seccomp: filter,
+        limits: own.limits,
+        terminal: process.terminal().unwrap_or(false),
+        steps,
+        network: own.network.name(),
+        fetches: own.fetches,
+        left_out: own.left_out,
+        id: own.id,
+    })
+}
+
+impl Plan {
+    /// The CLONE_NEW* bits of all namespaces but the cgroup one, which is made after the cgroup is entered.
+    #[must_use]
+    pub fn clone_flags(&self) -> u64 {
+        self.namespaces.iter().filter(|n| n.flag != libc::CLONE_NEWCGROUP).map(|n| n.flag as u64).sum()
+    }
+
+    /// The wall time that all steps together may take, for the backstop inside.
+    #[must_use]
+    pub fn longest(&self) -> Option<Duration> {
+        self.steps.iter().map(|step| step.limits.timeout.or(self.limits.timeout)).sum()
+    }
+}
+
+fn namespaces(network: Network) -> Vec<Namespace> {
+    let namespace = |kind, flag, why| Namespace { kind, flag, why };
+    let mut all = vec![
+        namespace("user", libc::CLONE_NEWUSER, "no id and no capability inside means anything outside"),
+        namespace("mount", libc::CLONE_NEWNS, "a tree of its own, from which no host path can be named"),
+        namespace("pid", libc::CLONE_NEWPID, "no process outside can be seen or signalled; all end together"),
+        namespace("ipc", libc::CLONE_NEWIPC, "no System V or POSIX message queue or shared memory of the host"),
+        namespace("uts", libc::CLONE_NEWUTS, "a hostname of its own"),
+        namespace("cgroup", libc::CLONE_NEWCGROUP, "its place in the host's cgroup tree is not shown"),
+    ];
+    if network == Network::None {
+        all.insert(3, namespace("network", libc::CLONE_NEWNET, "no interface but its own loopback"));
+    }
+    all
+}
+
+fn rlimits(process: &oci_spec::runtime::Process) -> Vec<ResourceLimit> {
+    use oci_spec::runtime::PosixRlimitType as Type;
+    let known = |kind| {
+        Some(match kind {
+            Type::RlimitCpu => ("cpu", libc::RLIMIT_CPU),
+            Type::RlimitFsize => ("fsize", libc::RLIMIT_FSIZE),
+            Type::RlimitData => ("data", libc::RLIMIT_DATA),
+            Type::RlimitStack => ("stack", libc::RLIMIT_STACK),
+            Type::RlimitCore => ("core", libc::RLIMIT_CORE),
+            Type::RlimitRss => ("rss", libc::RLIMIT_RSS),
+            Type::RlimitNproc => ("nproc", libc::RLIMIT_NPROC),
+            Type::RlimitNofile => ("nofile", libc::RLIMIT_NOFILE),
+            Type::RlimitMemlock => ("memlock", libc::RLIMIT_MEMLOCK),
+            Type::RlimitAs => ("as", libc::RLIMIT_AS),
+            Type::RlimitLocks => ("locks", libc::RLIMIT_LOCKS),
+            Type::RlimitSigpending => ("sigpending", libc::RLIMIT_SIGPENDING),
+            Type::RlimitMsgqueue => ("msgqueue", libc::RLIMIT_MSGQUEUE),
+            Type::RlimitNice => ("nice", libc::RLIMIT_NICE),
+            Type::RlimitRtprio => ("rtprio", libc::RLIMIT_RTPRIO),
+            Type::RlimitRttime => ("rttime", libc::RLIMIT_RTTIME),
+        })
+    };
+    let all = process.rlimits().iter().flatten();
+    all.filter_map(|limit| {
+        known(limit.typ()).map(|(name, resource)| ResourceLimit { name, resource: resource as u32, soft: limit.soft(), hard: limit.hard() })
+    })
+    .collect()
+}
+
+/// The paths that execve is tried with: the name itself if it has a slash, else one for each entry of the
+/// PATH that the program will have (execvp(3)).
+fn candidates(argv: &[String], env: &[String], cwd: &str) -> Vec<String> {
+    let Some(program) = argv.first() else { return Vec::new() };
+    if program.contains('/') {
+        return vec![program.clone()];
+    }
+    let path = env.iter().find_map(|assignment| assignment.strip_prefix("PATH=")).unwrap_or("/usr/local/bin:/usr/bin:/bin");
+    path.split(':').map(|dir| format!("{}/{program}", if dir.is_empty() { cwd } else { dir })).collect()
+}
+
+impl Filter {
+    fn builtin(name: &'static str) -> Result<Self, PlanError> {
+        let builtin = seccomp::builtin(name).ok_or(PlanError::NoFilter(name))?;
+        Ok(Self::new(name, Cow::Borrowed(&builtin.filter)))
+    }
+
+    fn custom(profile: &seccomp::Profile, host: &Host) -> Result<Self, PlanError> {
+        let kernel = seccomp::KernelVersion(host.kernel.major, host.kernel.minor);
+        let filter = seccomp::compile(profile, seccomp::Target { arch: seccomp::Arch::NATIVE, kernel })?;
+        // The last steps to the program are made under the filter already.
+        for (name, number) in [("execve", libc::SYS_execve), ("exit_group", libc::SYS_exit_group)] {
+            if !filter.decide(number as u32, &[0; 6]).permits() {
+                return Err(PlanError::FilterForbids(name));
+            }
+        }
+        Ok(Self::new("custom", Cow::Owned(filter)))
+    }
+
+    fn new(name: &str, program: Cow<'static, seccomp::Filter>) -> Self {
+        let filter = Self { name: name.to_owned(), instructions: 0, program };
+        Self { instructions: filter.loaded().len(), ..filter }
+    }
+
+    /// The program that is loaded.
+    #[must_use]
+    pub fn loaded(&self) -> &[seccomp::Insn] {
+        self.program.reporting().unwrap_or_else(|| self.program.quiet())
+    }
+
+    /// Whether refused calls come to the supervisor.
+    #[must_use]
+    pub fn reports(&self) -> bool {
+        self.program.reporting().is_some()
+    }
+}

@@ -1,0 +1,185 @@
+//! What the sandbox's init does to build its world, in order, as plain data.
+//!
+//! [`crate::launch::build`] carries these out one by one; `fumehood explain` prints them. There is no
+//! decision left in them: whoever reads the list knows every effect.
+
+use std::{ffi::CString, fmt, sync::Arc};
+
+use serde::Serialize;
+
+use super::path::{BoxPath, HostPath};
+
+#[derive(Debug, Serialize)]
+#[serde(tag = "op", rename_all = "snake_case")]
+pub enum SetupOp {
+    /// Cut all mounts of the new namespace off from the host's.
+    Private,
+    Hostname {
+        #[serde(serialize_with = "lossy")]
+        name: CString,
+    },
+    /// Bring up the loopback device of the new network namespace.
+    Loopback,
+    RootTmpfs {
+        bytes: u64,
+    },
+    /// The root is this directory, read-only.
+    RootBind {
+        source: HostPath,
+    },
+    /// The root is this directory with empty mount points added, and a writable layer in memory if asked.
+    RootOverlay {
+        source: HostPath,
+        skeleton: Vec<Skeleton>,
+        writable_bytes: Option<u64>,
+    },
+    Dir {
+        path: BoxPath,
+        mode: u32,
+        owner: Owner,
+    },
+    Symlink {
+        path: BoxPath,
+        #[serde(serialize_with = "lossy")]
+        to: CString,
+    },
+    File {
+        path: BoxPath,
+        mode: u32,
+        owner: Owner,
+        content: Content,
+    },
+    Bind {
+        source: HostPath,
+        path: BoxPath,
+        kind: Kind,
+        writable: bool,
+    },
+    Device {
+        source: HostPath,
+        path: BoxPath,
+    },
+    Tmpfs {
+        path: BoxPath,
+        bytes: u64,
+        executable: bool,
+        mode: u32,
+        owner: Owner,
+    },
+    /// A procfs of the new pid namespace: read-only, and without the processes that the program may not inspect.
+    Proc {
+        path: BoxPath,
+    },
+    /// Pseudo-terminals of its own.
+    Terminals {
+        path: BoxPath,
+    },
+    /// Nothing to be seen here: an empty file or directory, read-only, over what is there.
+    Mask {
+        path: BoxPath,
+    },
+    /// Read-only over what is there.
+    ReadOnly {
+        path: BoxPath,
+    },
+    /// No writes to the root's own file system any more.
+    SealRoot,
+    /// The new root becomes the root, and the host's is let go of.
+    Enter,
+}
+
+/// Something that must exist before it can be mounted on.
+#[derive(Debug, Serialize)]
+pub struct Skeleton {
+    pub path: BoxPath,
+    pub kind: Kind,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Kind {
+    Dir,
+    File,
+}
+
+/// Who owns what is made: the identity that builds the sandbox, or the program.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Owner {
+    Setup,
+    Program,
+}
+
+/// Bytes of a file, printed as their number.
+#[derive(Clone)]
+pub struct Content(pub Arc<[u8]>);
+
+impl fmt::Debug for Content {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{} bytes", self.0.len())
+    }
+}
+
+impl Serialize for Content {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&format!("{self:?}"))
+    }
+}
+
+fn lossy<S: serde::Serializer>(text: &CString, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.serialize_str(&text.to_string_lossy())
+}
+
+impl fmt::Display for SetupOp {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let host = |path: &HostPath| path.as_c_str().to_string_lossy().into_owned();
+        match self {
+            Self::Private => write!(f, "make every mount private"),
+            Self::Hostname { name } => write!(f, "hostname {}", name.to_string_lossy()),
+            Self::Loopback => write!(f, "bring up the loopback device"),
+            Self::RootTmpfs { bytes } => write!(f, "mount tmpfs / size {bytes}"),
+            Self::RootBind { source } => write!(f, "mount {} /", host(source)),
+            Self::RootOverlay { source, .. } => write!(f, "mount overlay of {} /", host(source)),
+            Self::Dir { path, mode, .. } => write!(f, "make directory {} mode {mode:o}", path.shown()),
+            Self::Symlink { path, to } => write!(f, "make link {} -> {}", path.shown(), to.to_string_lossy()),
+            Self::File { path, content, .. } => write!(f, "write {} ({content:?})", path.shown()),
+            Self::Bind { source, path, writable, .. } => {
+                write!(f, "mount {} {} {}", host(source), path.shown(), if *writable { "rw" } else { "ro" })
+            }
+            Self::Device { source, path } => write!(f, "mount {} {}", host(source), path.shown()),
+            Self::Tmpfs { path, bytes, executable, .. } => {
+                write!(f, "mount tmpfs {} size {bytes}{}", path.shown(), if *executable { "" } else { " noexec" })
+            }
+            Self::Proc { path } => write!(f, "mount proc {} ro hidepid", path.shown()),
+            Self::Terminals { path } => write!(f, "mount devpts {}", path.shown()),
+            Self::Mask { path } => write!(f, "mask {}", path.shown()),
+            Self::ReadOnly { path } => write!(f, "make {} read-only", path.shown()),
+            Self::SealRoot => write!(f, "make / read-only"),
+            Self::Enter => write!(f, "enter the new root and let go of the host's"),
+        }
+    }
+}
+
+impl SetupOp {
+    /// Why this is done, in a person's words.
+    #[must_use]
+    pub const fn why(&self) -> &'static str {
+        match self {
+            Self::Private => "nothing mounted later, outside or inside, shows on the other side",
+            Self::Hostname { .. } => "the host's name is not told",
+            Self::Loopback => "localhost works, and reaches nobody else's localhost",
+            Self::RootTmpfs { .. } | Self::RootBind { .. } | Self::RootOverlay { .. } => "a root of its own",
+            Self::Dir { .. } | Self::Symlink { .. } => "a place in the tree",
+            Self::File { .. } => "given to the program, or a synthetic stand-in for the host's",
+            Self::Bind { .. } => "a part of the host that the program may see",
+            Self::Device { .. } => "one of the few devices that are safe to have",
+            Self::Tmpfs { .. } => "writable memory that ends with the sandbox",
+            Self::Proc { .. } => "its own processes only; kernel settings cannot be written",
+            Self::Terminals { .. } => "terminals that are no terminal of the host",
+            Self::Mask { .. } => "tells too much about the host, or was asked to be hidden",
+            Self::ReadOnly { .. } => "may be seen, not changed",
+            Self::SealRoot => "only the writable places are writable",
+            Self::Enter => "from here on no host path can be named",
+        }
+    }
+}

@@ -1,0 +1,148 @@
+//! What was asked for, typed and checked: the first stage.
+//!
+//! A [`Request`] that exists makes sense in itself: sizes are in range, files have been read, the interpreter
+//! has been found. Later stages decide how, and never whether.
+
+pub mod files;
+pub mod id;
+pub mod limits;
+pub mod mounts;
+pub mod runtimes;
+pub mod secrets;
+pub mod user;
+
+use std::{ffi::OsString, path::PathBuf};
+
+pub use files::{Fetch, Placed};
+pub use id::SandboxId;
+pub use limits::{Bytes, Limits};
+pub use mounts::Mount;
+pub use secrets::Secret;
+pub use user::User;
+
+use crate::plan::seccomp::Profile as SeccompProfile;
+
+/// One run, as asked for.
+#[derive(Debug)]
+pub struct Request {
+    pub id: SandboxId,
+    pub work: Work,
+    pub rootfs: Rootfs,
+    /// Files and directories written into the sandbox before the program starts, parents first.
+    pub placed: Vec<Placed>,
+    pub mounts: Vec<Mount>,
+    /// Paths inside that must not be seen, wherever they come from.
+    pub hidden: Vec<PathBuf>,
+    pub writable_root: bool,
+    pub limits: Limits,
+    pub env: Vec<(OsString, OsString)>,
+    pub secrets: Vec<Secret>,
+    pub user: User,
+    pub workdir: Option<PathBuf>,
+    pub hostname: String,
+    pub network: Network,
+    pub profile: Profile,
+    pub terminal: bool,
+    /// What is to be read out of the sandbox after the run.
+    pub fetch: Vec<Fetch>,
+}
+
+/// What runs: at most two programs one after another in the same sandbox.
+#[derive(Debug)]
+pub struct Work {
+    /// The runtime's name, for the report; `None` when a command was given.
+    pub runtime: Option<String>,
+    pub compile: Option<Step>,
+    pub run: Step,
+    /// Configuration directories under /etc that the runtime reads, bound read-only.
+    pub etc: Vec<PathBuf>,
+    pub env: Vec<(String, String)>,
+}
+
+/// One program and the limits that hold while it runs.
+#[derive(Debug, Clone)]
+pub struct Step {
+    /// Empty only for a bundle, whose config.json names the program.
+    pub argv: Vec<OsString>,
+    pub limits: StepLimits,
+}
+
+/// Limits that a step has for itself; `None` is the sandbox's own.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct StepLimits {
+    pub memory: Option<Bytes>,
+    pub pids: Option<u32>,
+    pub timeout: Option<std::time::Duration>,
+}
+
+/// Where `/` comes from (DESIGN.md §3).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Rootfs {
+    /// The host's /usr and a synthetic rest.
+    Host,
+    /// A directory with a whole tree, whose contents are hostile.
+    Dir(PathBuf),
+    /// An OCI bundle: its config.json is trusted, its root file system is not.
+    Bundle(PathBuf),
+}
+
+/// How much network there is inside.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Network {
+    /// A loopback device of its own and nothing else.
+    None,
+    /// The host's own network: no isolation at all.
+    Host,
+}
+
+impl Network {
+    #[must_use]
+    pub const fn name(self) -> &'static str {
+        match self {
+            Self::None => "none",
+            Self::Host => "host",
+        }
+    }
+}
+
+/// The system calls and files that are open to the program, on top of namespaces and mounts.
+#[derive(Debug)]
+pub struct Profile {
+    /// `default`, `strict`, `dev`.
+    pub name: &'static crate::plan::profile::Builtin,
+    /// A filter of the caller's in place of the profile's.
+    pub seccomp: Option<SeccompProfile>,
+    /// More Landlock rules of the caller's, on top of the profile's: they can only tighten.
+    pub landlock: Option<crate::plan::landlock::Policy>,
+}
+
+/// A request that makes no sense, or names what is not there.
+#[derive(Debug, thiserror::Error)]
+pub enum RequestError {
+    #[error(transparent)]
+    Quantity(#[from] limits::QuantityError),
+    #[error(transparent)]
+    Id(#[from] id::IdError),
+    #[error(transparent)]
+    File(#[from] files::FileError),
+    #[error(transparent)]
+    Mount(#[from] mounts::MountError),
+    #[error(transparent)]
+    Runtime(#[from] runtimes::RuntimeError),
+    #[error(transparent)]
+    Secret(#[from] secrets::SecretError),
+    #[error(transparent)]
+    User(#[from] user::UserError),
+}
+
+impl crate::error::Hint for RequestError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::File(error) => error.hint(),
+            Self::Mount(error) => error.hint(),
+            Self::Runtime(error) => error.hint(),
+            Self::Secret(error) => error.hint(),
+            Self::Quantity(_) | Self::Id(_) | Self::User(_) => None,
+        }
+    }
+}

@@ -1,0 +1,316 @@
+//! From a request to a spec.
+
+use std::path::{Path, PathBuf};
+
+use oci_spec::runtime as oci;
+
+use super::{Base, Own, Spec, SpecError, WORKDIR, load, root, text};
+use crate::{
+    host::{Layout, TopLevel},
+    plan::setup::Kind,
+    request::{Limits, Mount, Network, Placed, Request, Rootfs},
+};
+
+const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// What is over what else /proc is protected by: the program owns none of it, and it says too much
+/// (runtime-spec, linux.maskedPaths; runc's and Docker's list).
+const MASKED: [&str; 8] = [
+    "/proc/acpi",
+    "/proc/asound",
+    "/proc/interrupts",
+    "/proc/kcore",
+    "/proc/keys",
+    "/proc/latency_stats",
+    "/proc/sched_debug",
+    "/proc/timer_list",
+];
+
+/// Turns a request into a spec. Looks at the host and at the root file system; changes nothing.
+pub fn build(request: Request) -> Result<Spec, SpecError> {
+    let Request { work, rootfs, mut placed, mounts, hidden, .. } = request;
+    let mut spec = match &rootfs {
+        Rootfs::Bundle(dir) => load::load(dir)?,
+        Rootfs::Host | Rootfs::Dir(_) => load::Loaded { spec: blank()?, root: None, left_out: Vec::new() },
+    };
+    let oci = &mut spec.spec;
+
+    let mut all = Vec::new();
+    let mut shown: Vec<(PathBuf, PathBuf)> = Vec::new();
+    let mut links = Vec::new();
+    if rootfs == Rootfs::Host {
+        let layout = Layout::probe();
+        host_mounts(&layout, &work.etc, &mut all, &mut shown, &mut links)?;
+        synthetic_etc(&request.user, &request.hostname, &mut placed);
+    }
+    all.extend(own_mounts(&request.limits)?);
+    for mount in &mounts {
+        shown.push((mount.source.clone(), mount.target.clone()));
+        all.push(user_mount(mount)?);
+    }
+    // The bundle's own mounts come first, as OCI orders them, and ours stand over them.
+    let bundled = oci.mounts().iter().flatten().filter(|m| !all.iter().any(|own| own.destination() == m.destination()));
+    let all: Vec<_> = bundled.cloned().chain(all.iter().cloned()).collect();
+
+    let base = match (&rootfs, spec.root) {
+        (Rootfs::Host, _) => Base::Host { links },
+        (Rootfs::Dir(path), _) | (Rootfs::Bundle(_), Some(path)) => root::examine(path, &targets(&all, &placed, &mounts))?,
+        (Rootfs::Bundle(dir), None) => {
+            return Err(SpecError::Config { path: dir.clone(), why: "it has no root".to_owned() });
+        }
+    };
+    oci.set_mounts(Some(all));
+
+    let mut process = oci.process().clone().unwrap_or_default();
+    if !work.run.argv.is_empty() {
+        let argv = work.run.argv.iter().map(|a| text("an argument", a)).collect::<Result<Vec<_>, _>>()?;
+        process.set_args(Some(argv));
+    }
+    let bundle_env = if matches!(rootfs, Rootfs::Bundle(_)) { process.env().clone().unwrap_or_default() } else { Vec::new() };
+    process.set_env(Some(environment(&request.env, &request.secrets, &work.env, bundle_env, request.terminal)?));
+    match (&request.workdir, &rootfs) {
+        (Some(dir), _) => _ = process.set_cwd(dir.clone()),
+        (None, Rootfs::Bundle(_)) => {}
+        (None, _) => _ = process.set_cwd(WORKDIR.into()),
+    }
+    process.set_terminal(Some(request.terminal));
+    process.set_no_new_privileges(Some(true));
+    process.set_capabilities(None);
+    let mut user = request.user;
+    if matches!(rootfs, Rootfs::Bundle(_)) && !user.asked {
+        (user.uid, user.gid) = (process.user().uid(), process.user().gid());
+    }
+    process.set_user(oci::UserBuilder::default().uid(user.uid).gid(user.gid).build()?);
+    process.set_rlimits(Some(rlimits(&request.limits)?));
+    oci.set_process(Some(process));
+    oci.set_hostname(Some(request.hostname.clone()));
+    oci.set_linux(Some(linux(&request.limits, request.network)?));
+    let root_path = match &base {
+        Base::Host { .. } => PathBuf::from("rootfs"),
+        Base::Dir { path, .. } => path.clone(),
+    };
+    oci.set_root(Some(oci::RootBuilder::default().path(root_path).readonly(!request.writable_root).build()?));
+
+    let compile = match work.compile {
+        Some(step) => {
+            let argv = step.argv.iter().map(|a| text("an argument", a)).collect::<Result<Vec<_>, _>>()?;
+            Some((argv, step.limits))
+        }
+        None => None,
+    };
+    Ok(Spec {
+        own: Own {
+            id: request.id,
+            base,
+            placed,
+            hidden: hide(&hidden, &shown)?,
+            compile,
+            run_limits: work.run.limits,
+            limits: request.limits,
+            user,
+            network: request.network,
+            profile: request.profile.name,
+            seccomp: request.profile.seccomp,
+            landlock: request.profile.landlock,
+            fetches: !request.fetch.is_empty(),
+            left_out: spec.left_out,
+        },
+        oci: spec.spec,
+    })
+}
+
+fn blank() -> Result<oci::Spec, SpecError> {
+    Ok(oci::SpecBuilder::default().version("1.2.0").build()?)
+}
+
+/// Read-only views of the host's programs, and of the few files of its /etc that programs cannot do without.
+fn host_mounts(
+    layout: &Layout,
+    runtime_etc: &[PathBuf],
+    mounts: &mut Vec<oci::Mount>,
+    shown: &mut Vec<(PathBuf, PathBuf)>,
+    links: &mut Vec<(String, String)>,
+) -> Result<(), SpecError> {
+    let mut paths = vec![PathBuf::from("/usr")];
+    for (name, kind) in &layout.top_level {
+        match kind {
+            TopLevel::Link(to) => links.push(((*name).to_owned(), text("a link of the host's root", to.as_os_str())?)),
+            TopLevel::Directory => paths.push(Path::new("/").join(name)),
+        }
+    }
+    if Path::new("/opt").is_dir() {
+        paths.push("/opt".into());
+    }
+    paths.extend(layout.etc.iter().map(PathBuf::from));
+    paths.extend(runtime_etc.iter().cloned());
+    for path in paths {
+        mounts.push(bind(&path, &path, false)?);
+        shown.push((path.clone(), path));
+    }
+    Ok(())
+}
+
+/// The mounts that every sandbox has.
+fn own_mounts(limits: &Limits) -> Result<Vec<oci::Mount>, SpecError> {
+    let mount = |target: &str, kind: &str, options: Vec<String>| {
+        oci::MountBuilder::default().destination(target).typ(kind).source(kind).options(options).build()
+    };
+    let words = |list: &[&str]| list.iter().map(|word| (*word).to_owned()).collect::<Vec<_>>();
+    let sized = |list: &[&str], bytes: u64| {
+        let mut options = words(list);
+        options.push(format!("size={bytes}"));
+        options
+    };
+    Ok(vec![
+        mount("/proc", "proc", words(&["nosuid", "nodev", "noexec", "ro", "hidepid=2"]))?,
+        mount("/dev", "tmpfs", words(&["nosuid", "noexec", "mode=755"]))?,
+        mount("/dev/pts", "devpts", words(&["nosuid", "noexec", "newinstance", "ptmxmode=0666", "mode=0620"]))?,
+        mount("/dev/shm", "tmpfs", sized(&["nosuid", "nodev", "noexec", "mode=1777"], limits.tmp.get()))?,
+        mount("/tmp", "tmpfs", sized(&["nosuid", "nodev", "noexec", "mode=1777"], limits.tmp.get()))?,
+        mount(WORKDIR, "tmpfs", sized(&["nosuid", "nodev", "mode=755"], limits.sandbox.get()))?,
+    ])
+}
+
+fn user_mount(mount: &Mount) -> Result<oci::Mount, SpecError> {
+    bind(&mount.source, &mount.target, mount.writable)
+}
+
+fn bind(source: &Path, target: &Path, writable: bool) -> Result<oci::Mount, SpecError> {
+    let access = if writable { "rw" } else { "ro" };
+    let options: Vec<String> = ["rbind", access, "nosuid", "nodev"].map(str::to_owned).into();
+    Ok(oci::MountBuilder::default().destination(target).typ("bind").source(source).options(options).build()?)
+}
+
+/// What a program may ask of /etc without learning about the host.
+fn synthetic_etc(user: &crate::request::User, hostname: &str, placed: &mut Vec<Placed>) {
+    let (uid, gid) = (user.uid, user.gid);
+    let home = WORKDIR;
+    let mut passwd = format!("root:x:0:0:root:/root:/usr/sbin/nologin\nnobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n");
+    let mut group = String::from("root:x:0:\nnogroup:x:65534:\n");
+    if uid != 0 {
+        passwd.push_str(&format!("sandbox:x:{uid}:{gid}:sandbox:{home}:/bin/sh\n"));
+    }
+    if gid != 0 {
+        group.push_str(&format!("sandbox:x:{gid}:\n"));
+    }
+    let mut add = |path: &str, content: String| {
+        placed.push(Placed::File { path: path.into(), mode: 0o644, content: content.into_bytes().into() });
+    };
+    add("/etc/passwd", passwd);
+    add("/etc/group", group);
+    add("/etc/hosts", format!("127.0.0.1 localhost {hostname}\n::1 localhost\n"));
+    add("/etc/nsswitch.conf", "passwd: files\ngroup: files\nhosts: files dns\n".to_owned());
+}
+
+/// What must be there to be mounted on or written to. /dev's own insides are made on its tmpfs.
+fn targets(mounts: &[oci::Mount], placed: &[Placed], user: &[Mount]) -> Vec<(PathBuf, Kind)> {
+    let is_file = |path: &Path| user.iter().any(|mount| mount.target == path && !mount.is_dir);
+    let mut targets: Vec<_> = mounts
+        .iter()
+        .map(|mount| mount.destination())
+        .filter(|path| !path.starts_with("/dev") || *path == Path::new("/dev"))
+        .map(|path| (path.clone(), if is_file(path) { Kind::File } else { Kind::Dir }))
+        .collect();
+    // Longer ones may lie on a mount that comes later in the list, and then need nothing of the root.
+    let tops: Vec<PathBuf> = targets.iter().map(|(path, _)| path.clone()).collect();
+    targets.retain(|(path, _)| !tops.iter().any(|top| top != path && path.starts_with(top)));
+    debug_assert!(placed.iter().all(|p| matches!(p, Placed::Dir { path, .. } | Placed::File { path, .. } if path.is_absolute())));
+    targets
+}
+
+fn environment(
+    own: &[(std::ffi::OsString, std::ffi::OsString)],
+    secrets: &[crate::request::Secret],
+    runtime: &[(String, String)],
+    bundle: Vec<String>,
+    terminal: bool,
+) -> Result<Vec<String>, SpecError> {
+    let mut env: Vec<String> = Vec::with_capacity(8 + own.len() + runtime.len());
+    let mut set = |name: &str, value: &str| {
+        let assignment = format!("{name}={value}");
+        match env.iter_mut().find(|known| known.split('=').next() == Some(name)) {
+            Some(known) => *known = assignment,
+            None => env.push(assignment),
+        }
+    };
+    if bundle.is_empty() {
+        for assignment in [PATH, "HOME=/sandbox", "USER=sandbox", "LANG=C.UTF-8", "TMPDIR=/tmp"] {
+            let (name, value) = assignment.split_once('=').unwrap_or((assignment, ""));
+            set(name, value);
+        }
+    }
+    for assignment in &bundle {
+        let (name, value) = assignment.split_once('=').unwrap_or((assignment, ""));
+        set(name, value);
+    }
+    if terminal {
+        set("TERM", &std::env::var("TERM").unwrap_or_else(|_| "xterm-256color".to_owned()));
+    }
+    for (name, value) in runtime {
+        set(name, value);
+    }
+    for (name, value) in own {
+        set(&text("an environment variable's name", name)?, &text("an environment variable", value)?);
+    }
+    for secret in secrets {
+        set(&secret.name, &text("a secret's value", secret.value())?);
+    }
+    Ok(env)
+}
+
+fn rlimits(limits: &Limits) -> Result<Vec<oci::PosixRlimit>, SpecError> {
+    use oci::PosixRlimitType as Type;
+    let limit = |kind, value: u64| oci::PosixRlimitBuilder::default().typ(kind).soft(value).hard(value).build();
+    let mut all = vec![limit(Type::RlimitNofile, limits.nofile)?, limit(Type::RlimitCore, 0)?];
+    if let Some(time) = limits.cpu_time {
+        // One process alone must not go past it; all together are watched from outside.
+        all.push(limit(Type::RlimitCpu, time.as_secs_f64().ceil() as u64 + 1)?);
+    }
+    Ok(all)
+}
+
+fn linux(limits: &Limits, network: Network) -> Result<oci::Linux, SpecError> {
+    use oci::LinuxNamespaceType as Type;
+    let mut namespaces = vec![Type::User, Type::Mount, Type::Pid, Type::Ipc, Type::Uts, Type::Cgroup];
+    if network == Network::None {
+        namespaces.push(Type::Network);
+    }
+    let namespaces: Vec<_> = namespaces
+        .into_iter()
+        .map(|kind| oci::LinuxNamespaceBuilder::default().typ(kind).build())
+        .collect::<Result<_, _>>()?;
+    let memory = i64::try_from(limits.memory.get()).unwrap_or(i64::MAX);
+    const PERIOD: u64 = 100_000;
+    let resources = oci::LinuxResourcesBuilder::default()
+        .memory(oci::LinuxMemoryBuilder::default().limit(memory).swap(memory).build()?)
+        .pids(oci::LinuxPidsBuilder::default().limit(i64::from(limits.pids)).build()?)
+        .cpu(oci::LinuxCpuBuilder::default().quota((limits.cpus * PERIOD as f64) as i64).period(PERIOD).build()?)
+        .build()?;
+    Ok(oci::LinuxBuilder::default()
+        .namespaces(namespaces)
+        .resources(resources)
+        .masked_paths(MASKED.map(str::to_owned).to_vec())
+        .readonly_paths(Vec::new())
+        .build()?)
+}
+
+/// Where each excluded host path is seen inside.
+fn hide(excluded: &[PathBuf], shown: &[(PathBuf, PathBuf)]) -> Result<Vec<PathBuf>, SpecError> {
+    let mut hidden = Vec::new();
+    for path in excluded {
+        let found = std::fs::canonicalize(path).map_err(|source| SpecError::Root { path: path.clone(), source })?;
+        let before = hidden.len();
+        for (source, target) in shown {
+            if let Ok(rest) = found.strip_prefix(source) {
+                let inside = if rest.as_os_str().is_empty() { target.clone() } else { target.join(rest) };
+                if !hidden.contains(&inside) {
+                    hidden.push(inside);
+                }
+            }
+        }
+        if hidden.len() == before {
+            return Err(SpecError::NothingToHide { path: path.clone() });
+        }
+    }
+    Ok(hidden)
+}

@@ -1,0 +1,99 @@
+//! The second stage: an OCI runtime spec, always, and beside it what OCI has no words for.
+//!
+//! [`build`] turns a [`Request`](crate::request::Request) into one; [`load`] reads one from a bundle. The next
+//! stage, [`crate::plan`], reads nothing else.
+
+pub mod build;
+pub mod load;
+mod root;
+
+use std::path::PathBuf;
+
+use oci_spec::runtime as oci;
+
+use crate::{
+    plan::{landlock, profile, seccomp, setup::Kind},
+    request::{Limits, Network, Placed, SandboxId, StepLimits, User},
+};
+
+/// The program's working directory and the one place it can write, by default.
+pub const WORKDIR: &str = "/sandbox";
+
+/// What is to be run, whole.
+#[derive(Debug)]
+pub struct Spec {
+    pub oci: oci::Spec,
+    pub own: Own,
+}
+
+/// What fumehood knows about a run beyond OCI.
+#[derive(Debug)]
+pub struct Own {
+    pub id: SandboxId,
+    pub base: Base,
+    pub placed: Vec<Placed>,
+    /// Absolute paths inside that are masked.
+    pub hidden: Vec<PathBuf>,
+    /// Runs before the spec's own process, in the same sandbox.
+    pub compile: Option<(Vec<String>, StepLimits)>,
+    pub run_limits: StepLimits,
+    pub limits: Limits,
+    pub user: User,
+    pub network: Network,
+    pub profile: &'static profile::Builtin,
+    pub seccomp: Option<seccomp::Profile>,
+    pub landlock: Option<landlock::Policy>,
+    /// Whether files are to be read out of the sandbox after the run.
+    pub fetches: bool,
+    /// Mounts of a bundle that fumehood does not give, told by `explain`.
+    pub left_out: Vec<String>,
+}
+
+/// What the root is made of.
+#[derive(Debug)]
+pub enum Base {
+    /// A fresh tmpfs; the spec's mounts bring the host's /usr.
+    Host { links: Vec<(String, String)> },
+    /// A directory of which nothing is known: `skeleton` must be added before it can be mounted on.
+    Dir { path: PathBuf, skeleton: Vec<(PathBuf, Kind)> },
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum SpecError {
+    #[error("`{}` in the bundle: {source}", path.display())]
+    Bundle { path: PathBuf, source: std::io::Error },
+    #[error("`{}`: {why}", path.display())]
+    Config { path: PathBuf, why: String },
+    #[error("`{path}` in `{}` is {what}", root.display())]
+    Hostile { root: PathBuf, path: String, what: &'static str },
+    #[error("`{}` is not shown inside, so it cannot be excluded", path.display())]
+    NothingToHide { path: PathBuf },
+    #[error("spec: {0}")]
+    Oci(#[from] oci_spec::OciSpecError),
+    #[error("root file system `{}`: {source}", path.display())]
+    Root { path: PathBuf, source: std::io::Error },
+    #[error("{what} is not UTF-8: `{text}`")]
+    Text { what: &'static str, text: String },
+    #[error("config.json asks for {what}, which `fumehood run` does not do")]
+    Unsupported { what: String },
+}
+
+impl crate::error::Hint for SpecError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Bundle { .. } => Some("a bundle is a directory with config.json and a root file system; `runc spec` writes one".to_owned()),
+            Self::Hostile { .. } => Some("a root file system that redirects its mount points is not mounted on".to_owned()),
+            Self::NothingToHide { .. } => Some("--exclude takes a host path below /usr, /opt or a --mount".to_owned()),
+            Self::Root { .. } => Some("--rootfs takes `host` or a directory with a whole system tree".to_owned()),
+            Self::Config { .. } | Self::Oci(_) | Self::Text { .. } | Self::Unsupported { .. } => None,
+        }
+    }
+}
+
+/// OCI and Linux strings are UTF-8 and bytes; a spec can only hold the first.
+fn text(what: &'static str, value: &std::ffi::OsStr) -> Result<String, SpecError> {
+    match value.to_str() {
+        Some(text) if !text.contains('\0') => Ok(text.to_owned()),
+        _ => Err(SpecError::Text { what, text: value.to_string_lossy().replace('\0', "\\0") }),
+    }
+}

@@ -1,0 +1,78 @@
+//! Making processes: `clone3` for the sandbox's init, a `vfork`-like clone for its payload.
+
+use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+
+use super::{Errno, Result, check};
+
+/// Over 32 bits, which the `libc` crate's constant is not.
+const CLONE_INTO_CGROUP: u64 = 0x2_0000_0000;
+
+/// Which of the two processes this is after [`clone_process`].
+#[derive(Debug)]
+pub enum Cloned {
+    Child,
+    Parent { pid: libc::pid_t, pidfd: OwnedFd },
+}
+
+/// Forks into the namespaces of `flags` (CLONE_NEW*), straight into the v2 cgroup behind `cgroup`
+/// (clone3(2), CLONE_INTO_CGROUP since 5.7). The child sends no signal when it ends: it is waited for
+/// by name, so that a host program's `waitpid(-1)` cannot steal it.
+///
+/// The child has a copy of the caller's memory and one thread; until it calls `execve` it must use
+/// async-signal-safe calls only, as after any fork of a multi-threaded process.
+pub fn clone_process(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Cloned> {
+    use std::os::fd::AsRawFd;
+    let mut pidfd: RawFd = -1;
+    // SAFETY: `clone_args` is plain data for which all zeroes is valid.
+    let mut args: libc::clone_args = unsafe { std::mem::zeroed() };
+    args.flags = flags | libc::CLONE_PIDFD as u64;
+    args.pidfd = &raw mut pidfd as u64;
+    if let Some(cgroup) = cgroup {
+        args.flags |= CLONE_INTO_CGROUP;
+        args.cgroup = cgroup.as_raw_fd() as u64;
+    }
+    // SAFETY: no CLONE_VM and no stack, so both sides return from this call as from fork(2); `args`
+    // and `pidfd` outlive it.
+    let pid = check(unsafe { libc::syscall(libc::SYS_clone3, &raw const args, size_of::<libc::clone_args>()) })?;
+    if pid == 0 {
+        return Ok(Cloned::Child);
+    }
+    // SAFETY: the kernel stored a new descriptor that nobody else owns.
+    Ok(Cloned::Parent { pid: pid as libc::pid_t, pidfd: unsafe { OwnedFd::from_raw_fd(pidfd) } })
+}
+
+/// Runs `body(argument)` in a new process that shares this one's memory and descriptors, and waits until it
+/// has called `execve`, which parts them, or ended. Returns its pid. `body`'s result is its exit status.
+///
+/// `stack` is the child's: the caller's own cannot be shared, since both return through it.
+pub fn spawn_sharing_memory<T>(stack: &mut [u8], body: fn(&T) -> i32, argument: &T) -> Result<libc::pid_t> {
+    struct Call<'a, T> {
+        body: fn(&T) -> i32,
+        argument: &'a T,
+    }
+    extern "C" fn enter<T>(call: *mut libc::c_void) -> libc::c_int {
+        // SAFETY: `call` is the `Call` below; its owner is suspended until we exec or exit.
+        let call = unsafe { &*call.cast::<Call<'_, T>>() };
+        (call.body)(call.argument)
+    }
+    let call = Call { body, argument };
+    let top = stack.as_mut_ptr_range().end;
+    let top = top.wrapping_sub(top as usize % 16);
+    // SAFETY: the stack is exclusively the child's while the parent is suspended by CLONE_VFORK, and
+    // `call` lives on the parent's stack for as long.
+    let pid = unsafe {
+        libc::clone(
+            enter::<T>,
+            top.cast(),
+            libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_FILES | libc::SIGCHLD,
+            (&raw const call).cast_mut().cast(),
+        )
+    };
+    if pid == -1 { Err(Errno::last()) } else { Ok(pid) }
+}
+
+/// Leaves for a new cgroup namespace rooted where this process now is.
+pub fn unshare_cgroup_namespace() -> Result<()> {
+    // SAFETY: affects this process only and takes no pointer.
+    check(unsafe { libc::unshare(libc::CLONE_NEWCGROUP) }.into()).map(drop)
+}

@@ -1,0 +1,148 @@
+//! Files by descriptor: every lookup below a directory that may be hostile goes through `openat2`.
+
+use std::{
+    ffi::CStr,
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+};
+
+use super::{Result, check};
+
+/// Never follow a link, never leave the tree (openat2(2), since 5.6).
+pub const BENEATH: u64 = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_NO_MAGICLINKS;
+/// `/` and `..` stop at the directory; a link on the way is an error, not a detour.
+pub const IN_ROOT: u64 = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_NO_MAGICLINKS;
+/// Any path of the host, but no link on the way: for paths that were resolved before.
+pub const NO_LINKS: u64 = libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_NO_MAGICLINKS;
+
+/// The process's own working directory as a descriptor argument.
+pub fn cwd() -> BorrowedFd<'static> {
+    // SAFETY: AT_FDCWD is not a descriptor that can be closed.
+    unsafe { BorrowedFd::borrow_raw(libc::AT_FDCWD) }
+}
+
+/// A descriptor that is known to be open because this process's copy of it is owned elsewhere.
+pub fn borrow(fd: std::os::fd::RawFd) -> BorrowedFd<'static> {
+    // SAFETY: used for descriptors that a fork inherited and never closes.
+    unsafe { BorrowedFd::borrow_raw(fd) }
+}
+
+pub fn open_in(dir: BorrowedFd<'_>, path: &CStr, flags: i32, mode: u32, resolve: u64) -> Result<OwnedFd> {
+    // SAFETY: `open_how` is plain data for which all zeroes is valid.
+    let mut how: libc::open_how = unsafe { std::mem::zeroed() };
+    how.flags = (flags | libc::O_CLOEXEC) as u64;
+    how.mode = u64::from(mode);
+    how.resolve = resolve;
+    loop {
+        // SAFETY: path and `how` are valid for the call.
+        let fd = check(unsafe {
+            libc::syscall(
+                libc::SYS_openat2,
+                dir.as_raw_fd(),
+                path.as_ptr(),
+                &raw const how,
+                size_of::<libc::open_how>(),
+            )
+        });
+        match fd {
+            // The tree was renamed under us while `..` or IN_ROOT was checked: the kernel asks to retry.
+            Err(nix::errno::Errno::EAGAIN) => {}
+            // SAFETY: a new descriptor that nobody else owns.
+            Ok(fd) => return Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) }),
+            Err(errno) => return Err(errno),
+        }
+    }
+}
+
+pub fn make_dir(dir: BorrowedFd<'_>, path: &CStr, mode: u32) -> Result<()> {
+    // SAFETY: path is valid for the call.
+    check(unsafe { libc::mkdirat(dir.as_raw_fd(), path.as_ptr(), mode) }.into()).map(drop)
+}
+
+/// An empty regular file, as a place to mount a file on.
+pub fn make_file(dir: BorrowedFd<'_>, path: &CStr, mode: u32) -> Result<()> {
+    // SAFETY: path is valid for the call.
+    check(unsafe { libc::mknodat(dir.as_raw_fd(), path.as_ptr(), libc::S_IFREG | mode, 0) }.into()).map(drop)
+}
+
+pub fn make_symlink(target: &CStr, dir: BorrowedFd<'_>, path: &CStr) -> Result<()> {
+    // SAFETY: both paths are valid for the call.
+    check(unsafe { libc::symlinkat(target.as_ptr(), dir.as_raw_fd(), path.as_ptr()) }.into()).map(drop)
+}
+
+/// Changes the owner of what `path` names below `dir`, never of what it links to.
+pub fn change_owner(dir: BorrowedFd<'_>, path: &CStr, uid: u32, gid: u32) -> Result<()> {
+    let flags = libc::AT_SYMLINK_NOFOLLOW | libc::AT_EMPTY_PATH;
+    // SAFETY: path is valid for the call.
+    check(unsafe { libc::fchownat(dir.as_raw_fd(), path.as_ptr(), uid, gid, flags) }.into()).map(drop)
+}
+
+/// Writes all of `bytes`.
+pub fn write_all(fd: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<()> {
+    while !bytes.is_empty() {
+        // SAFETY: the slice is valid for its length.
+        match check(unsafe { libc::write(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len()) } as libc::c_long) {
+            Ok(written) => bytes = &bytes[written as usize..],
+            Err(nix::errno::Errno::EINTR) => {}
+            Err(errno) => return Err(errno),
+        }
+    }
+    Ok(())
+}
+
+/// Reads once; 0 is the end.
+pub fn read(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize> {
+    // SAFETY: the slice is valid for its length.
+    check(unsafe { libc::read(fd.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len()) } as libc::c_long)
+        .map(|n| n as usize)
+}
+
+/// Writes once, without raising SIGPIPE's alternative: the caller sees EPIPE or EAGAIN.
+pub fn write(fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize> {
+    // SAFETY: the slice is valid for its length.
+    check(unsafe { libc::write(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len()) } as libc::c_long).map(|n| n as usize)
+}
+
+pub fn change_dir(fd: BorrowedFd<'_>) -> Result<()> {
+    // SAFETY: takes no pointer.
+    check(unsafe { libc::fchdir(fd.as_raw_fd()) }.into()).map(drop)
+}
+
+/// Device, inode, mode and size of an open file.
+pub fn stat(fd: BorrowedFd<'_>) -> Result<libc::stat> {
+    // SAFETY: `stat` is plain data for which all zeroes is valid.
+    let mut stat = unsafe { std::mem::zeroed() };
+    // SAFETY: the buffer is valid for the call.
+    check(unsafe { libc::fstat(fd.as_raw_fd(), &raw mut stat) }.into())?;
+    Ok(stat)
+}
+
+/// True when the file system behind `fd` has no free block or no free inode left.
+pub fn is_full(fd: BorrowedFd<'_>) -> bool {
+    // SAFETY: `statfs` is plain data for which all zeroes is valid.
+    let mut stat: libc::statfs = unsafe { std::mem::zeroed() };
+    // SAFETY: the buffer is valid for the call.
+    let known = unsafe { libc::fstatfs(fd.as_raw_fd(), &raw mut stat) } == 0;
+    known && ((stat.f_blocks > 0 && stat.f_bfree == 0) || (stat.f_files > 0 && stat.f_ffree == 0))
+}
+
+/// A pipe; both ends close on exec.
+pub fn pipe() -> Result<(OwnedFd, OwnedFd)> {
+    let mut ends = [-1; 2];
+    // SAFETY: room for two descriptors, which are then owned here alone.
+    check(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) }.into())?;
+    // SAFETY: both are new.
+    Ok(unsafe { (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])) })
+}
+
+pub fn set_nonblocking(fd: BorrowedFd<'_>) -> Result<()> {
+    // SAFETY: takes no pointer.
+    let flags = check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) }.into())?;
+    // SAFETY: takes no pointer.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags as i32 | libc::O_NONBLOCK) }.into()).map(drop)
+}
+
+/// Takes an exclusive lock on an open file, without waiting.
+pub fn try_lock(fd: BorrowedFd<'_>) -> Result<()> {
+    // SAFETY: takes no pointer.
+    check(unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }.into()).map(drop)
+}

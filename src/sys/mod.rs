@@ -1,0 +1,23 @@
+//! Wrapped system calls: the only `unsafe` in fumehood.
+//!
+//! Each wrapper makes one call, checks its result, and allocates nothing, so that all of them may be
+//! used between `clone3` and `execve` in a child of a multi-threaded process (signal-safety(7)).
+//! Errors are [`Errno`]s; the caller knows the object and says so.
+
+pub mod clone;
+pub mod fs;
+pub mod landlock;
+pub mod mount;
+pub mod net;
+pub mod process;
+pub mod socket;
+pub mod tty;
+
+pub use nix::errno::Errno;
+
+pub type Result<T> = std::result::Result<T, Errno>;
+
+/// Turns the kernel's -1 into the errno of this thread.
+fn check(result: libc::c_long) -> Result<libc::c_long> {
+    if result == -1 { Err(Errno::last()) } else { Ok(result) }
+}

@@ -1,0 +1,137 @@
+//! Mounts by descriptor: the new mount API (fsopen(2), open_tree(2), move_mount(2), mount_setattr(2)),
+//! Linux 5.12 and later.
+
+use std::{
+    ffi::CStr,
+    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+};
+
+use super::{Result, check};
+
+pub const READ_ONLY: u64 = libc::MOUNT_ATTR_RDONLY;
+pub const NO_SUID: u64 = libc::MOUNT_ATTR_NOSUID;
+pub const NO_DEV: u64 = libc::MOUNT_ATTR_NODEV;
+pub const NO_EXEC: u64 = libc::MOUNT_ATTR_NOEXEC;
+
+const FSOPEN_CLOEXEC: u32 = 1;
+const FSMOUNT_CLOEXEC: u32 = 1;
+const FSCONFIG_SET_FLAG: u32 = 0;
+const FSCONFIG_SET_STRING: u32 = 1;
+const FSCONFIG_CMD_CREATE: u32 = 6;
+const MOVE_MOUNT_F_EMPTY_PATH: u32 = 0x4;
+const MOVE_MOUNT_T_EMPTY_PATH: u32 = 0x40;
+const OPEN_TREE_CLONE: u32 = 1;
+const OPEN_TREE_CLOEXEC: u32 = libc::O_CLOEXEC as u32;
+const AT_RECURSIVE: u32 = 0x8000;
+
+fn new_fd(result: libc::c_long) -> Result<OwnedFd> {
+    // SAFETY: on success these calls return a new descriptor that nobody else owns.
+    check(result).map(|fd| unsafe { OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// A file system being configured.
+pub fn open_filesystem(kind: &CStr) -> Result<OwnedFd> {
+    // SAFETY: the name is valid for the call.
+    new_fd(unsafe { libc::syscall(libc::SYS_fsopen, kind.as_ptr(), FSOPEN_CLOEXEC) })
+}
+
+pub fn configure(context: BorrowedFd<'_>, key: &CStr, value: &CStr) -> Result<()> {
+    // SAFETY: both strings are valid for the call.
+    check(unsafe {
+        libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), FSCONFIG_SET_STRING, key.as_ptr(), value.as_ptr(), 0)
+    })
+    .map(drop)
+}
+
+pub fn configure_flag(context: BorrowedFd<'_>, key: &CStr) -> Result<()> {
+    // SAFETY: the string is valid for the call; a flag has no value.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_fsconfig,
+            context.as_raw_fd(),
+            FSCONFIG_SET_FLAG,
+            key.as_ptr(),
+            std::ptr::null::<libc::c_char>(),
+            0,
+        )
+    })
+    .map(drop)
+}
+
+/// Makes the configured file system and returns it mounted nowhere yet.
+pub fn create(context: BorrowedFd<'_>, attributes: u64) -> Result<OwnedFd> {
+    let null = std::ptr::null::<libc::c_char>();
+    // SAFETY: the command takes neither key nor value.
+    check(unsafe { libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), FSCONFIG_CMD_CREATE, null, null, 0) })?;
+    // SAFETY: takes no pointer.
+    new_fd(unsafe { libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), FSMOUNT_CLOEXEC, attributes) })
+}
+
+/// A detached copy of the mount at `path`: with all mounts below it if `recursive`.
+pub fn clone_tree(dir: BorrowedFd<'_>, path: &CStr, recursive: bool) -> Result<OwnedFd> {
+    let mut flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | libc::AT_EMPTY_PATH as u32;
+    if recursive {
+        flags |= AT_RECURSIVE;
+    }
+    // SAFETY: the path is valid for the call.
+    new_fd(unsafe { libc::syscall(libc::SYS_open_tree, dir.as_raw_fd(), path.as_ptr(), flags) })
+}
+
+/// Sets attributes on the mount behind `tree`, and on all below it if `recursive`.
+pub fn set_attributes(tree: BorrowedFd<'_>, set: u64, recursive: bool) -> Result<()> {
+    mount_setattr(tree, libc::mount_attr { attr_set: set, attr_clr: 0, propagation: 0, userns_fd: 0 }, recursive)
+}
+
+/// Maps the owners of files on the detached mount `tree` through the user namespace behind `user_namespace`
+/// (mount_setattr(2), MOUNT_ATTR_IDMAP).
+pub fn map_ids(tree: BorrowedFd<'_>, user_namespace: BorrowedFd<'_>) -> Result<()> {
+    let attributes = libc::mount_attr {
+        attr_set: libc::MOUNT_ATTR_IDMAP,
+        attr_clr: 0,
+        propagation: 0,
+        userns_fd: user_namespace.as_raw_fd() as u64,
+    };
+    mount_setattr(tree, attributes, true)
+}
+
+/// Cuts the mount behind `tree` and all below it off from what the host mounts later.
+pub fn make_private(tree: BorrowedFd<'_>) -> Result<()> {
+    let attributes = libc::mount_attr { attr_set: 0, attr_clr: 0, propagation: libc::MS_PRIVATE, userns_fd: 0 };
+    mount_setattr(tree, attributes, true)
+}
+
+fn mount_setattr(tree: BorrowedFd<'_>, attributes: libc::mount_attr, recursive: bool) -> Result<()> {
+    let flags = libc::AT_EMPTY_PATH as u32 | if recursive { AT_RECURSIVE } else { 0 };
+    // SAFETY: the empty path and `attributes` are valid for the call.
+    check(unsafe {
+        libc::syscall(
+            libc::SYS_mount_setattr,
+            tree.as_raw_fd(),
+            c"".as_ptr(),
+            flags,
+            &raw const attributes,
+            size_of::<libc::mount_attr>(),
+        )
+    })
+    .map(drop)
+}
+
+/// Attaches a detached mount on the very file or directory behind `target`.
+pub fn attach(tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<()> {
+    let flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH;
+    let (from, to) = (tree.as_raw_fd(), target.as_raw_fd());
+    // SAFETY: the empty paths are valid for the call.
+    check(unsafe { libc::syscall(libc::SYS_move_mount, from, c"".as_ptr(), to, c"".as_ptr(), flags) }).map(drop)
+}
+
+/// Makes the mount that is the working directory the root, and lets go of the old root and all its mounts
+/// (pivot_root(2), `pivot_root(".", ".")`).
+pub fn enter_root_here() -> Result<()> {
+    // SAFETY: the paths are valid for the calls.
+    unsafe {
+        check(libc::syscall(libc::SYS_pivot_root, c".".as_ptr(), c".".as_ptr()))?;
+        check(libc::umount2(c".".as_ptr(), libc::MNT_DETACH).into())?;
+        check(libc::chdir(c"/".as_ptr()).into())?;
+    }
+    Ok(())
+}

@@ -1,0 +1,81 @@
+//! The control socket between the supervisor and the sandbox's init: short records, descriptors beside them.
+
+use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+
+use super::{Result, check};
+
+/// A connected pair that keeps record boundaries; both ends close on exec.
+pub fn record_pair() -> Result<(OwnedFd, OwnedFd)> {
+    let mut ends = [-1; 2];
+    let kind = libc::SOCK_SEQPACKET | libc::SOCK_CLOEXEC;
+    // SAFETY: room for two descriptors.
+    check(unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, ends.as_mut_ptr()) }.into())?;
+    // SAFETY: both are new.
+    Ok(unsafe { (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])) })
+}
+
+/// Room for one control header with one descriptor, aligned as a `cmsghdr`.
+type ControlBuffer = [u64; 3];
+
+const _: () = assert!(
+    // SAFETY: computes a size.
+    unsafe { libc::CMSG_SPACE(size_of::<i32>() as u32) } as usize <= size_of::<ControlBuffer>()
+);
+
+/// Sends one record, with a descriptor if given. A closed peer is EPIPE, never a signal.
+pub fn send(socket: BorrowedFd<'_>, record: &[u8], fd: Option<BorrowedFd<'_>>) -> Result<()> {
+    let mut part = libc::iovec { iov_base: record.as_ptr().cast_mut().cast(), iov_len: record.len() };
+    let mut control: ControlBuffer = [0; 3];
+    // SAFETY: `msghdr` is plain data for which all zeroes is valid.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    if let Some(fd) = fd {
+        message.msg_control = (&raw mut control).cast();
+        // SAFETY: the buffer has room for one header with one descriptor (asserted above).
+        unsafe {
+            message.msg_controllen = libc::CMSG_SPACE(size_of::<i32>() as u32) as _;
+            let header = libc::CMSG_FIRSTHDR(&raw const message);
+            (*header).cmsg_level = libc::SOL_SOCKET;
+            (*header).cmsg_type = libc::SCM_RIGHTS;
+            (*header).cmsg_len = libc::CMSG_LEN(size_of::<i32>() as u32) as _;
+            libc::CMSG_DATA(header).cast::<i32>().write_unaligned(fd.as_raw_fd());
+        }
+    }
+    loop {
+        // SAFETY: `message` and all it points to are valid for the call.
+        match check(unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL) } as libc::c_long) {
+            Err(nix::errno::Errno::EINTR) => {}
+            other => return other.map(drop),
+        }
+    }
+}
+
+/// Receives one record into `buffer`, and the descriptor beside it. 0 bytes: the peer is gone.
+pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<(usize, Option<OwnedFd>)> {
+    let mut part = libc::iovec { iov_base: buffer.as_mut_ptr().cast(), iov_len: buffer.len() };
+    let mut control: ControlBuffer = [0; 3];
+    // SAFETY: `msghdr` is plain data for which all zeroes is valid.
+    let mut message: libc::msghdr = unsafe { std::mem::zeroed() };
+    message.msg_iov = &raw mut part;
+    message.msg_iovlen = 1;
+    message.msg_control = (&raw mut control).cast();
+    message.msg_controllen = size_of::<ControlBuffer>() as _;
+    let length = loop {
+        // SAFETY: `message` and all it points to are valid for the call.
+        match check(unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) } as libc::c_long) {
+            Err(nix::errno::Errno::EINTR) => {}
+            other => break other? as usize,
+        }
+    };
+    // SAFETY: the kernel filled in `message`; a header it reports lies within the buffer.
+    let fd = unsafe {
+        let header = libc::CMSG_FIRSTHDR(&raw const message);
+        if !header.is_null() && (*header).cmsg_level == libc::SOL_SOCKET && (*header).cmsg_type == libc::SCM_RIGHTS {
+            Some(OwnedFd::from_raw_fd(libc::CMSG_DATA(header).cast::<i32>().read_unaligned()))
+        } else {
+            None
+        }
+    };
+    Ok((length, fd))
+}
