@@ -1,0 +1,404 @@
+//! One leaf cgroup per sandbox, under one parent (`fumehood`) that can cap all sandboxes together.
+//!
+//! A [`Hierarchy`] is detected once and passed by reference. [`Hierarchy::create`] makes a [`Leaf`]
+//! with its limits in force before any process is in it; the launcher then starts the process *in*
+//! the leaf, it never moves one there from outside: writing another process's pid to `cgroup.procs`
+//! waits for an RCU grace period, several milliseconds. On v2 that is `clone3(CLONE_INTO_CGROUP)` with
+//! [`Leaf::clone_into`], and a cgroup namespace made by the same call is rooted at the leaf. On v1 the
+//! child's first act is to write `0` to each of [`Leaf::join_fds`], for which the kernel skips that
+//! lock; only after that may it unshare its cgroup namespace, which is rooted where the process is.
+//!
+//! Invariants: creation is all or nothing; a leaf that is dropped is removed; the parent lies under
+//! the caller's own cgroup, or the nearest one above it that the kernel lets hold children, so that
+//! whatever caps the caller caps its sandboxes too; no limit is left out silently.
+//!
+//! v1 is ours rather than the `cgroups-rs` crate's: that one joins by pid only, works from the root of
+//! each tree, outside what caps the caller, and takes several times as long to create and remove.
+
+mod detect;
+mod group;
+#[cfg(test)]
+mod tests;
+mod usage;
+mod v1;
+mod v2;
+
+use std::{
+    fmt,
+    os::fd::{AsFd, BorrowedFd},
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use nix::errno::Errno;
+
+use crate::{
+    error::Hint,
+    request::{id::SandboxId, limits::Bytes},
+};
+
+pub use usage::{Events, Usage};
+pub use v1::OomWatch;
+
+/// The group all sandboxes of this user live in.
+const PARENT: &str = "fumehood";
+
+/// Where this host lets this process make cgroups.
+#[derive(Debug, Clone)]
+pub enum Hierarchy {
+    /// One unified tree (cgroups(7), "CGROUPS VERSION 2").
+    V2(Arc<v2::Tree>),
+    /// A tree per controller: a v1 host, or a hybrid one whose v2 tree has no controllers.
+    V1(Arc<v1::Tree>),
+    /// None this process may write to.
+    None { why: String },
+}
+
+impl Hierarchy {
+    /// Looks at `/sys/fs/cgroup` and `/proc/self/cgroup`; changes nothing.
+    #[must_use]
+    pub fn detect() -> Self {
+        detect::detect()
+    }
+
+    /// The v2 tree at and below `path`, whatever the calling process is in.
+    #[must_use]
+    pub fn at_v2(path: impl Into<PathBuf>) -> Self {
+        v2::Tree::at(path.into()).map_or_else(|why| Self::None { why }, |tree| Self::V2(Arc::new(tree)))
+    }
+
+    /// Whether a leaf can hold this controller's limit.
+    #[must_use]
+    pub fn can(&self, controller: Controller) -> bool {
+        match self {
+            Self::V2(tree) => tree.has().contains(controller),
+            Self::V1(tree) => tree.has().contains(controller),
+            Self::None { .. } => false,
+        }
+    }
+
+    /// `v2`, `v1` or `none`, as the result's `controls` say it.
+    #[must_use]
+    pub fn kind(&self) -> &'static str {
+        match self {
+            Self::V2(_) => "v2",
+            Self::V1(_) => "v1",
+            Self::None { .. } => "none",
+        }
+    }
+
+    /// Makes the leaf `fumehood/<id>` with these limits in force, or nothing.
+    ///
+    /// # Errors
+    /// When a cap cannot be held ([`Self::can`] tells beforehand), when a leaf of that name exists,
+    /// or when the kernel refuses.
+    pub fn create(&self, id: &SandboxId, caps: &Caps) -> Result<Leaf, CgroupError> {
+        self.check(caps)?;
+        let name = format!("{PARENT}/{id}");
+        match self {
+            Self::V2(tree) => v2::Leaf::create(tree, name, caps).map(|leaf| Leaf(Kind::V2(leaf))),
+            Self::V1(tree) => v1::Leaf::create(tree, name, caps).map(|leaf| Leaf(Kind::V1(leaf))),
+            Self::None { why } => Err(CgroupError::Absent { why: why.clone() }),
+        }
+    }
+
+    /// Caps all sandboxes together. Other processes' caps on the same parent are overwritten; should
+    /// the parent be removed in between, creating the next leaf applies these caps again.
+    pub fn cap_all(&self, caps: &Caps) -> Result<(), CgroupError> {
+        self.check(caps)?;
+        match self {
+            Self::V2(tree) => tree.cap_all(caps),
+            Self::V1(tree) => tree.cap_all(caps),
+            Self::None { why } => Err(CgroupError::Absent { why: why.clone() }),
+        }
+    }
+
+    /// Leaves with no process in them that have been there for at least `age`: what a killed fumehood
+    /// left behind. A leaf in the making is empty too, hence `age`.
+    #[must_use]
+    pub fn leftovers(&self, age: Duration) -> Vec<Leftover> {
+        self.parents().into_iter().flat_map(|parent| group::empty_below(&parent, age)).map(Leftover).collect()
+    }
+
+    /// Removes the parent group where it has no leaf. A creator that runs at the same time makes it
+    /// again.
+    pub fn remove_parent(&self) {
+        for parent in self.parents() {
+            let _ = std::fs::remove_dir(parent);
+        }
+    }
+
+    fn parents(&self) -> Vec<PathBuf> {
+        match self {
+            Self::V2(tree) => vec![tree.path(PARENT)],
+            Self::V1(tree) => tree.paths(PARENT).collect(),
+            Self::None { .. } => Vec::new(),
+        }
+    }
+
+    fn check(&self, caps: &Caps) -> Result<(), CgroupError> {
+        if let Self::None { why } = self {
+            return Err(CgroupError::Absent { why: why.clone() });
+        }
+        match Controller::ALL.into_iter().find(|c| caps.needs().contains(*c) && !self.can(*c)) {
+            Some(controller) => Err(CgroupError::NoController { controller }),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What a group of processes may use together; `None` is unlimited.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Caps {
+    /// Memory of processes and tmpfs files; swap is counted in, so that it adds nothing.
+    pub memory: Option<Bytes>,
+    /// Processes and threads at once, the sandbox's own first process included.
+    pub pids: Option<u32>,
+    pub cpu: Option<CpuBandwidth>,
+    /// Have [`Usage::cpu_time`] counted; on v1 that takes a group more.
+    pub count_cpu_time: bool,
+}
+
+impl Caps {
+    fn needs(&self) -> Controllers {
+        Controllers::of([
+            (Controller::Memory, self.memory.is_some()),
+            (Controller::Pids, self.pids.is_some()),
+            (Controller::Cpu, self.cpu.is_some()),
+            (Controller::CpuTime, self.count_cpu_time),
+        ])
+    }
+}
+
+/// CPU time per period, over all CPUs (`cpu.max`, `cpu.cfs_quota_us`).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct CpuBandwidth {
+    quota_us: u64,
+    period_us: u64,
+}
+
+impl CpuBandwidth {
+    const DEFAULT_PERIOD: u64 = 100_000;
+
+    /// `cpus` CPUs' worth of each 100 ms, at least the kernel's minimum of 0.01.
+    #[must_use]
+    pub fn cpus(cpus: f64) -> Self {
+        Self::new((cpus * Self::DEFAULT_PERIOD as f64).round() as u64, Self::DEFAULT_PERIOD)
+    }
+
+    /// Microseconds of CPU time per microseconds of wall time, drawn into the range the kernel takes:
+    /// a quota of at least 1 ms, a period of 1 ms to 1 s.
+    #[must_use]
+    pub fn new(quota_us: u64, period_us: u64) -> Self {
+        Self { quota_us: quota_us.clamp(1_000, 1 << 40), period_us: period_us.clamp(1_000, 1_000_000) }
+    }
+}
+
+/// What a cgroup can limit or count for us.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Controller {
+    Memory,
+    Pids,
+    Cpu,
+    /// CPU time used: `cpuacct` on v1, always there on v2.
+    CpuTime,
+}
+
+impl Controller {
+    const ALL: [Self; 4] = [Self::Memory, Self::Pids, Self::Cpu, Self::CpuTime];
+
+    /// The kernel's name of it on v1.
+    fn name(self) -> &'static str {
+        match self {
+            Self::Memory => "memory",
+            Self::Pids => "pids",
+            Self::Cpu => "cpu",
+            Self::CpuTime => "cpuacct",
+        }
+    }
+}
+
+impl fmt::Display for Controller {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
+    }
+}
+
+/// A set of [`Controller`]s.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+struct Controllers(u8);
+
+impl Controllers {
+    fn of(wanted: [(Controller, bool); 4]) -> Self {
+        wanted.into_iter().filter(|(_, on)| *on).fold(Self(0), |set, (c, _)| set.with(c))
+    }
+
+    fn with(self, controller: Controller) -> Self {
+        Self(self.0 | 1 << controller as u8)
+    }
+
+    fn contains(self, controller: Controller) -> bool {
+        self.0 & (1 << controller as u8) != 0
+    }
+
+    fn overlaps(self, other: Self) -> bool {
+        self.0 & other.0 != 0
+    }
+}
+
+/// The cgroup of one sandbox. Dropping it removes it, once its processes are gone.
+#[derive(Debug)]
+pub struct Leaf(Kind);
+
+#[derive(Debug)]
+enum Kind {
+    V2(v2::Leaf),
+    V1(v1::Leaf),
+}
+
+impl Leaf {
+    /// The directory to give `clone3` as `cgroup` (v2).
+    #[must_use]
+    pub fn clone_into(&self) -> Option<BorrowedFd<'_>> {
+        match &self.0 {
+            Kind::V2(leaf) => Some(leaf.dir()),
+            Kind::V1(_) => None,
+        }
+    }
+
+    /// Open files, close-on-exec, to each of which the child writes `0` before anything else (v1).
+    pub fn join_fds(&self) -> impl Iterator<Item = BorrowedFd<'_>> {
+        let fds = match &self.0 {
+            Kind::V2(_) => &[][..],
+            Kind::V1(leaf) => leaf.tasks(),
+        };
+        fds.iter().map(AsFd::as_fd)
+    }
+
+    /// For v1, where running out of memory kills one process only: how to notice and kill the rest.
+    /// `None` on v2, where the kernel kills the whole leaf (`memory.oom.group`), and without a memory
+    /// cap. An OOM before this call is not noticed by the watch, only by [`Self::events`].
+    pub fn watch_oom(&self) -> Result<Option<OomWatch>, CgroupError> {
+        match &self.0 {
+            Kind::V2(_) => Ok(None),
+            Kind::V1(leaf) => leaf.watch_oom(),
+        }
+    }
+
+    /// Changes the memory limit. Lowering it below what is in use fails on v1 (`EBUSY`) and kills on v2.
+    pub fn set_memory(&self, memory: Bytes) -> Result<(), CgroupError> {
+        self.set(&Caps { memory: Some(memory), ..Caps::default() })
+    }
+
+    /// Changes the limit of processes and threads. Those above it live on; new ones are refused.
+    pub fn set_pids(&self, pids: u32) -> Result<(), CgroupError> {
+        self.set(&Caps { pids: Some(pids), ..Caps::default() })
+    }
+
+    pub fn set_cpu(&self, cpu: CpuBandwidth) -> Result<(), CgroupError> {
+        self.set(&Caps { cpu: Some(cpu), ..Caps::default() })
+    }
+
+    /// Which limits were hit so far.
+    pub fn events(&self) -> Result<Events, CgroupError> {
+        match &self.0 {
+            Kind::V2(leaf) => leaf.events(),
+            Kind::V1(leaf) => leaf.events(),
+        }
+    }
+
+    /// What was used so far; what this kernel does not count, or was not asked to, is `None`.
+    #[must_use]
+    pub fn usage(&self) -> Usage {
+        match &self.0 {
+            Kind::V2(leaf) => leaf.usage(),
+            Kind::V1(leaf) => leaf.usage(),
+        }
+    }
+
+    /// The processes in it, as pids of the caller's pid namespace.
+    #[must_use]
+    pub fn pids(&self) -> Vec<i32> {
+        match &self.0 {
+            Kind::V2(leaf) => leaf.pids(),
+            Kind::V1(leaf) => leaf.pids(),
+        }
+    }
+
+    /// Kills every process in it, atomically (`cgroup.kill`, Linux 5.14). `false` where there is no
+    /// such thing (v1): kill the first process of the sandbox's pid namespace instead.
+    pub fn kill(&self) -> Result<bool, CgroupError> {
+        match &self.0 {
+            Kind::V2(leaf) => leaf.kill(),
+            Kind::V1(_) => Ok(false),
+        }
+    }
+
+    /// Removes it, waiting up to 100 ms for processes that are just dying.
+    pub fn remove(self) -> Result<(), CgroupError> {
+        match self.0 {
+            Kind::V2(mut leaf) => leaf.remove(),
+            Kind::V1(mut leaf) => leaf.remove(),
+        }
+    }
+
+    fn set(&self, caps: &Caps) -> Result<(), CgroupError> {
+        match &self.0 {
+            Kind::V2(leaf) => leaf.set(caps),
+            Kind::V1(leaf) => leaf.set(caps),
+        }
+    }
+}
+
+/// A leaf that nobody removed, in one tree: on v1 a sandbox may have left several.
+#[derive(Debug)]
+pub struct Leftover(PathBuf);
+
+impl Leftover {
+    /// The sandbox's id, as far as the name can be trusted.
+    #[must_use]
+    pub fn name(&self) -> &str {
+        self.0.file_name().and_then(|name| name.to_str()).unwrap_or_default()
+    }
+
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0
+    }
+
+    /// Removes it and what is nested in it; the kernel refuses if a process has come in since.
+    pub fn remove(self) -> Result<(), CgroupError> {
+        group::remove_tree(&self.0).map_err(|source| CgroupError::Io { action: "remove", path: self.0, source })
+    }
+}
+
+/// Why a cgroup could not be had or changed.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum CgroupError {
+    #[error("no cgroup for the sandbox's limits: {why}")]
+    Absent { why: String },
+    #[error("the {controller} cgroup controller is not available to this process")]
+    NoController { controller: Controller },
+    #[error("cgroup {path} exists already")]
+    Exists { path: PathBuf },
+    #[error("cannot {action} {path}")]
+    Io { action: &'static str, path: PathBuf, source: Errno },
+}
+
+impl Hint for CgroupError {
+    fn hint(&self) -> Option<String> {
+        let text = match self {
+            Self::Absent { .. } => {
+                "run it as `systemd-run --user --scope -p Delegate=yes fumehood …`, or as root; v1 hosts need root"
+            }
+            Self::NoController { .. } => {
+                "have systemd delegate it: `Delegate=cpu memory pids` under [Service] in user@.service"
+            }
+            Self::Exists { .. } => "if that sandbox is gone, `fumehood cleanup` removes its cgroup",
+            Self::Io { source: Errno::EBUSY, action: "remove", .. } => "a process is still in it; see its cgroup.procs",
+            Self::Io { .. } => return None,
+        };
+        Some(text.to_owned())
+    }
+}

@@ -1,0 +1,293 @@
+//! cgroup v1: a tree per controller, a leaf in each tree that a cap needs.
+//!
+//! Source of file names and meanings: the kernel's `admin-guide/cgroup-v1/{memory,pids,cpuacct}.rst`
+//! and `scheduler/sched-bwc.rst`.
+
+use std::{
+    fs::File,
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        unix::fs::FileExt,
+    },
+    path::PathBuf,
+    sync::{Arc, Mutex, PoisonError},
+    thread,
+    time::Duration,
+};
+
+use nix::{
+    errno::Errno,
+    fcntl::OFlag,
+    sys::eventfd::{EfdFlags, EventFd},
+};
+
+use super::{
+    Caps, CgroupError, Controller, Controllers, CpuBandwidth, Events, PARENT, Usage,
+    group::{self, Group},
+    usage::{keyed, number},
+};
+use crate::request::limits::Bytes;
+
+/// The caller's own group in each tree it may write to.
+#[derive(Debug)]
+pub struct Tree {
+    mounts: Vec<Mount>,
+    /// Memory and swap can be limited together.
+    memsw: bool,
+    total: Mutex<Caps>,
+}
+
+/// One tree. `cpu` and `cpuacct` often share one.
+#[derive(Debug)]
+pub(super) struct Mount {
+    pub(super) group: Group,
+    pub(super) holds: Controllers,
+}
+
+impl Tree {
+    pub(super) fn new(mounts: Vec<Mount>) -> Self {
+        let memory = mounts.iter().find(|mount| mount.holds.contains(Controller::Memory));
+        let memsw = memory.is_some_and(|mount| mount.group.has("memory.memsw.limit_in_bytes"));
+        Self { mounts, memsw, total: Mutex::new(Caps::default()) }
+    }
+
+    pub(super) fn has(&self) -> Controllers {
+        Controllers(self.mounts.iter().fold(0, |all, mount| all | mount.holds.0))
+    }
+
+    pub(super) fn paths(&self, name: &str) -> impl Iterator<Item = PathBuf> {
+        self.mounts.iter().map(move |mount| mount.group.path(name))
+    }
+
+    pub(super) fn cap_all(&self, caps: &Caps) -> Result<(), CgroupError> {
+        // Held until done, so that a parent made meanwhile by this process gets these caps too.
+        let mut total = self.total.lock().unwrap_or_else(PoisonError::into_inner);
+        for mount in self.mounts.iter().filter(|mount| mount.holds.overlaps(caps.needs())) {
+            group::undisturbed(|| match mount.group.make(PARENT) {
+                Ok(()) | Err(Errno::EEXIST) => self.apply(PARENT, &caps.only(mount.holds)),
+                Err(errno) => Err(mount.group.failed("create", PARENT)(errno)),
+            })?;
+        }
+        *total = *caps;
+        Ok(())
+    }
+
+    fn group(&self, controller: Controller) -> Result<&Group, CgroupError> {
+        let mount = self.mounts.iter().find(|mount| mount.holds.contains(controller));
+        mount.map(|mount| &mount.group).ok_or(CgroupError::NoController { controller })
+    }
+
+    fn make(&self, mount: &Mount, name: &str) -> Result<(), CgroupError> {
+        group::undisturbed(|| match mount.group.make(name) {
+            Ok(()) => Ok(()),
+            Err(Errno::EEXIST) => Err(CgroupError::Exists { path: mount.group.path(name) }),
+            Err(errno) => {
+                // The parent is made when missed, as it nearly always exists.
+                if errno == Errno::ENOENT {
+                    self.make_parent(mount)?;
+                }
+                Err(mount.group.failed("create", name)(errno))
+            }
+        })
+    }
+
+    fn make_parent(&self, mount: &Mount) -> Result<(), CgroupError> {
+        let total = self.total.lock().unwrap_or_else(PoisonError::into_inner);
+        match mount.group.make(PARENT) {
+            Ok(()) => self.apply(PARENT, &total.only(mount.holds)),
+            Err(Errno::EEXIST) => Ok(()),
+            Err(errno) => Err(mount.group.failed("create", PARENT)(errno)),
+        }
+    }
+
+    fn apply(&self, name: &str, caps: &Caps) -> Result<(), CgroupError> {
+        if let Some(memory) = caps.memory {
+            self.set_memory(name, memory)?;
+        }
+        if let Some(pids) = caps.pids {
+            self.write(Controller::Pids, name, "pids.max", &pids.to_string())?;
+        }
+        if let Some(cpu) = caps.cpu {
+            self.set_cpu(name, cpu)?;
+        }
+        Ok(())
+    }
+
+    /// Memory never exceeds memory and swap, so the order depends on the direction.
+    fn set_memory(&self, name: &str, memory: Bytes) -> Result<(), CgroupError> {
+        let limit = memory.get().to_string();
+        let memory = |limit| self.write(Controller::Memory, name, "memory.limit_in_bytes", limit);
+        if !self.memsw {
+            memory(&limit)?;
+            // The nearest thing to no swap: reclaim does not swap this group's pages out.
+            return self.write(Controller::Memory, name, "memory.swappiness", "0");
+        }
+        let both = |limit| self.write(Controller::Memory, name, "memory.memsw.limit_in_bytes", limit);
+        match memory(&limit) {
+            Ok(()) => both(&limit),
+            Err(CgroupError::Io { source: Errno::EINVAL, .. }) => both(&limit).and_then(|()| memory(&limit)),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn set_cpu(&self, name: &str, cpu: CpuBandwidth) -> Result<(), CgroupError> {
+        if cpu.period_us != CpuBandwidth::DEFAULT_PERIOD {
+            self.write(Controller::Cpu, name, "cpu.cfs_period_us", &cpu.period_us.to_string())?;
+        }
+        match self.write(Controller::Cpu, name, "cpu.cfs_quota_us", &cpu.quota_us.to_string()) {
+            // v1 refuses more than a group above may use. Both numbers are in range by construction,
+            // so that is what it means: what was asked for is held already, by that group.
+            Err(CgroupError::Io { source: Errno::EINVAL, .. }) => Ok(()),
+            result => result,
+        }
+    }
+
+    fn write(&self, controller: Controller, name: &str, file: &str, value: &str) -> Result<(), CgroupError> {
+        let group = self.group(controller)?;
+        let path = format!("{name}/{file}");
+        group.write(&path, value).map_err(group.failed("write", &path))
+    }
+}
+
+impl Caps {
+    fn only(&self, holds: Controllers) -> Self {
+        Self {
+            memory: self.memory.filter(|_| holds.contains(Controller::Memory)),
+            pids: self.pids.filter(|_| holds.contains(Controller::Pids)),
+            cpu: self.cpu.filter(|_| holds.contains(Controller::Cpu)),
+            count_cpu_time: false,
+        }
+    }
+}
+
+#[derive(Debug)]
+pub(super) struct Leaf {
+    tree: Arc<Tree>,
+    name: String,
+    /// The trees, by index, that it exists in.
+    made: Vec<usize>,
+    tasks: Vec<OwnedFd>,
+}
+
+impl Leaf {
+    pub(super) fn create(tree: &Arc<Tree>, name: String, caps: &Caps) -> Result<Self, CgroupError> {
+        let trees = tree.mounts.len();
+        let mut leaf =
+            Self { tree: Arc::clone(tree), name, made: Vec::with_capacity(trees), tasks: Vec::with_capacity(trees) };
+        let needs = caps.needs();
+        for (index, mount) in tree.mounts.iter().enumerate().filter(|(_, mount)| mount.holds.overlaps(needs)) {
+            tree.make(mount, &leaf.name)?;
+            leaf.made.push(index);
+            // Not `cgroup.procs`: only a thread that moves itself alone is spared the lock.
+            let path = format!("{}/tasks", leaf.name);
+            let tasks = mount.group.open_file(&path, OFlag::O_WRONLY);
+            leaf.tasks.push(tasks.map_err(mount.group.failed("open", &path))?);
+        }
+        tree.apply(&leaf.name, caps)?;
+        Ok(leaf)
+    }
+
+    pub(super) fn tasks(&self) -> &[OwnedFd] {
+        &self.tasks
+    }
+
+    /// Fails for a controller that the leaf was made without.
+    pub(super) fn set(&self, caps: &Caps) -> Result<(), CgroupError> {
+        let needs = caps.needs();
+        match Controller::ALL.into_iter().find(|c| needs.contains(*c) && self.group(*c).is_none()) {
+            Some(controller) => Err(CgroupError::NoController { controller }),
+            None => self.tree.apply(&self.name, caps),
+        }
+    }
+
+    pub(super) fn watch_oom(&self) -> Result<Option<OomWatch>, CgroupError> {
+        let Some(group) = self.group(Controller::Memory) else { return Ok(None) };
+        let path = format!("{}/memory.oom_control", self.name);
+        let control = group.open_file(&path, OFlag::O_RDONLY).map_err(group.failed("open", &path))?;
+        let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
+            .map_err(group.failed("watch", &path))?;
+        let line = format!("{} {}", event.as_raw_fd(), control.as_raw_fd());
+        group.write(&format!("{}/cgroup.event_control", self.name), &line).map_err(group.failed("watch", &path))?;
+        Ok(Some(OomWatch { event, control: File::from(control) }))
+    }
+
+    pub(super) fn events(&self) -> Result<Events, CgroupError> {
+        let count = |controller, file, key| match self.group(controller) {
+            Some(group) => self.read(group, file).map(|text| keyed(&text, key)),
+            None => Ok(0),
+        };
+        Ok(Events {
+            oom_kills: count(Controller::Memory, "memory.oom_control", "oom_kill")?,
+            pids_max_hits: count(Controller::Pids, "pids.events", "max")?,
+        })
+    }
+
+    pub(super) fn usage(&self) -> Usage {
+        let count = |controller, file| number(&self.read(self.group(controller)?, file).ok()?);
+        Usage {
+            peak_memory: count(Controller::Memory, "memory.max_usage_in_bytes").map(Bytes::new),
+            cpu_time: count(Controller::CpuTime, "cpuacct.usage").map(Duration::from_nanos),
+        }
+    }
+
+    pub(super) fn pids(&self) -> Vec<i32> {
+        let first = self.made.first().and_then(|index| self.tree.mounts.get(*index));
+        first.and_then(|mount| self.read(&mount.group, "cgroup.procs").ok()).map_or_else(Vec::new, |t| group::pids(&t))
+    }
+
+    pub(super) fn remove(&mut self) -> Result<(), CgroupError> {
+        let mut result = Ok(());
+        for mount in self.made.drain(..).filter_map(|index| self.tree.mounts.get(index)) {
+            result = result.and(mount.group.remove(&self.name));
+        }
+        result
+    }
+
+    fn group(&self, controller: Controller) -> Option<&Group> {
+        let mut made = self.made.iter().filter_map(|index| self.tree.mounts.get(*index));
+        made.find(|mount| mount.holds.contains(controller)).map(|mount| &mount.group)
+    }
+
+    fn read(&self, group: &Group, file: &str) -> Result<String, CgroupError> {
+        let path = format!("{}/{file}", self.name);
+        group.read(&path).map_err(group.failed("read", &path))
+    }
+}
+
+impl Drop for Leaf {
+    fn drop(&mut self) {
+        let _ = self.remove();
+    }
+}
+
+/// Becomes readable when the leaf, or a group above it, runs out of memory, and when the leaf is removed.
+#[derive(Debug)]
+pub struct OomWatch {
+    event: EventFd,
+    control: File,
+}
+
+impl OomWatch {
+    /// Tells whether one of the leaf's own processes was killed, once the watch has become readable,
+    /// and readies it for the next time. The notice comes just before the kill, and it comes to every
+    /// leaf when their parent runs out, so this waits for the counter, 20 ms at most.
+    #[must_use]
+    pub fn struck(&self) -> bool {
+        let _ = self.event.read();
+        (0..20).any(|turn| {
+            if turn > 0 {
+                thread::sleep(Duration::from_millis(1));
+            }
+            let mut text = [0; 256];
+            let length = self.control.read_at(&mut text, 0).unwrap_or(0);
+            keyed(&String::from_utf8_lossy(&text[..length]), "oom_kill") > 0
+        })
+    }
+}
+
+/// To poll for `POLLIN`.
+impl AsFd for OomWatch {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.event.as_fd()
+    }
+}
