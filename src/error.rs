@@ -5,7 +5,7 @@
 
 use std::fmt;
 
-pub type Result<T> = std::result::Result<T, Error>;
+pub type Result<T, E = Error> = std::result::Result<T, E>;
 
 /// A failure of fumehood itself, never of the program it ran.
 #[derive(Debug, Clone, PartialEq, Eq)]

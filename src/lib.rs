@@ -1,3 +1,24 @@
+//! fumehood runs untrusted code on your own Linux host, straight on namespaces.
+//!
+//! Data flows one way: [`request`] → [`spec`] → [`plan`] → [`launch`] → [`report`]. No stage reads
+//! an earlier stage's input, nothing above `launch` changes the host, and nothing below `plan` knows
+//! a command line. [`Sandbox`] is the facade over the whole: it is shaped after
+//! [`std::process::Command`], and the command line uses nothing else.
+
+pub mod cgroup;
 pub mod error;
+pub mod host;
+pub mod launch;
+pub mod plan;
+pub mod report;
+pub mod request;
+mod sandbox;
+pub mod spec;
+pub mod state;
 #[allow(unsafe_code)]
 pub mod sys;
+
+pub use error::{Error, Result};
+pub use launch::Observer;
+pub use report::{Outcome, Verdict};
+pub use sandbox::{Sandbox, Stdin};

@@ -97,7 +97,8 @@ impl<'a> Start<'a> {
         }
         process::close_on_exec_from(3).map_err(at(Stage::Descriptors, 3))?;
         // From here on every call is filtered: only execve and exit_group follow, which every filter lets by.
-        let listener = seccomp::install(plan.seccomp.loaded(), self.filter_flags).map_err(at(Stage::Seccomp, 0))?;
+        let listener = seccomp::install(plan.seccomp.loaded(), self.filter_flags)
+            .map_err(|error| at(Stage::Seccomp, 0)(Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))))?;
         if let Some(listener) = listener {
             _ = self.listener.set(listener);
         }

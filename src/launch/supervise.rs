@@ -190,7 +190,7 @@ impl<'a> Supervisor<'a> {
                 match source {
                     Source::Control => self.hear(observer)?,
                     Source::Init => init_gone = true,
-                    Source::Output(number) => self.pass_on(*number, observer),
+                    Source::Output(number) => _ = self.pass_on(*number, observer),
                     Source::Stdin => self.feed(),
                     Source::Input => self.take_input(),
                     Source::Listener => self.answer_refused(observer),

@@ -131,6 +131,8 @@ pub enum RequestError {
     Runtime(#[from] runtimes::RuntimeError),
     #[error(transparent)]
     Secret(#[from] secrets::SecretError),
+    #[error("no random sandbox id: {0}")]
+    Random(std::io::Error),
     #[error(transparent)]
     User(#[from] user::UserError),
 }
@@ -142,7 +144,7 @@ impl crate::error::Hint for RequestError {
             Self::Mount(error) => error.hint(),
             Self::Runtime(error) => error.hint(),
             Self::Secret(error) => error.hint(),
-            Self::Quantity(_) | Self::Id(_) | Self::User(_) => None,
+            Self::Quantity(_) | Self::Id(_) | Self::Random(_) | Self::User(_) => None,
         }
     }
 }

@@ -1,6 +1,9 @@
 //! From a request to a spec.
 
-use std::path::{Path, PathBuf};
+use std::{
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+};
 
 use oci_spec::runtime as oci;
 
@@ -52,7 +55,7 @@ pub fn build(request: Request) -> Result<Spec, SpecError> {
     let bundled = oci.mounts().iter().flatten().filter(|m| !all.iter().any(|own| own.destination() == m.destination()));
     let all: Vec<_> = bundled.cloned().chain(all.iter().cloned()).collect();
 
-    let base = match (&rootfs, spec.root) {
+    let base = match (&rootfs, &spec.root) {
         (Rootfs::Host, _) => Base::Host { links },
         (Rootfs::Dir(path), _) | (Rootfs::Bundle(_), Some(path)) => root::examine(path, &targets(&all, &placed, &mounts))?,
         (Rootfs::Bundle(dir), None) => {
@@ -120,7 +123,7 @@ pub fn build(request: Request) -> Result<Spec, SpecError> {
 }
 
 fn blank() -> Result<oci::Spec, SpecError> {
-    Ok(oci::SpecBuilder::default().version("1.2.0").build()?)
+    Ok(oci::SpecBuilder::default().version("1.2.0").mounts(Vec::new()).build()?)
 }
 
 /// Read-only views of the host's programs, and of the few files of its /etc that programs cannot do without.
@@ -253,7 +256,7 @@ fn environment(
         set(&text("an environment variable's name", name)?, &text("an environment variable", value)?);
     }
     for secret in secrets {
-        set(&secret.name, &text("a secret's value", secret.value())?);
+        set(secret.name(), &text("a secret's value", std::ffi::OsStr::from_bytes(secret.value().as_bytes()))?);
     }
     Ok(env)
 }

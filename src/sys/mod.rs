@@ -9,7 +9,9 @@ pub mod fs;
 pub mod landlock;
 pub mod mount;
 pub mod net;
+pub mod probe;
 pub mod process;
+pub mod seccomp;
 pub mod socket;
 pub mod tty;
 

@@ -1,0 +1,427 @@
+//! The facade: builds a sandbox and runs it, shaped after [`std::process::Command`].
+
+use std::{
+    ffi::{OsStr, OsString},
+    os::fd::{BorrowedFd, OwnedFd},
+    path::{Path, PathBuf},
+    time::Instant,
+};
+
+use crate::{
+    Error, Result,
+    cgroup::Hierarchy,
+    error::Hint,
+    host::Host,
+    launch::{self, Extras, Input, Observer},
+    plan::{self, Plan, landlock::Policy, profile::Builtin, seccomp::Profile as SeccompProfile},
+    report::{Failure, Isolation, Outcome},
+    request::{
+        Fetch, Limits, Mount, Network, Placed, Profile, Request, RequestError, Rootfs, SandboxId, Secret, Step,
+        StepLimits, User, Work, files,
+        runtimes::{self, SearchPath},
+    },
+    spec::{self, Spec},
+};
+
+/// One sandbox to be made, for one program.
+///
+/// ```no_run
+/// use fumehood::Sandbox;
+///
+/// let outcome = Sandbox::code("print(6 * 7)").runtime("python").output()?;
+/// assert_eq!(outcome.stdout.bytes, b"42\n");
+/// # Ok::<(), fumehood::Error>(())
+/// ```
+#[derive(Debug)]
+pub struct Sandbox {
+    program: Program,
+    runtime: Option<String>,
+    args: Vec<OsString>,
+    id: Option<SandboxId>,
+    rootfs: Rootfs,
+    inputs: Vec<(PathBuf, Option<PathBuf>, Copied)>,
+    mounts: Vec<Mount>,
+    hidden: Vec<PathBuf>,
+    writable_root: bool,
+    limits: Limits,
+    env: Vec<(OsString, OsString)>,
+    secrets: Vec<Secret>,
+    user: User,
+    workdir: Option<PathBuf>,
+    hostname: String,
+    network: Network,
+    profile: &'static Builtin,
+    seccomp: Option<SeccompProfile>,
+    landlock: Option<Policy>,
+    terminal: bool,
+    fetch: Vec<Fetch>,
+    stdin: Stdin,
+}
+
+#[derive(Debug, Clone)]
+enum Program {
+    Command(OsString),
+    Shell(String),
+    Code(Vec<u8>),
+    File(PathBuf),
+    /// What the bundle's config.json names.
+    Bundle,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Copied {
+    File,
+    Dir,
+}
+
+/// What the program reads from its standard input.
+#[derive(Debug)]
+pub enum Stdin {
+    Empty,
+    Bytes(Vec<u8>),
+    /// The caller's own standard input.
+    Inherit,
+}
+
+impl Sandbox {
+    fn with(program: Program) -> Self {
+        Self {
+            program,
+            runtime: None,
+            args: Vec::new(),
+            id: None,
+            rootfs: Rootfs::Host,
+            inputs: Vec::new(),
+            mounts: Vec::new(),
+            hidden: Vec::new(),
+            writable_root: false,
+            limits: Limits::default(),
+            env: Vec::new(),
+            secrets: Vec::new(),
+            user: User::default(),
+            workdir: None,
+            hostname: "sandbox".to_owned(),
+            network: Network::None,
+            profile: plan::profile::DEFAULT,
+            seccomp: None,
+            landlock: None,
+            terminal: false,
+            fetch: Vec::new(),
+            stdin: Stdin::Empty,
+        }
+    }
+
+    /// Runs a program that is in the sandbox, looked up in its PATH.
+    pub fn command(program: impl Into<OsString>) -> Self {
+        Self::with(Program::Command(program.into()))
+    }
+
+    /// Runs a line of shell.
+    pub fn shell(line: impl Into<String>) -> Self {
+        Self::with(Program::Shell(line.into()))
+    }
+
+    /// Runs source code; its runtime is Python unless [`Self::runtime`] or its `#!` line says otherwise.
+    pub fn code(source: impl Into<Vec<u8>>) -> Self {
+        Self::with(Program::Code(source.into()))
+    }
+
+    /// Runs a source file of the host; its runtime is found by its `#!` line or its extension.
+    pub fn file(path: impl Into<PathBuf>) -> Self {
+        Self::with(Program::File(path.into()))
+    }
+
+    /// Runs what an OCI bundle's config.json says.
+    pub fn bundle(dir: impl Into<PathBuf>) -> Self {
+        let mut sandbox = Self::with(Program::Bundle);
+        sandbox.rootfs = Rootfs::Bundle(dir.into());
+        sandbox
+    }
+
+    pub fn arg(&mut self, arg: impl AsRef<OsStr>) -> &mut Self {
+        self.args.push(arg.as_ref().to_owned());
+        self
+    }
+
+    pub fn args(&mut self, args: impl IntoIterator<Item = impl AsRef<OsStr>>) -> &mut Self {
+        self.args.extend(args.into_iter().map(|arg| arg.as_ref().to_owned()));
+        self
+    }
+
+    pub fn runtime(&mut self, name: impl Into<String>) -> &mut Self {
+        self.runtime = Some(name.into());
+        self
+    }
+
+    pub fn id(&mut self, id: SandboxId) -> &mut Self {
+        self.id = Some(id);
+        self
+    }
+
+    /// The root file system; for a bundle, [`Self::bundle`].
+    pub fn rootfs(&mut self, rootfs: Rootfs) -> &mut Self {
+        self.rootfs = rootfs;
+        self
+    }
+
+    /// Copies a host file in, to `inside` or `/sandbox/<its name>`.
+    pub fn copy_file(&mut self, host: impl Into<PathBuf>, inside: Option<PathBuf>) -> &mut Self {
+        self.inputs.push((host.into(), inside, Copied::File));
+        self
+    }
+
+    /// Copies a host directory in, without its links.
+    pub fn copy_dir(&mut self, host: impl Into<PathBuf>, inside: Option<PathBuf>) -> &mut Self {
+        self.inputs.push((host.into(), inside, Copied::Dir));
+        self
+    }
+
+    pub fn mount(&mut self, mount: Mount) -> &mut Self {
+        self.mounts.push(mount);
+        self
+    }
+
+    /// Hides a host path wherever a mount would show it.
+    pub fn exclude(&mut self, path: impl Into<PathBuf>) -> &mut Self {
+        self.hidden.push(path.into());
+        self
+    }
+
+    /// Lets the program write to its root, in memory.
+    pub fn writable(&mut self, writable: bool) -> &mut Self {
+        self.writable_root = writable;
+        self
+    }
+
+    pub fn limits(&mut self, limits: Limits) -> &mut Self {
+        self.limits = limits;
+        self
+    }
+
+    pub fn env(&mut self, name: impl AsRef<OsStr>, value: impl AsRef<OsStr>) -> &mut Self {
+        self.env.push((name.as_ref().to_owned(), value.as_ref().to_owned()));
+        self
+    }
+
+    /// An environment variable whose value is masked in everything the program prints.
+    pub fn secret(&mut self, secret: Secret) -> &mut Self {
+        self.secrets.push(secret);
+        self
+    }
+
+    pub fn user(&mut self, user: User) -> &mut Self {
+        self.user = user;
+        self
+    }
+
+    pub fn workdir(&mut self, dir: impl Into<PathBuf>) -> &mut Self {
+        self.workdir = Some(dir.into());
+        self
+    }
+
+    pub fn hostname(&mut self, name: impl Into<String>) -> &mut Self {
+        self.hostname = name.into();
+        self
+    }
+
+    pub fn network(&mut self, network: Network) -> &mut Self {
+        self.network = network;
+        self
+    }
+
+    pub fn profile(&mut self, profile: &'static Builtin) -> &mut Self {
+        self.profile = profile;
+        self
+    }
+
+    /// A filter in place of the profile's.
+    pub fn seccomp(&mut self, profile: SeccompProfile) -> &mut Self {
+        self.seccomp = Some(profile);
+        self
+    }
+
+    /// Landlock rules on top of the profile's.
+    pub fn landlock(&mut self, policy: Policy) -> &mut Self {
+        self.landlock = Some(policy);
+        self
+    }
+
+    /// Gives the program a terminal of its own.
+    pub fn terminal(&mut self, terminal: bool) -> &mut Self {
+        self.terminal = terminal;
+        self
+    }
+
+    /// Reads files out after the run.
+    pub fn fetch(&mut self, fetch: Fetch) -> &mut Self {
+        self.fetch.push(fetch);
+        self
+    }
+
+    pub fn stdin(&mut self, stdin: Stdin) -> &mut Self {
+        self.stdin = stdin;
+        self
+    }
+
+    /// The OCI spec of this sandbox, and what it has beyond OCI.
+    pub fn spec(&mut self) -> Result<Spec> {
+        let request = self.request().map_err(Hint::into_error)?;
+        spec::build::build(request).map_err(Hint::into_error)
+    }
+
+    /// Everything that [`Self::run`] would do, in order. Changes nothing.
+    pub fn plan(&mut self) -> Result<Plan> {
+        let spec = self.spec()?;
+        plan::make(spec, &Host::probe()).map_err(Hint::into_error)
+    }
+
+    /// Runs the program to its end and returns what happened, with all it printed.
+    ///
+    /// # Errors
+    /// When the sandbox could not be made. How the program ended is never an error.
+    pub fn output(&mut self) -> Result<Outcome> {
+        struct Deaf;
+        impl Observer for Deaf {}
+        self.run(None, &mut Deaf)
+    }
+
+    /// As [`Self::output`], seen by `observer` as it happens. What can be read from `signals` (a signalfd(2))
+    /// ends the run.
+    pub fn run(&mut self, signals: Option<BorrowedFd<'_>>, observer: &mut dyn Observer) -> Result<Outcome> {
+        let began = Instant::now();
+        let request = self.request().map_err(Hint::into_error)?;
+        let runtime = request.work.runtime.clone();
+        let spec = spec::build::build(request).map_err(Hint::into_error)?;
+        let plan = plan::make(spec, &Host::probe()).map_err(Hint::into_error)?;
+        let input = match std::mem::replace(&mut self.stdin, Stdin::Empty) {
+            Stdin::Empty if self.terminal => Input::Empty,
+            Stdin::Empty => Input::Empty,
+            Stdin::Bytes(bytes) => Input::Bytes(bytes),
+            Stdin::Inherit => Input::Stream(own_stdin()?),
+        };
+        let extras = Extras { runtime, secrets: &self.secrets, fetch: &self.fetch, input, signals, began };
+        launch::launch(&plan, &Hierarchy::detect(), extras, observer).map_err(launch::LaunchError::explain)
+    }
+
+    /// The result object of a run that failed with `error` before its program ran.
+    pub fn failed(&self, error: &Error) -> Result<Outcome> {
+        let id = match &self.id {
+            Some(id) => id.clone(),
+            None => SandboxId::random().map_err(|source| Error::new(format!("no random id: {source}")))?,
+        };
+        Ok(Outcome::setup_error(id, self.runtime.clone(), Isolation::Native, self.limits.clone(), Failure::setup(error)))
+    }
+
+    fn request(&mut self) -> Result<Request, RequestError> {
+        let id = match &self.id {
+            Some(id) => id.clone(),
+            None => SandboxId::random().map_err(RequestError::Random)?,
+        };
+        self.id = Some(id.clone());
+        let mut placed = Vec::new();
+        let work = self.work(&mut placed)?;
+        for (host, inside, kind) in &self.inputs {
+            let path = files::place(host, inside.as_deref())?;
+            match kind {
+                Copied::File => {
+                    let (content, mode) = files::read(host, self.limits.sandbox)?;
+                    placed.push(Placed::File { path, mode, content });
+                }
+                Copied::Dir => placed.extend(files::read_dir(host, &path, self.limits.sandbox)?),
+            }
+        }
+        Ok(Request {
+            id,
+            work,
+            rootfs: self.rootfs.clone(),
+            placed,
+            mounts: self.mounts.clone(),
+            hidden: self.hidden.clone(),
+            writable_root: self.writable_root,
+            limits: self.limits.clone(),
+            env: self.env.clone(),
+            secrets: self.secrets.clone(),
+            user: self.user,
+            workdir: self.workdir.clone(),
+            hostname: self.hostname.clone(),
+            network: self.network,
+            profile: Profile { name: self.profile, seccomp: self.seccomp.clone(), landlock: self.landlock.clone() },
+            terminal: self.terminal,
+            fetch: self.fetch.clone(),
+        })
+    }
+
+    fn work(&self, placed: &mut Vec<Placed>) -> Result<Work, RequestError> {
+        let plain = |argv: Vec<OsString>| Work {
+            runtime: None,
+            compile: None,
+            run: Step { argv, limits: StepLimits::default() },
+            etc: Vec::new(),
+            env: Vec::new(),
+        };
+        let (source, host, mode) = match &self.program {
+            Program::Command(program) => {
+                return Ok(plain([program].into_iter().chain(&self.args).cloned().collect()));
+            }
+            Program::Bundle => return Ok(plain(self.args.clone())),
+            Program::Shell(line) => {
+                let mut argv: Vec<OsString> = vec!["/bin/sh".into(), "-c".into(), line.into()];
+                if !self.args.is_empty() {
+                    argv.push("sh".into());
+                    argv.extend(self.args.iter().cloned());
+                }
+                return Ok(plain(argv));
+            }
+            Program::Code(source) => (source.clone().into(), None, 0o644),
+            Program::File(path) => {
+                let (source, mode) = files::read(path, self.limits.sandbox)?;
+                (source, Some(path.as_path()), mode)
+            }
+        };
+        let table = runtimes::table();
+        let choice = match (&self.runtime, host) {
+            (Some(name), _) => table.by_name(name)?,
+            (None, Some(path)) => table.detect(path, &source)?,
+            (None, None) => match table.by_shebang(&source)? {
+                Some(choice) => choice,
+                None => table.by_name("python")?,
+            },
+        };
+        let located = match &self.rootfs {
+            Rootfs::Host => choice.locate(&SearchPath::host())?,
+            Rootfs::Dir(root) => choice.unlocated(|name| in_root(root, name))?,
+            Rootfs::Bundle(_) => choice.unlocated(|_| true)?,
+        };
+        let name = table.file_name(choice.runtime, host)?;
+        let path = files::place(Path::new(&name), None)?;
+        let compile_limits = located.compile_limits();
+        let commands = located.commands(&path.to_string_lossy(), self.limits.memory, self.limits.cpus);
+        placed.push(Placed::File { path, mode: mode | 0o400, content: source });
+        let words = |argv: Vec<String>| argv.into_iter().map(OsString::from).collect::<Vec<_>>();
+        let limits = compile_limits.map_or_else(StepLimits::default, |limits| StepLimits {
+            memory: Some(limits.memory),
+            pids: Some(limits.pids),
+            timeout: Some(limits.timeout),
+        });
+        Ok(Work {
+            runtime: Some(located.runtime.name().to_owned()),
+            compile: commands.compile.map(|argv| Step { argv: words(argv), limits }),
+            run: Step {
+                argv: words(commands.run).into_iter().chain(self.args.iter().cloned()).collect(),
+                limits: StepLimits::default(),
+            },
+            etc: located.etc(),
+            env: commands.env,
+        })
+    }
+}
+
+/// Whether a root file system has a program; its answer is only a guess at what exec will find.
+fn in_root(root: &Path, name: &str) -> bool {
+    ["usr/local/bin", "usr/bin", "bin"].iter().any(|dir| root.join(dir).join(name).symlink_metadata().is_ok())
+}
+
+fn own_stdin() -> Result<OwnedFd> {
+    use std::os::fd::AsFd;
+    std::io::stdin().as_fd().try_clone_to_owned().map_err(|error| Error::new(format!("standard input: {error}")))
+}

@@ -1,0 +1,205 @@
+//! Which sandboxes are running: one small file each, for `ps`, `kill` and `cleanup`.
+//!
+//! A record is locked by the supervisor for as long as it lives (flock(2)), so one that can be locked belongs
+//! to nobody. It names its process by pid and start time: a number that was given to another is not killed.
+
+use std::{
+    fs::File,
+    io::{self, Read, Write},
+    os::{
+        fd::AsFd,
+        unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+    },
+    path::PathBuf,
+    time::{Duration, SystemTime, UNIX_EPOCH},
+};
+
+use serde::{Deserialize, Serialize};
+
+use crate::{
+    plan::Plan,
+    sys::{fs, process},
+};
+
+/// A sandbox as `ps` shows it.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct Record {
+    pub id: String,
+    /// The sandbox's init, as the host numbers it.
+    pub pid: i32,
+    /// Clock ticks after boot at which it started (proc_pid_stat(5), starttime).
+    pub start_time: u64,
+    pub runtime: Option<String>,
+    pub command: String,
+    /// Milliseconds since 1970.
+    pub created_ms: u64,
+    pub memory_bytes: u64,
+    pub network: String,
+}
+
+/// The record of a running sandbox; dropped, it is removed.
+#[derive(Debug)]
+pub struct Entry {
+    path: PathBuf,
+    _locked: File,
+}
+
+/// No record of ours comes near this.
+const MOST: u64 = 64 << 10;
+const COMMAND_LENGTH: usize = 200;
+
+impl Entry {
+    pub fn create(plan: &Plan, runtime: Option<&str>, pid: i32) -> Result<Self, StateError> {
+        let dir = directory()?;
+        let path = dir.join(format!("{}.json", plan.id));
+        let failed = |source| StateError::Write { path: path.clone(), source };
+        let file = File::options().write(true).create_new(true).mode(0o600).open(&path);
+        let mut file = match file {
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(StateError::Taken(plan.id.to_string())),
+            other => other.map_err(failed)?,
+        };
+        fs::try_lock(file.as_fd()).map_err(|errno| failed(errno.into()))?;
+        let entry = Self { path: path.clone(), _locked: file.try_clone().map_err(failed)? };
+        let run = plan.steps.last();
+        let mut command: String = run.map(|step| step.argv.join(" ")).unwrap_or_default();
+        if command.len() > COMMAND_LENGTH {
+            command = command.chars().take(COMMAND_LENGTH).chain(['…']).collect();
+        }
+        let record = Record {
+            id: plan.id.to_string(),
+            pid,
+            start_time: start_time(pid).unwrap_or(0),
+            runtime: runtime.map(str::to_owned),
+            command,
+            created_ms: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_millis() as u64,
+            memory_bytes: plan.limits.memory.get(),
+            network: plan.network.to_owned(),
+        };
+        let text = serde_json::to_vec(&record).map_err(|error| failed(error.into()))?;
+        file.write_all(&text).map_err(failed)?;
+        Ok(entry)
+    }
+}
+
+impl Drop for Entry {
+    fn drop(&mut self) {
+        // Gone already is as good.
+        _ = std::fs::remove_file(&self.path);
+    }
+}
+
+/// Every record, and whether somebody still stands by it.
+pub fn list() -> Result<Vec<(Record, Liveness)>, StateError> {
+    let dir = directory()?;
+    let failed = |source| StateError::Read { path: dir.clone(), source };
+    let mut records = Vec::new();
+    for entry in std::fs::read_dir(&dir).map_err(failed)? {
+        let path = entry.map_err(failed)?.path();
+        let id = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default().to_owned();
+        // Another may remove it at any moment.
+        let Ok(mut file) = File::options().read(true).custom_flags(libc::O_NOFOLLOW).open(&path) else { continue };
+        let held = fs::try_lock(file.as_fd()).is_err();
+        let mut text = String::new();
+        _ = Read::by_ref(&mut file).take(MOST).read_to_string(&mut text);
+        match serde_json::from_str::<Record>(&text) {
+            Ok(record) => records.push((record, if held { Liveness::Running } else { Liveness::Abandoned(path) })),
+            // Written this moment, or left half-written by a killed supervisor.
+            Err(_) if held => {}
+            Err(_) => {
+                let record = Record {
+                    id,
+                    pid: 0,
+                    start_time: 0,
+                    runtime: None,
+                    command: String::new(),
+                    created_ms: 0,
+                    memory_bytes: 0,
+                    network: String::new(),
+                };
+                records.push((record, Liveness::Abandoned(path)));
+            }
+        }
+    }
+    records.sort_by(|(a, _), (b, _)| (a.created_ms, &a.id).cmp(&(b.created_ms, &b.id)));
+    Ok(records)
+}
+
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Liveness {
+    Running,
+    /// The file to remove.
+    Abandoned(PathBuf),
+}
+
+impl Record {
+    /// Kills the sandbox by its init. `false`: it was gone already.
+    pub fn kill(&self) -> Result<bool, StateError> {
+        let failed = |errno: crate::sys::Errno| StateError::Kill { id: self.id.clone(), source: errno.into() };
+        if self.pid <= 0 {
+            return Ok(false);
+        }
+        let process = match process::open_process(self.pid) {
+            Err(crate::sys::Errno::ESRCH) => return Ok(false),
+            other => other.map_err(failed)?,
+        };
+        // Asked after the pidfd was had: from here on the number cannot become another's.
+        if start_time(self.pid) != Some(self.start_time) {
+            return Ok(false);
+        }
+        match process::signal(process.as_fd(), libc::SIGKILL) {
+            Err(crate::sys::Errno::ESRCH) => Ok(false),
+            other => other.map(|()| true).map_err(failed),
+        }
+    }
+}
+
+/// `/run/fumehood` for root, `$XDG_RUNTIME_DIR/fumehood` or `/tmp/fumehood-UID` for everyone else: a
+/// directory that belongs to the user alone, or an error.
+fn directory() -> Result<PathBuf, StateError> {
+    let uid = nix::unistd::geteuid().as_raw();
+    let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty() && PathBuf::from(dir).is_dir());
+    let dir = match (uid, runtime_dir) {
+        (0, _) => PathBuf::from("/run/fumehood"),
+        (_, Some(dir)) => PathBuf::from(dir).join("fumehood"),
+        (_, None) => PathBuf::from(format!("/tmp/fumehood-{uid}")),
+    };
+    match std::fs::DirBuilder::new().mode(0o700).create(&dir) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(StateError::Write { path: dir, source: error }),
+        _ => {}
+    }
+    let found = std::fs::symlink_metadata(&dir).map_err(|source| StateError::Read { path: dir.clone(), source })?;
+    if !found.is_dir() || found.uid() != uid || found.mode() & 0o022 != 0 {
+        return Err(StateError::NotOurs(dir));
+    }
+    Ok(dir)
+}
+
+/// Field 22 of /proc/PID/stat; the name before it may hold anything.
+fn start_time(pid: i32) -> Option<u64> {
+    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum StateError {
+    #[error("cannot kill sandbox {id}: {source}")]
+    Kill { id: String, source: io::Error },
+    #[error("`{}` is not a directory that belongs to you alone", .0.display())]
+    NotOurs(PathBuf),
+    #[error("cannot read `{}`: {source}", path.display())]
+    Read { path: PathBuf, source: io::Error },
+    #[error("there is a sandbox called {0} already")]
+    Taken(String),
+    #[error("cannot write `{}`: {source}", path.display())]
+    Write { path: PathBuf, source: io::Error },
+}
+
+impl crate::error::Hint for StateError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::NotOurs(dir) => Some(format!("somebody else made it; remove {} or set XDG_RUNTIME_DIR", dir.display())),
+            Self::Taken(_) => Some("`fumehood ps` lists them; if it was killed, `fumehood cleanup` removes what is left".to_owned()),
+            Self::Kill { .. } | Self::Read { .. } | Self::Write { .. } => None,
+        }
+    }
+}
