@@ -246,8 +246,8 @@ pub fn read_signal(fd: BorrowedFd<'_>) -> Option<i32> {
 pub fn reset_signals() {
     // SAFETY: `set` is initialised by sigemptyset. SIGKILL, SIGSTOP and the C library's own refuse: as wanted.
     unsafe {
-        for signal in 1..=64 {
-            // The kernel keeps ignored signals ignored over exec, and nothing else: only those matter.
+        // The kernel keeps ignored signals ignored over exec, and nothing else: only those matter.
+        for signal in 1..32 {
             let mut old: libc::sigaction = std::mem::zeroed();
             if libc::sigaction(signal, std::ptr::null(), &raw mut old) == 0 && old.sa_sigaction == libc::SIG_IGN {
                 old.sa_sigaction = libc::SIG_DFL;
