@@ -338,7 +338,7 @@ pub static FLAGS: &[Flag] = &[
     })
     .short('w'),
     value("hostname", "NAME", Of::Text, Section::Environment, "What it takes the host's name for [default: sandbox].", |low, given| {
-        low.hostname = Some(given.text()?);
+        low.hostname = Some(given.text().and_then(hostname)?);
         Ok(())
     }),
     value(
@@ -411,6 +411,15 @@ pub static FLAGS: &[Flag] = &[
     switch("quiet", Section::Output, "Say nothing but errors and what the program says.", |low| low.quiet = true).short('q'),
     switch("help", Section::Output, "Print this.", |low| low.help = true).short('h'),
 ];
+
+/// What sethostname(2) and /etc/hosts take.
+fn hostname(name: String) -> Result<String> {
+    let valid = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    match (1..=64).contains(&name.len()) && name.bytes().all(valid) {
+        true => Ok(name),
+        false => Err(UsageError::Hostname(name).into_error()),
+    }
+}
 
 fn named(path: &std::path::Path, error: Error) -> Error {
     let named = Error::new(format!("`{}`: {}", path.display(), error.message()));
