@@ -1,0 +1,301 @@
+//! From a [`Profile`] to the classic BPF program that decides it.
+//!
+//! A call of another architecture kills the process. Then the program searches the call's number in a
+//! balanced tree of ranges with the same decision, and only where a rule compares arguments does it look at
+//! them: a call that is allowed whatever its arguments is decided by architecture and number alone, so the
+//! kernel (5.11) finds it in its bitmap of constant actions and never runs the program.
+//!
+//! The rules of one call are read like this:
+//! - those with conditions come first, in the file's order; the first whose conditions all hold decides;
+//! - then the first without conditions, then the default action;
+//! - a rule that compares one argument twice stands for one rule per condition, as in runc and crun.
+//!
+//! Where the default action is an errno, numbers above the highest that the profile knows get ENOSYS, as
+//! with runc: a C library takes that, and only that, as "use the older call". x32 calls, which share
+//! x86_64's architecture, are the numbers from 2^30; they kill the process. -1 is a number like any
+//! unknown one: a tracer writes it to skip a call.
+
+use std::{
+    borrow::Cow,
+    collections::{BTreeMap, HashMap},
+};
+
+use super::{
+    bpf::{self, Assembler, Insn, Label, Test},
+    names::{Arch, exists_anywhere},
+    profile::{Action, Condition, Op, Profile, Rule, SeccompError, Target},
+};
+
+/// BPF_MAXINSNS of linux/bpf_common.h.
+const MAX_INSTRUCTIONS: usize = 4096;
+const EPERM: u16 = 1;
+const ENOSYS: u16 = 38;
+const X32_BIT: u32 = 0x4000_0000;
+
+/// A compiled profile.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Filter {
+    arch: Arch,
+    flags: u32,
+    quiet: Cow<'static, [Insn]>,
+    reporting: Option<Cow<'static, [Insn]>>,
+}
+
+impl Filter {
+    /// A filter compiled earlier.
+    #[must_use]
+    pub const fn fixed(arch: Arch, flags: u32, quiet: &'static [Insn], reporting: Option<&'static [Insn]>) -> Self {
+        let reporting = match reporting {
+            Some(program) => Some(Cow::Borrowed(program)),
+            None => None,
+        };
+        Self { arch, flags, quiet: Cow::Borrowed(quiet), reporting }
+    }
+
+    /// `SECCOMP_FILTER_FLAG_*` that the profile asks for.
+    #[must_use]
+    pub const fn flags(&self) -> u32 {
+        self.flags
+    }
+
+    /// The program as the profile says.
+    #[must_use]
+    pub fn quiet(&self) -> &[Insn] {
+        &self.quiet
+    }
+
+    /// The program for a supervisor: every errno but ENOSYS becomes a notification, which it answers with
+    /// [`Filter::errno`]. What is allowed costs the same. `None` if the profile notifies a listener of its own.
+    #[must_use]
+    pub fn reporting(&self) -> Option<&[Insn]> {
+        self.reporting.as_deref()
+    }
+
+    /// What becomes of a call of the filter's architecture.
+    #[must_use]
+    pub fn decide(&self, number: u32, args: &[u64; 6]) -> Action {
+        bpf::run(&self.quiet, self.arch.audit(), number, args).map_or(Action::KillProcess, Action::from_code)
+    }
+
+    /// The errno to answer a notification of the reporting program with.
+    #[must_use]
+    pub fn errno(&self, number: u32, args: &[u64; 6]) -> u16 {
+        match self.decide(number, args) {
+            Action::Errno(errno) => errno,
+            // Nothing else is ever notified; refuse all the same.
+            _ => EPERM,
+        }
+    }
+}
+
+/// Compiles `profile` for `target`.
+///
+/// A rule that allows a call which `target` doesn't have says nothing, as with libseccomp. A rule that
+/// refuses one is an error unless another architecture has it: a typo there would let the call through.
+pub fn compile(profile: &Profile, target: Target) -> Result<Filter, SeccompError> {
+    let quiet = program(profile, target)?;
+    if quiet.len() > MAX_INSTRUCTIONS {
+        return Err(SeccompError::TooLong(quiet.len()));
+    }
+    let reporting = reporting(&quiet).map(Cow::Owned);
+    Ok(Filter { arch: target.arch, flags: profile.flags, quiet: Cow::Owned(quiet), reporting })
+}
+
+/// The program, of whatever length.
+pub(super) fn program(profile: &Profile, target: Target) -> Result<Vec<Insn>, SeccompError> {
+    Ok(assemble(&ranges(profile, target)?, target.arch))
+}
+
+fn reporting(quiet: &[Insn]) -> Option<Vec<Insn>> {
+    let report = |insn: &Insn| match (insn.code, Action::from_code(insn.k)) {
+        (bpf::RETURN, Action::Notify) => None,
+        (bpf::RETURN, Action::Errno(errno)) if errno != ENOSYS => Some(Insn { k: Action::Notify.code(), ..*insn }),
+        _ => Some(*insn),
+    };
+    quiet.iter().map(report).collect()
+}
+
+/// What becomes of one call.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+struct Decision {
+    tests: Vec<(Vec<Condition>, Action)>,
+    otherwise: Action,
+}
+
+impl Decision {
+    fn always(action: Action) -> Self {
+        Self { tests: Vec::new(), otherwise: action }
+    }
+}
+
+/// The rules of one call as they are gathered.
+#[derive(Default)]
+struct Gathered {
+    tests: Vec<(Vec<Condition>, Action)>,
+    otherwise: Option<Action>,
+}
+
+impl Gathered {
+    fn add(&mut self, rule: &Rule) {
+        if rule.conditions.is_empty() {
+            self.otherwise.get_or_insert(rule.action);
+        } else if compares_twice(&rule.conditions) {
+            self.tests.extend(rule.conditions.iter().map(|&condition| (vec![condition], rule.action)));
+        } else {
+            self.tests.push((rule.conditions.clone(), rule.action));
+        }
+    }
+
+    fn decide(mut self, default: Action) -> Decision {
+        let otherwise = self.otherwise.unwrap_or(default);
+        // Last tests that end where their failure ends decide nothing; without them more calls are constant.
+        while self.tests.last().is_some_and(|(_, action)| *action == otherwise) {
+            self.tests.pop();
+        }
+        Decision { tests: self.tests, otherwise }
+    }
+}
+
+fn compares_twice(conditions: &[Condition]) -> bool {
+    let seen = conditions.iter().fold([0u32; 6], |mut seen, condition| {
+        seen[usize::from(condition.index)] += 1;
+        seen
+    });
+    seen.iter().any(|&times| times > 1)
+}
+
+/// All numbers from 0 to 2^32-1, in ranges given by their first number, neighbours differing.
+fn ranges(profile: &Profile, target: Target) -> Result<Vec<(u32, Decision)>, SeccompError> {
+    let calls = gather(profile, target)?;
+    let unknown = match (profile.default, calls.is_empty()) {
+        (Action::Errno(_), false) => Action::Errno(ENOSYS),
+        (default, _) => default,
+    };
+    let mut ranges = Ranges(vec![(0, Decision::always(profile.default))]);
+    let mut end = 0;
+    for (number, gathered) in calls {
+        if number > end {
+            ranges.start(end, Decision::always(profile.default));
+        }
+        ranges.start(number, gathered.decide(profile.default));
+        end = number + 1;
+    }
+    if end > 0 {
+        ranges.start(end, Decision::always(unknown));
+    }
+    if target.arch == Arch::X86_64 {
+        ranges.start(X32_BIT, Decision::always(Action::KillProcess));
+        ranges.start(u32::MAX, Decision::always(unknown));
+    }
+    Ok(ranges.0)
+}
+
+struct Ranges(Vec<(u32, Decision)>);
+
+impl Ranges {
+    /// From `first` on, `decision` holds.
+    fn start(&mut self, first: u32, decision: Decision) {
+        self.0.pop_if(|last| last.0 == first);
+        if self.0.last().is_none_or(|last| last.1 != decision) {
+            self.0.push((first, decision));
+        }
+    }
+}
+
+fn gather(profile: &Profile, target: Target) -> Result<BTreeMap<u32, Gathered>, SeccompError> {
+    let mut calls: BTreeMap<u32, Gathered> = BTreeMap::new();
+    for (at, rule) in profile.rules.iter().enumerate() {
+        let applies = rule.applies_to(target);
+        for name in &rule.names {
+            match target.arch.number(name) {
+                Some(number) if applies => calls.entry(number).or_default().add(rule),
+                Some(_) => {}
+                None if rule.action.permits() || exists_anywhere(name) => {}
+                None => return Err(SeccompError::UnknownCall { rule: at + 1, name: name.clone() }),
+            }
+        }
+    }
+    Ok(calls)
+}
+
+fn assemble(ranges: &[(u32, Decision)], arch: Arch) -> Vec<Insn> {
+    let mut assembler = Assembler::default();
+    let kill = assembler.ret(Action::KillProcess.code());
+    let search = search(&mut assembler, &mut HashMap::new(), ranges);
+    let search = assembler.load(bpf::NUMBER, search);
+    let check = assembler.branch(Test::Eq, arch.audit(), search, kill);
+    let entry = assembler.load(bpf::ARCH, check);
+    assembler.finish(entry)
+}
+
+fn search<'a>(
+    assembler: &mut Assembler,
+    written: &mut HashMap<&'a Decision, Label>,
+    ranges: &'a [(u32, Decision)],
+) -> Label {
+    if let [(_, decision)] = ranges {
+        if let Some(&label) = written.get(decision) {
+            return label;
+        }
+        let label = decide(assembler, decision);
+        if !decision.tests.is_empty() {
+            written.insert(decision, label);
+        }
+        return label;
+    }
+    let (below, above) = ranges.split_at(ranges.len() / 2);
+    let yes = search(assembler, written, above);
+    let no = search(assembler, written, below);
+    assembler.branch(Test::Ge, above[0].0, yes, no)
+}
+
+fn decide(assembler: &mut Assembler, decision: &Decision) -> Label {
+    let mut next = assembler.ret(decision.otherwise.code());
+    for (conditions, action) in decision.tests.iter().rev() {
+        let mut holds = assembler.ret(action.code());
+        for condition in conditions.iter().rev() {
+            holds = compare(assembler, *condition, holds, next);
+        }
+        next = holds;
+    }
+    next
+}
+
+/// A comparison of 64 bits, as two of 32. libseccomp's reading: unsigned.
+fn compare(assembler: &mut Assembler, condition: Condition, yes: Label, no: Label) -> Label {
+    let Condition { index, op, value } = condition;
+    let equals = |assembler: &mut Assembler, mask: u64, yes, no| {
+        let rest = masked_word(assembler, bpf::low(index), mask as u32, value as u32, yes, no);
+        masked_word(assembler, bpf::high(index), (mask >> 32) as u32, (value >> 32) as u32, rest, no)
+    };
+    let exceeds = |assembler: &mut Assembler, test, yes, no| {
+        let rest = assembler.branch(test, value as u32, yes, no);
+        let rest = assembler.load(bpf::low(index), rest);
+        let high = assembler.branch(Test::Eq, (value >> 32) as u32, rest, no);
+        let high = assembler.branch(Test::Gt, (value >> 32) as u32, yes, high);
+        assembler.load(bpf::high(index), high)
+    };
+    match op {
+        Op::Eq => equals(assembler, u64::MAX, yes, no),
+        Op::Ne => equals(assembler, u64::MAX, no, yes),
+        Op::MaskedEq { mask } => equals(assembler, mask, yes, no),
+        Op::Gt => exceeds(assembler, Test::Gt, yes, no),
+        Op::Le => exceeds(assembler, Test::Gt, no, yes),
+        Op::Ge => exceeds(assembler, Test::Ge, yes, no),
+        Op::Lt => exceeds(assembler, Test::Ge, no, yes),
+    }
+}
+
+/// `word & mask == value` for the word at `offset`; `value` has no bit outside `mask`.
+fn masked_word(assembler: &mut Assembler, offset: u32, mask: u32, value: u32, yes: Label, no: Label) -> Label {
+    let test = match (mask, value) {
+        (0, _) => return yes,
+        (_, 0) => assembler.branch(Test::Any, mask, no, yes),
+        (u32::MAX, _) => assembler.branch(Test::Eq, value, yes, no),
+        _ => {
+            let test = assembler.branch(Test::Eq, value, yes, no);
+            assembler.and(mask, test)
+        }
+    };
+    assembler.load(offset, test)
+}
