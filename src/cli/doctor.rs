@@ -5,7 +5,7 @@ use std::{
     process::ExitCode,
 };
 
-use crate::host::doctor::{Check, Report, Status, examine};
+use fumehood::host::doctor::{Check, Report, Status, examine};
 
 /// Examines the host and prints what it found. Fails when no sandbox can run here.
 pub fn run(json: bool) -> ExitCode {
