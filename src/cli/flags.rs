@@ -242,7 +242,7 @@ pub static FLAGS: &[Flag] = &[
     value("image", "REF", Of::Text, Section::Root, "An OCI image; not there yet.", |_, _| {
         Err(UsageError::Later { what: "--image", with: "images" }.into_error())
     }),
-    switch("writable", Section::Root, "Let the program write everywhere; what it writes is gone afterwards.", |low| {
+    switch("writable", Section::Root, "Make / writable, in memory, to its owner, root (see --user); with --rootfs host, /usr stays read-only.", |low| {
         low.writable = true;
     }),
     value("memory", "SIZE", Of::Text, Section::Limits, "Memory of all its processes and files together [default: 512m].", |low, given| {
