@@ -64,7 +64,7 @@ fn option(flag: &Flag) -> Arg {
             match of {
                 Of::Text => option.value_hint(ValueHint::Other),
                 Of::File => option.value_hint(ValueHint::AnyPath),
-                Of::Dir => option.value_hint(ValueHint::AnyPath),
+                Of::Dir => option.value_hint(ValueHint::DirPath),
                 Of::Any(values) => option.value_parser(PossibleValuesParser::new(values)),
             }
         }
