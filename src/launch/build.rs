@@ -17,7 +17,7 @@ use crate::{
         path::{BoxPath, HostPath},
         setup::{Kind, Owner, SetupOp, Skeleton},
     },
-    sys::{self, Errno, fs, mount, net, process},
+    sys::{self, Errno, fs, mount, process},
 };
 
 const SAFE: u64 = mount::NO_SUID | mount::NO_DEV;
@@ -50,7 +50,8 @@ impl<'a> Builder<'a> {
         match operation {
             SetupOp::Private => mount::make_private(open_host(c"/", libc::O_DIRECTORY)?.as_fd()),
             SetupOp::Hostname { name } => process::set_hostname(name),
-            SetupOp::Loopback => net::loopback_up(),
+            // The init's own: neither is about the tree.
+            SetupOp::Network | SetupOp::Cgroup => Ok(()),
             SetupOp::RootTmpfs { bytes } => self.root_tmpfs(*bytes),
             SetupOp::RootBind { source } => self.root_bind(source),
             SetupOp::RootOverlay { source, skeleton, writable_bytes } => {

@@ -52,7 +52,7 @@ impl LaunchError {
             Stage::Descriptors => ("descriptors", "close inherited descriptors".to_owned()),
             Stage::Identity => ("identity", "take on the sandbox's identity".to_owned()),
             Stage::Session => ("session", "make a session and keyring of its own".to_owned()),
-            Stage::Cgroup => ("cgroup", "enter the sandbox's cgroup".to_owned()),
+            Stage::Network => ("clone", "make a network namespace".to_owned()),
             Stage::Terminal => ("terminal", "open a terminal inside".to_owned()),
             Stage::ProgramIo => ("io", "set up the program's standard streams".to_owned()),
             Stage::Landlock => ("landlock", "restrict the program with Landlock".to_owned()),

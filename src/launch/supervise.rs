@@ -14,10 +14,11 @@ use std::{
 use super::{
     Extras, Holds, LaunchError, Running, Streams, fetch,
     protocol::{Order, Report, Stage},
+    system,
     watch::Watch,
 };
 use crate::{
-    cgroup::{Leaf, OomWatch},
+    cgroup::{self, Events, Leaf, OomWatch},
     plan::{Plan, StepKind, seccomp::explain_refused},
     report::{
         Capture, Captured, Compile, Controls, Denial, DenialKind, Denials, Ending, Failure, Isolation, Mask, Means,
@@ -84,6 +85,8 @@ pub(super) struct Supervisor<'a> {
     stdin: Option<OwnedFd>,
     pending: Vec<u8>,
     outputs: [Output; 2],
+    /// What was read last.
+    chunk: Vec<u8>,
     control_open: bool,
     listener: Option<OwnedFd>,
     terminal: Option<OwnedFd>,
@@ -99,6 +102,8 @@ pub(super) struct Supervisor<'a> {
     /// How the current step's program ended, from the init.
     ended: Option<(WaitStatus, Instant)>,
     disk_full: bool,
+    /// What the cgroup counted, as of the program's end.
+    counted: Option<(Events, cgroup::Usage)>,
     killed_by: Option<Reason>,
     failure: Option<super::protocol::Failure>,
     files: Vec<crate::report::ProducedFile>,
@@ -154,6 +159,7 @@ impl<'a> Supervisor<'a> {
             mask,
             input,
             pending,
+            chunk: Vec::with_capacity(CHUNK),
             control_open: true,
             listener: None,
             terminal: None,
@@ -166,6 +172,7 @@ impl<'a> Supervisor<'a> {
             setup: Duration::ZERO,
             ended: None,
             disk_full: false,
+            counted: None,
             killed_by: None,
             failure: None,
             files: Vec::new(),
@@ -345,6 +352,8 @@ impl<'a> Supervisor<'a> {
     fn after_step(&mut self, observer: &mut dyn Observer) -> Result<(), LaunchError> {
         let last = self.step + 1 == self.plan.steps.len();
         if last {
+            // The kernel takes the sandbox down meanwhile.
+            self.count()?;
             if let Some(root) = self.root.take() {
                 match fetch::fetch(root.as_fd(), self.extras.fetch) {
                     Ok(files) => self.files = files,
@@ -379,8 +388,17 @@ impl<'a> Supervisor<'a> {
         Ok(())
     }
 
+    fn count(&mut self) -> Result<(), LaunchError> {
+        if let (None, Some(leaf)) = (self.counted, &self.leaf) {
+            self.counted = Some((leaf.events().map_err(LaunchError::Cgroup)?, leaf.usage()));
+        }
+        Ok(())
+    }
+
     fn end_of_compile(&mut self) -> Result<Compile, LaunchError> {
-        let (ending, ended_at) = self.ending(None)?;
+        self.count()?;
+        let (ending, ended_at) = self.ending(None);
+        self.counted = None;
         let fresh = || Capture::new(&self.mask, self.plan.limits.output);
         let mut take = |number: usize| std::mem::replace(&mut self.outputs[number].capture, fresh()).finish(Tail::Whole).0;
         Ok(Compile {
@@ -396,22 +414,22 @@ impl<'a> Supervisor<'a> {
     /// Reads a stream once.
     fn pass_on(&mut self, number: usize, observer: &mut dyn Observer) -> bool {
         let Some(from) = &self.outputs[number].from else { return false };
-        let mut chunk = [0u8; CHUNK];
-        match fs::read(from.as_fd(), &mut chunk) {
+        self.chunk.clear();
+        match fs::read_more(from.as_fd(), &mut self.chunk) {
             Err(Errno::EAGAIN | Errno::EINTR) => false,
             // EIO: nobody has the terminal open any more.
             Ok(0) | Err(_) => {
                 self.outputs[number].from = None;
                 false
             }
-            Ok(length) => {
+            Ok(_) => {
                 // What a compiler says is not the program's output.
                 let stream = match (self.plan.steps[self.step].kind, number) {
                     (StepKind::Run, 0) => Stream::Stdout,
                     _ => Stream::Stderr,
                 };
                 let capture = &mut self.outputs[number].capture;
-                let shown = capture.push(&chunk[..length]);
+                let shown = capture.push(&self.chunk);
                 let closed = !shown.is_empty() && observer.output(stream, shown).is_err();
                 let truncated = capture.is_truncated();
                 if closed {
@@ -430,8 +448,8 @@ impl<'a> Supervisor<'a> {
 
     fn take_input(&mut self) {
         let Some(input) = &self.input else { return };
-        let mut chunk = [0u8; CHUNK];
-        match fs::read(input.as_fd(), &mut chunk) {
+        self.pending.reserve(CHUNK);
+        match fs::read_more(input.as_fd(), &mut self.pending) {
             Err(Errno::EAGAIN | Errno::EINTR) => {}
             Ok(0) | Err(_) => {
                 self.input = None;
@@ -441,10 +459,7 @@ impl<'a> Supervisor<'a> {
                     _ = fs::write(terminal.as_fd(), b"\x04");
                 }
             }
-            Ok(length) => {
-                self.pending.extend_from_slice(&chunk[..length]);
-                self.feed();
-            }
+            Ok(_) => self.feed(),
         }
     }
 
@@ -571,8 +586,9 @@ impl<'a> Supervisor<'a> {
             }
             outputs.push(captured);
         }
-        let (ending, ended_at) = self.ending(Some(init))?;
-        let used = self.leaf.as_ref().map(Leaf::usage);
+        self.count()?;
+        let (ending, ended_at) = self.ending(Some(init));
+        let used = self.counted.map(|(_, used)| used);
         let watched = self.watch.as_ref().map(Watch::peak_memory);
         if let Some(leaf) = self.leaf.take() {
             leaf.remove().map_err(LaunchError::Cgroup)?;
@@ -607,8 +623,8 @@ impl<'a> Supervisor<'a> {
         })
     }
 
-    fn ending(&self, init: Option<process::Ended>) -> Result<(Ending, Instant), LaunchError> {
-        let events = self.leaf.as_ref().map(Leaf::events).transpose().map_err(LaunchError::Cgroup)?.unwrap_or_default();
+    fn ending(&self, init: Option<process::Ended>) -> (Ending, Instant) {
+        let events = self.counted.map(|(events, _)| events).unwrap_or_default();
         let (status, at) = match (self.ended, init) {
             (Some(ended), _) => ended,
             (None, Some(init)) => (wait_status(init.status), Instant::now()),
@@ -621,7 +637,7 @@ impl<'a> Supervisor<'a> {
             pids_max_hits: events.pids_max_hits,
             disk_full: self.disk_full,
         };
-        Ok((ending, at))
+        (ending, at)
     }
 
     /// The sandbox stood, but its program is not there or is none: the shell's 126 and 127.
@@ -655,8 +671,4 @@ fn wait_status(status: i32) -> WaitStatus {
     } else {
         WaitStatus::Signaled(libc::WTERMSIG(status) as u8)
     }
-}
-
-fn system(what: &'static str) -> impl Fn(Errno) -> LaunchError {
-    move |errno| LaunchError::System { what, errno }
 }

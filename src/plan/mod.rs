@@ -142,9 +142,6 @@ pub fn make(spec: Spec, host: &Host) -> Result<Plan, PlanError> {
     if let Some(name) = oci.hostname() {
         setup.push(SetupOp::Hostname { name: CString::new(name.as_str()).map_err(|_| PlanError::Nul("the hostname"))? });
     }
-    if own.network == Network::None {
-        setup.push(SetupOp::Loopback);
-    }
     let writable_root = !oci.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false);
     let mut layer = Layer::for_mounts(host.landlock_abi);
     layer.allow(Path::new("/"), if writable_root { Access::ReadWriteExecute } else { Access::ReadExecute })?;
@@ -199,10 +196,18 @@ pub fn make(spec: Spec, host: &Host) -> Result<Plan, PlanError> {
 }
 
 impl Plan {
-    /// The CLONE_NEW* bits of all namespaces but the cgroup one, which is made after the cgroup is entered.
+    /// The CLONE_NEW* bits of the namespaces that the sandbox's init is cloned into: not the network's, which is
+    /// made aside, and not the cgroup's, which is made once the cgroup is entered.
     #[must_use]
     pub fn clone_flags(&self) -> u64 {
-        self.namespaces.iter().filter(|n| n.flag != libc::CLONE_NEWCGROUP).map(|n| n.flag as u64).sum()
+        let later = [libc::CLONE_NEWCGROUP, libc::CLONE_NEWNET];
+        self.namespaces.iter().filter(|n| !later.contains(&n.flag)).map(|n| n.flag as u64).sum()
+    }
+
+    /// Whether the sandbox has a network namespace of its own.
+    #[must_use]
+    pub fn own_network(&self) -> bool {
+        self.namespaces.iter().any(|n| n.flag == libc::CLONE_NEWNET)
     }
 
     /// The wall time that all steps together may take, for the backstop inside.

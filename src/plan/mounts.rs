@@ -63,6 +63,8 @@ pub(super) fn plan(
     for mount in oci.mounts().iter().flatten() {
         tree.mount(mount, own_dev, layer)?;
     }
+    // What is placed is charged to the sandbox's memory, so its cgroup comes first.
+    tree.setup.push(SetupOp::Cgroup);
     for placed in std::mem::take(&mut own.placed) {
         tree.place(placed)?;
     }
@@ -79,6 +81,9 @@ pub(super) fn plan(
         tree.setup.push(SetupOp::ReadOnly { path: BoxPath::new(Path::new("/dev"))? });
     } else if !writable_root {
         tree.setup.push(SetupOp::SealRoot);
+    }
+    if own.network == crate::request::Network::None {
+        tree.setup.push(SetupOp::Network);
     }
     tree.setup.push(SetupOp::Enter);
     Ok(())

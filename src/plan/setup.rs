@@ -18,8 +18,11 @@ pub enum SetupOp {
         #[serde(serialize_with = "lossy")]
         name: CString,
     },
-    /// Bring up the loopback device of the new network namespace.
-    Loopback,
+    /// Enter a network namespace of its own, in which only the loopback device is up. It is made aside, from
+    /// the start on: nothing else needs it.
+    Network,
+    /// Enter the sandbox's cgroup, and make that the root of the cgroup tree as seen inside.
+    Cgroup,
     RootTmpfs {
         bytes: u64,
     },
@@ -136,7 +139,8 @@ impl fmt::Display for SetupOp {
         match self {
             Self::Private => write!(f, "make every mount private"),
             Self::Hostname { name } => write!(f, "hostname {}", name.to_string_lossy()),
-            Self::Loopback => write!(f, "bring up the loopback device"),
+            Self::Network => write!(f, "enter the network namespace, its loopback device up"),
+            Self::Cgroup => write!(f, "enter the cgroup and a cgroup namespace rooted there"),
             Self::RootTmpfs { bytes } => write!(f, "mount tmpfs / size {bytes}"),
             Self::RootBind { source } => write!(f, "mount {} /", host(source)),
             Self::RootOverlay { source, .. } => write!(f, "mount overlay of {} /", host(source)),
@@ -167,7 +171,8 @@ impl SetupOp {
         match self {
             Self::Private => "nothing mounted later, outside or inside, shows on the other side",
             Self::Hostname { .. } => "the host's name is not told",
-            Self::Loopback => "localhost works, and reaches nobody else's localhost",
+            Self::Network => "localhost works, and reaches nobody else's localhost",
+            Self::Cgroup => "its limits hold from here on; its place in the host's tree is not shown",
             Self::RootTmpfs { .. } | Self::RootBind { .. } | Self::RootOverlay { .. } => "a root of its own",
             Self::Dir { .. } | Self::Symlink { .. } => "a place in the tree",
             Self::File { .. } => "given to the program, or a synthetic stand-in for the host's",
