@@ -39,6 +39,8 @@ pub struct World<'a> {
     pub stdio: [BorrowedFd<'a>; 3],
     /// For seccomp(2).
     pub filter_flags: u32,
+    /// RLIMIT_NPROC, where it is what holds the limit of processes.
+    pub processes: Option<u64>,
     /// Every descriptor above, in order: all others are closed.
     pub keep: &'a [RawFd],
 }
@@ -69,7 +71,7 @@ impl World<'_> {
         if self.plan.own_network() {
             network.start().map_err(at(Stage::Network, 0))?;
         }
-        let mut builder = Builder::new(self.plan.identity, self.plan.ids.setup);
+        let mut builder = Builder::new(end, self.plan.identity, self.plan.ids.setup);
         for (index, operation) in self.plan.setup.iter().enumerate() {
             match operation {
                 SetupOp::Network => network.join(),
@@ -117,14 +119,14 @@ impl World<'_> {
     }
 
     fn supervise(&self, end: InitEnd<'_>) -> Result<i32, Failure> {
-        let disks = [c"/sandbox", c"/tmp"].map(|path| {
-            fs::open_in(fs::cwd(), path, libc::O_PATH | libc::O_DIRECTORY, 0, fs::IN_ROOT).ok()
-        });
+        let disks = [c"/sandbox", c"/tmp"]
+            .map(|path| fs::open_in(fs::cwd(), path, libc::O_PATH | libc::O_DIRECTORY, 0, fs::IN_ROOT).ok());
         let root = fs::open_in(fs::cwd(), c"/", libc::O_PATH | libc::O_DIRECTORY, 0, 0).map_err(at(Stage::Setup, 0))?;
         if self.plan.fetches {
             end.root(root.as_fd()).map_err(at(Stage::Setup, 0))?;
         }
-        let terminal = if self.plan.terminal { Some(open_terminal(end).map_err(at(Stage::Terminal, 0))?) } else { None };
+        let terminal =
+            if self.plan.terminal { Some(open_terminal(end).map_err(at(Stage::Terminal, 0))?) } else { None };
         let stdio = terminal.as_ref().map_or(self.stdio, |terminal| [terminal.as_fd(); 3]);
         let children = process::take_signals(&[libc::SIGCHLD]).map_err(at(Stage::Spawn, 0))?;
         let deadline = self.plan.longest().map(|longest| Instant::now() + longest + GRACE);
@@ -132,8 +134,9 @@ impl World<'_> {
 
         let last = self.images.len() - 1;
         for (number, image) in self.images.iter().enumerate() {
-            let start = program::Start::new(self.plan, image, stdio, self.filter_flags);
-            let pid = clone::spawn_sharing_memory(&mut stack, program::Start::run, &start).map_err(at(Stage::Spawn, number))?;
+            let start = program::Start::new(self.plan, image, stdio, self.filter_flags, self.processes);
+            let pid = clone::spawn_sharing_memory(&mut stack, program::Start::run, &start)
+                .map_err(at(Stage::Spawn, number))?;
             if let Some(failure) = start.failure() {
                 return Err(failure);
             }
@@ -176,7 +179,8 @@ fn wait_for(pid: i32, children: BorrowedFd<'_>, control: BorrowedFd<'_>, deadlin
                 return Some(ended.status);
             }
         }
-        let mut fds = [children, control].map(|fd| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 });
+        let mut fds =
+            [children, control].map(|fd| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 });
         let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
         process::poll(&mut fds, left).ok()?;
         if fds[1].revents != 0 || left.is_some_and(|left| left.is_zero()) {

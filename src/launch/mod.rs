@@ -9,6 +9,7 @@ mod build;
 mod error;
 mod fetch;
 mod init;
+mod mapped;
 mod program;
 mod protocol;
 mod supervise;
@@ -70,7 +71,8 @@ pub fn launch(
     // On v2 the init is cloned into its cgroup; on v1 it enters by itself, and the cgroup is made while it builds.
     let entered_by_clone = matches!(hierarchy, Hierarchy::V2(_));
     let mut leaf = if entered_by_clone { holds.create_leaf(plan, hierarchy)? } else { None };
-    let (running, streams) = start(plan, &images, leaf.as_ref())?;
+    let (running, streams) = start(plan, &images, &holds, leaf.as_ref())?;
+    mapped::hand_over(plan, &running)?;
     let entry = Entry::create(plan, extras.runtime.as_deref(), running.pid).map_err(LaunchError::State)?;
     if !entered_by_clone {
         leaf = holds.create_leaf(plan, hierarchy)?;
@@ -127,7 +129,7 @@ struct Streams {
 }
 
 /// Clones the init and gives it its ids; it builds on while we go on.
-fn start(plan: &Plan, images: &[Image], leaf: Option<&Leaf>) -> Result<(Running, Streams), LaunchError> {
+fn start(plan: &Plan, images: &[Image], holds: &Holds, leaf: Option<&Leaf>) -> Result<(Running, Streams), LaunchError> {
     let (ours, theirs) = socket::record_pair().map_err(system("make a socket pair"))?;
     let (in_read, in_write) = fs::pipe().map_err(system("make a pipe"))?;
     let (out_read, out_write) = fs::pipe().map_err(system("make a pipe"))?;
@@ -144,6 +146,7 @@ fn start(plan: &Plan, images: &[Image], leaf: Option<&Leaf>) -> Result<(Running,
         control: theirs.as_fd(),
         stdio,
         filter_flags: filter_flags(plan),
+        processes: holds.processes(plan),
         keep: &keep,
     };
     let into = leaf.and_then(Leaf::clone_into);
@@ -173,15 +176,19 @@ fn filter_flags(plan: &Plan) -> u32 {
 /// Gives the new user namespace its ids (user_namespaces(7)). Without privilege, groups must first be made
 /// unchangeable: else a program could drop a group that denies it something.
 fn write_maps(plan: &Plan, pid: i32) -> Result<(), LaunchError> {
-    let write = |file: &'static str, text: &str| {
-        std::fs::write(format!("/proc/{pid}/{file}"), text).map_err(|source| LaunchError::Ids { file, source })
-    };
-    let line = |map: Map| format!("{} {} {}\n", map.inside, map.outside, map.count);
     if plan.ids.kind == IdsKind::Single {
-        write("setgroups", "deny")?;
+        write_proc(pid, "setgroups", "deny")?;
     }
-    write("uid_map", &line(plan.ids.users))?;
-    write("gid_map", &line(plan.ids.groups))
+    write_map(pid, "uid_map", plan.ids.users)?;
+    write_map(pid, "gid_map", plan.ids.groups)
+}
+
+fn write_map(pid: i32, file: &'static str, map: Map) -> Result<(), LaunchError> {
+    write_proc(pid, file, &format!("{} {} {}\n", map.inside, map.outside, map.count))
+}
+
+fn write_proc(pid: i32, file: &'static str, text: &str) -> Result<(), LaunchError> {
+    std::fs::write(format!("/proc/{pid}/{file}"), text).map_err(|source| LaunchError::Ids { file, source })
 }
 
 /// Who holds each limit on this host.
@@ -210,6 +217,13 @@ impl Holds {
             return Err(LaunchError::Unheld { flag: "--cpu", why });
         }
         Ok(holds)
+    }
+
+    /// The limit of processes where no cgroup holds it: RLIMIT_NPROC, which counts those of one user in one user
+    /// namespace, and so of one sandbox; the init is one of them when it has the program's id.
+    fn processes(self, plan: &Plan) -> Option<u64> {
+        let init = u64::from(plan.ids.kind == IdsKind::Single);
+        (self.pids == Means::Rlimit).then(|| u64::from(plan.limits.pids) + init)
     }
 
     fn create_leaf(self, plan: &Plan, hierarchy: &Hierarchy) -> Result<Option<Leaf>, LaunchError> {

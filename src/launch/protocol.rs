@@ -80,6 +80,8 @@ const STAGES: [Stage; 16] = [
 pub enum Order {
     /// The id maps are written: build.
     Build = b'b',
+    /// Attach the mount that comes with this.
+    Mount = b'm',
     /// Enter the v1 cgroup whose `tasks` file comes with this.
     Enter = b'c',
     /// There is no more cgroup to enter.
@@ -126,6 +128,15 @@ impl InitEnd<'_> {
         socket::send(self.0, &record(b'R', 0, 0, 0), Some(fd))
     }
 
+    /// The next mount that only the supervisor can make.
+    pub fn next_mount(self) -> sys::Result<OwnedFd> {
+        let mut byte = [0];
+        match socket::receive(self.0, &mut byte)? {
+            (1, Some(tree)) if byte[0] == Order::Mount as u8 => Ok(tree),
+            _ => Err(Errno::EPIPE),
+        }
+    }
+
     /// The next v1 cgroup to enter, as its open `tasks` file, until the supervisor says that it was the last.
     pub fn next_cgroup(self) -> sys::Result<Option<OwnedFd>> {
         let mut byte = [0];
@@ -152,6 +163,11 @@ impl SupervisorEnd {
     pub fn order(&self, order: Order) -> sys::Result<()> {
         use std::os::fd::AsFd;
         socket::send(self.0.as_fd(), &[order as u8], None)
+    }
+
+    pub fn mount(&self, tree: BorrowedFd<'_>) -> sys::Result<()> {
+        use std::os::fd::AsFd;
+        socket::send(self.0.as_fd(), &[Order::Mount as u8], Some(tree))
     }
 
     pub fn enter_cgroup(&self, tasks: BorrowedFd<'_>) -> sys::Result<()> {

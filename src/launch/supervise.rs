@@ -19,6 +19,7 @@ use super::{
 };
 use crate::{
     cgroup::{self, Events, Leaf, OomWatch},
+    error::Hint,
     plan::{Plan, StepKind, seccomp::explain_refused},
     report::{
         Capture, Captured, Compile, Controls, Denial, DenialKind, Denials, Ending, Failure, Isolation, Mask, Means,
@@ -292,6 +293,13 @@ impl<'a> Supervisor<'a> {
         }
     }
 
+    /// Without a cgroup nobody counts refused forks; that the limit was reached is what can be seen.
+    fn watched_pids_full(&self) -> bool {
+        let pids = self.plan.steps[self.step].limits.pids.unwrap_or(self.plan.limits.pids);
+        self.holds.pids == Means::Rlimit
+            && self.watch.as_ref().is_some_and(|watch| watch.most_threads() >= u64::from(pids))
+    }
+
     fn memory_limit(&self) -> u64 {
         self.plan.steps[self.step].limits.memory.unwrap_or(self.plan.limits.memory).get()
     }
@@ -355,10 +363,8 @@ impl<'a> Supervisor<'a> {
             // The kernel takes the sandbox down meanwhile.
             self.count()?;
             if let Some(root) = self.root.take() {
-                match fetch::fetch(root.as_fd(), self.extras.fetch) {
-                    Ok(files) => self.files = files,
-                    Err(error) => self.fetch_error = Some(error),
-                }
+                let (files, error) = fetch::fetch(root.as_fd(), self.extras.fetch);
+                (self.files, self.fetch_error) = (files, error);
                 _ = self.running.control.order(Order::Next);
             }
             return Ok(());
@@ -400,7 +406,8 @@ impl<'a> Supervisor<'a> {
         let (ending, ended_at) = self.ending(None);
         self.counted = None;
         let fresh = || Capture::new(&self.mask, self.plan.limits.output);
-        let mut take = |number: usize| std::mem::replace(&mut self.outputs[number].capture, fresh()).finish(Tail::Whole).0;
+        let mut take =
+            |number: usize| std::mem::replace(&mut self.outputs[number].capture, fresh()).finish(Tail::Whole).0;
         Ok(Compile {
             verdict: Verdict::judge(&ending),
             exit_code: ending.exit_code(),
@@ -562,9 +569,6 @@ impl<'a> Supervisor<'a> {
         if self.ended.is_none() && wait_status(init.status) == WaitStatus::Exited(super::init::BACKSTOP_STATUS as u8) {
             self.killed_by.get_or_insert(Reason::Timeout);
         }
-        if let Some(error) = self.fetch_error.take() {
-            return Err(error);
-        }
         if let Some(failure) = self.failure {
             let error = LaunchError::at(self.plan, self.step, failure);
             if failure.stage == Stage::Exec {
@@ -618,7 +622,7 @@ impl<'a> Supervisor<'a> {
             controls: self.controls,
             denials: self.denials,
             files: self.files,
-            error: None,
+            error: self.fetch_error.map(|error| Failure::fetch(&error.into_error())),
             compile: self.compile,
         })
     }
@@ -634,7 +638,7 @@ impl<'a> Supervisor<'a> {
             status,
             killed_by: self.killed_by,
             oom_kills: events.oom_kills,
-            pids_max_hits: events.pids_max_hits,
+            pids_max_hits: events.pids_max_hits.max(u64::from(self.watched_pids_full())),
             disk_full: self.disk_full,
         };
         (ending, at)
@@ -645,12 +649,16 @@ impl<'a> Supervisor<'a> {
         let program = self.plan.steps[self.step].argv.first().map_or("", String::as_str);
         let cause = io::Error::from_raw_os_error(errno as i32);
         let error = match errno {
-            Errno::ENOENT if program.contains('/') => crate::Error::new(format!("`{program}`: no such file or directory inside the sandbox"))
-                .with_hint("paths are those inside; if it is a script, its `#!` interpreter may be what is missing"),
+            Errno::ENOENT if program.contains('/') => {
+                crate::Error::new(format!("`{program}`: no such file or directory inside the sandbox"))
+                    .with_hint("paths are those inside; if it is a script, its `#!` interpreter may be what is missing")
+            }
             Errno::ENOENT => crate::Error::new(format!("`{program}`: executable file not found in the sandbox's PATH"))
                 .with_hint("programs are looked for under /usr and /opt of the host; --mount shows more"),
-            Errno::E2BIG => crate::Error::new(format!("cannot execute `{program}`: arguments and environment are too long"))
-                .with_hint("pass large data with --stdin or --file"),
+            Errno::E2BIG => {
+                crate::Error::new(format!("cannot execute `{program}`: arguments and environment are too long"))
+                    .with_hint("pass large data with --stdin or --file")
+            }
             _ => crate::Error::new(format!("cannot execute `{program}`: {}", errno.desc())),
         };
         let mut outcome = Outcome::setup_error(

@@ -25,6 +25,7 @@ pub enum SetupOp {
     Cgroup,
     RootTmpfs {
         bytes: u64,
+        owner: Owner,
     },
     /// The root is this directory, read-only.
     RootBind {
@@ -57,6 +58,9 @@ pub enum SetupOp {
         path: BoxPath,
         kind: Kind,
         writable: bool,
+        /// The host's user and group whose files are the program's own inside: the mount maps them
+        /// (mount_setattr(2), MOUNT_ATTR_IDMAP). Only root can have that made; else they are its own anyway.
+        mapped: Option<(u32, u32)>,
     },
     Device {
         source: HostPath,
@@ -141,7 +145,7 @@ impl fmt::Display for SetupOp {
             Self::Hostname { name } => write!(f, "hostname {}", name.to_string_lossy()),
             Self::Network => write!(f, "enter the network namespace, its loopback device up"),
             Self::Cgroup => write!(f, "enter the cgroup and a cgroup namespace rooted there"),
-            Self::RootTmpfs { bytes } => write!(f, "mount tmpfs / size {bytes}"),
+            Self::RootTmpfs { bytes, .. } => write!(f, "mount tmpfs / size {bytes}"),
             Self::RootBind { source } => write!(f, "mount {} /", host(source)),
             Self::RootOverlay { source, .. } => write!(f, "mount overlay of {} /", host(source)),
             Self::Dir { path, mode, .. } => write!(f, "make directory {} mode {mode:o}", path.shown()),

@@ -104,7 +104,8 @@ pub fn read_more(fd: BorrowedFd<'_>, buffer: &mut Vec<u8>) -> Result<usize> {
 /// Writes once, without raising SIGPIPE's alternative: the caller sees EPIPE or EAGAIN.
 pub fn write(fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize> {
     // SAFETY: the slice is valid for its length.
-    check(unsafe { libc::write(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len()) } as libc::c_long).map(|n| n as usize)
+    check(unsafe { libc::write(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len()) } as libc::c_long)
+        .map(|n| n as usize)
 }
 
 pub fn change_dir(fd: BorrowedFd<'_>) -> Result<()> {
@@ -144,6 +145,12 @@ pub fn set_nonblocking(fd: BorrowedFd<'_>) -> Result<()> {
     let flags = check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) }.into())?;
     // SAFETY: takes no pointer.
     check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags as i32 | libc::O_NONBLOCK) }.into()).map(drop)
+}
+
+/// Takes an exclusive lock on an open file.
+pub fn lock(fd: BorrowedFd<'_>) -> Result<()> {
+    // SAFETY: takes no pointer.
+    check(unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_EX) }.into()).map(drop)
 }
 
 /// Takes an exclusive lock on an open file, without waiting.
