@@ -201,7 +201,9 @@ fn directory() -> Result<PathBuf, StateError> {
 
 /// Field 22 of /proc/PID/stat; the name before it may hold anything.
 fn start_time(pid: i32) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut stat = [0; 512];
+    let length = File::open(format!("/proc/{pid}/stat")).and_then(|mut file| file.read(&mut stat)).ok()?;
+    let stat = String::from_utf8_lossy(&stat[..length]);
     stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
