@@ -20,7 +20,7 @@ use std::{
 };
 
 pub use error::LaunchError;
-pub use supervise::{Input, Observer};
+pub use supervise::{Input, Observer, Started};
 
 use crate::{
     cgroup::{Caps, Controller, CpuBandwidth, Hierarchy, Leaf},

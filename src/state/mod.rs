@@ -7,7 +7,7 @@ use std::{
     fs::File,
     io::{self, Read, Write},
     os::{
-        fd::AsFd,
+        fd::{AsFd, AsRawFd, OwnedFd},
         unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
     },
     path::PathBuf,
@@ -18,7 +18,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     plan::Plan,
-    sys::{fs, process},
+    sys::{Errno, fs, process},
 };
 
 /// A sandbox as `ps` shows it.
@@ -47,6 +47,8 @@ pub struct Entry {
 /// No record of ours comes near this.
 const MOST: u64 = 64 << 10;
 const COMMAND_LENGTH: usize = 200;
+/// How long a killed sandbox may take to be gone: its memory has to be freed.
+const DYING: Duration = Duration::from_secs(2);
 
 impl Entry {
     pub fn create(plan: &Plan, runtime: Option<&str>, pid: i32) -> Result<Self, StateError> {
@@ -132,23 +134,34 @@ pub enum Liveness {
 }
 
 impl Record {
-    /// Kills the sandbox by its init. `false`: it was gone already.
+    /// Kills the sandbox by its init and waits until it is dead. `false`: it was gone already.
     pub fn kill(&self) -> Result<bool, StateError> {
-        let failed = |errno: crate::sys::Errno| StateError::Kill { id: self.id.clone(), source: errno.into() };
-        if self.pid <= 0 {
-            return Ok(false);
-        }
-        let process = match process::open_process(self.pid) {
-            Err(crate::sys::Errno::ESRCH) => return Ok(false),
+        let failed = |errno: Errno| StateError::Kill { id: self.id.clone(), source: errno.into() };
+        let Some(init) = self.init().map_err(failed)? else { return Ok(false) };
+        match process::signal(init.as_fd(), libc::SIGKILL) {
+            Err(Errno::ESRCH) => return Ok(false),
             other => other.map_err(failed)?,
-        };
-        // Asked after the pidfd was had: from here on the number cannot become another's.
-        if start_time(self.pid) != Some(self.start_time) {
-            return Ok(false);
         }
-        match process::signal(process.as_fd(), libc::SIGKILL) {
-            Err(crate::sys::Errno::ESRCH) => Ok(false),
-            other => other.map(|()| true).map_err(failed),
+        let mut dead = [libc::pollfd { fd: init.as_raw_fd(), events: libc::POLLIN, revents: 0 }];
+        process::poll(&mut dead, Some(DYING)).map_err(failed)?;
+        Ok(true)
+    }
+
+    /// Whether its init lives.
+    #[must_use]
+    pub fn is_alive(&self) -> bool {
+        self.init().is_ok_and(|init| init.is_some())
+    }
+
+    /// The init as a pidfd, unless its number is nobody's or another's by now.
+    fn init(&self) -> Result<Option<OwnedFd>, Errno> {
+        if self.pid <= 0 {
+            return Ok(None);
+        }
+        match process::open_process(self.pid) {
+            Err(Errno::ESRCH) => Ok(None),
+            // Asked after the pidfd was had: from here on the number cannot become another's.
+            other => other.map(|init| (start_time(self.pid) == Some(self.start_time)).then_some(init)),
         }
     }
 }

@@ -1,0 +1,72 @@
+//! `fumehood completions`: for bash, zsh and fish.
+
+use std::process::ExitCode;
+
+use clap::{Arg, ArgAction, Command, ValueEnum, ValueHint, builder::PossibleValuesParser};
+use clap_complete::Shell as Known;
+
+use super::{
+    flags::{FLAGS, Flag, Kind, Of},
+    low::Verb,
+    message, verbs,
+};
+
+#[derive(Debug, clap::Args)]
+pub struct Args {
+    shell: Shell,
+}
+
+#[derive(Debug, Clone, Copy, ValueEnum)]
+enum Shell {
+    Bash,
+    Zsh,
+    Fish,
+}
+
+pub fn run(args: &Args) -> ExitCode {
+    let shell = match args.shell {
+        Shell::Bash => Known::Bash,
+        Shell::Zsh => Known::Zsh,
+        Shell::Fish => Known::Fish,
+    };
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut verbs::command(), "fumehood", &mut script);
+    message::print(&String::from_utf8_lossy(&script))
+}
+
+/// The command whose options are in the table, for completions and the list of commands only.
+pub fn command(verb: Verb) -> Command {
+    let about = match verb {
+        Verb::Run => "Run code or a program in a sandbox",
+        Verb::Explain => "Say what `run` would do, and why",
+    };
+    let options = FLAGS.iter().filter(|flag| verb.takes(flag)).map(option);
+    Command::new(verb.name())
+        .about(about)
+        .disable_help_flag(true)
+        .args(options)
+        .arg(Arg::new("FILE").value_hint(ValueHint::FilePath))
+        .arg(Arg::new("ARGS").num_args(0..).last(true).value_hint(ValueHint::CommandWithArguments))
+}
+
+fn option(flag: &Flag) -> Arg {
+    // The first sentence is what a menu has room for.
+    let help = flag.doc.split_inclusive([';', '.']).next().unwrap_or_default().trim_end_matches([';', '.']);
+    let mut option = Arg::new(flag.long).long(flag.long).help(help);
+    if let Some(short) = flag.short {
+        option = option.short(short);
+    }
+    match flag.kind {
+        Kind::Switch(_) => option.action(ArgAction::SetTrue),
+        Kind::Value { name, of, .. } => {
+            let action = if flag.repeatable { ArgAction::Append } else { ArgAction::Set };
+            let option = option.action(action).value_name(name);
+            match of {
+                Of::Text => option.value_hint(ValueHint::Other),
+                Of::File => option.value_hint(ValueHint::AnyPath),
+                Of::Dir => option.value_hint(ValueHint::AnyPath),
+                Of::Any(values) => option.value_parser(PossibleValuesParser::new(values)),
+            }
+        }
+    }
+}

@@ -1,0 +1,191 @@
+//! `fumehood explain`: what `run` would do, in order, and why.
+
+use std::{ffi::OsString, fmt::Write, process::ExitCode};
+
+use fumehood::{
+    plan::{Plan, StepKind, ids::IdsKind},
+    request::Limits,
+};
+
+use super::{
+    help, high,
+    low::{self, Verb},
+    message, verdict,
+};
+
+pub fn run(words: Vec<OsString>) -> ExitCode {
+    let mut low = match low::parse(Verb::Explain, words) {
+        Ok(low) => low,
+        Err(error) => return message::fail(&error),
+    };
+    if low.help {
+        return message::print(&help::text(Verb::Explain));
+    }
+    let explained = high::sandbox(Verb::Explain, &mut low).and_then(|mut sandbox| {
+        if low.spec {
+            return Ok(message::print_json(&sandbox.spec()?.oci));
+        }
+        let plan = sandbox.plan()?;
+        Ok(if low.json { message::print_json(&plan) } else { message::print(&text(&plan)) })
+    });
+    explained.unwrap_or_else(|error| message::fail(&high::explain_file(&low, error)))
+}
+
+/// Where the reasons begin.
+const COLUMN: usize = 52;
+
+/// A numbered list under headings.
+#[derive(Debug, Default)]
+struct List {
+    text: String,
+    number: usize,
+}
+
+impl List {
+    fn heading(&mut self, name: &str) {
+        let gap = if self.text.is_empty() { "" } else { "\n" };
+        self.text.push_str(&format!("{gap}{name}\n"));
+    }
+
+    fn item(&mut self, what: &str, why: &str) {
+        self.number += 1;
+        let (number, what) = (self.number, message::plain(what));
+        // Writing to a string cannot fail.
+        _ = writeln!(self.text, "{}", format!("{number:4}  {what:COLUMN$}  {why}").trim_end());
+    }
+}
+
+fn text(plan: &Plan) -> String {
+    let mut list = List::default();
+    list.heading("Namespaces of its own");
+    for namespace in &plan.namespaces {
+        list.item(namespace.kind, namespace.why);
+    }
+    if plan.network == "host" {
+        list.item(
+            "no network namespace",
+            "asked for with --net host: localhost services and abstract sockets are in reach",
+        );
+    }
+    ids(&mut list, plan);
+    list.heading("Tree");
+    for step in &plan.setup {
+        list.item(&step.to_string(), step.why());
+    }
+    for left_out in &plan.left_out {
+        list.item(&format!("leave out {left_out}"), "the bundle asks for it, and a sandbox does not get it");
+    }
+    program(&mut list, plan);
+    list.heading("Filter");
+    list.item(
+        &format!("seccomp {}, {} instructions", plan.seccomp.name, plan.seccomp.instructions),
+        "system calls that it does not list fail",
+    );
+    if plan.seccomp.reports() {
+        list.item("report refused calls", "the result names them, with what would allow them");
+    }
+    landlock(&mut list, plan);
+    limits(&mut list, plan, &plan.limits);
+    list.text
+}
+
+fn ids(list: &mut List, plan: &Plan) {
+    list.heading("Ids");
+    let why = match plan.ids.kind {
+        IdsKind::Range => "ids that belong to nobody outside",
+        IdsKind::Single => "one id is all that an ordinary user has to give",
+    };
+    for (kind, map) in [("users", plan.ids.users), ("groups", plan.ids.groups)] {
+        let last = |first: u32| first + (map.count - 1);
+        let what = match map.count {
+            1 => format!("{kind} {} is {} outside", map.inside, map.outside),
+            _ => {
+                format!("{kind} {}-{} are {}-{} outside", map.inside, last(map.inside), map.outside, last(map.outside))
+            }
+        };
+        list.item(&what, why);
+    }
+}
+
+fn program(list: &mut List, plan: &Plan) {
+    list.heading("Program");
+    list.item(&format!("user {}, group {}", plan.identity.uid, plan.identity.gid), "with no capability in any set");
+    list.item("no_new_privs", "set-user-ID programs give nothing");
+    list.item("a session and a keyring of its own", "no terminal and no key of yours");
+    list.item("no descriptor but 0, 1 and 2", "nothing that is open outside is open inside");
+    if plan.terminal {
+        list.item("a terminal of its own", "what it does to its terminal does not reach yours");
+    }
+    for step in &plan.steps {
+        let kind = match step.kind {
+            StepKind::Compile => "compile",
+            StepKind::Run => "run",
+        };
+        list.item(&format!("{kind} {}", quoted(&step.argv)), &format!("in {}", step.cwd));
+    }
+    if let Some(step) = plan.steps.last() {
+        let names: Vec<_> = step.env.iter().filter_map(|assignment| assignment.split('=').next()).collect();
+        list.item(&format!("environment {}", names.join(" ")), "nothing else of yours is passed on");
+    }
+}
+
+fn landlock(list: &mut List, plan: &Plan) {
+    list.heading("Landlock");
+    if plan.landlock.is_empty() {
+        list.item("none", "this kernel has no Landlock: the mounts alone hold");
+    }
+    for (number, layer) in plan.landlock.iter().enumerate() {
+        let whose = if number == 0 {
+            "what the mounts allow, said a second time"
+        } else {
+            "what the profile or you forbid beyond"
+        };
+        list.item(&format!("layer {} (ABI {})", number + 1, layer.abi), whose);
+        for rule in &layer.rules {
+            let access = serde_json::to_value(rule.access).unwrap_or_default();
+            list.item(&format!("{:4} {}", access.as_str().unwrap_or_default(), rule.path.to_string_lossy()), "");
+        }
+        if layer.handled_tcp != 0 {
+            list.item("no TCP", "neither bind nor connect");
+        }
+        if layer.scoped != 0 {
+            list.item("scopes", "no abstract socket and no signal leads out");
+        }
+    }
+}
+
+fn limits(list: &mut List, plan: &Plan, limits: &Limits) {
+    list.heading("Limits");
+    list.item(&format!("memory {}", limits.memory), "all processes and files together");
+    list.item(&format!("cpu {}", limits.cpus), "CPUs");
+    list.item(&format!("pids {}", limits.pids), "processes and threads at once");
+    list.item(&format!("timeout {}", limits.timeout.map_or("none".to_owned(), verdict::time)), "wall time");
+    if let Some(cpu_time) = limits.cpu_time {
+        list.item(&format!("cpu-time {}", verdict::time(cpu_time)), "of all processes together");
+    }
+    list.item(&format!("max-output {}", limits.output), "of each stream");
+    for limit in &plan.rlimits {
+        list.item(&format!("{} {}", limit.name, limit.soft), "of each process");
+    }
+}
+
+/// Words as a shell would take them.
+fn quoted(argv: &[String]) -> String {
+    let plain = |c: char| c.is_ascii_alphanumeric() || "_-./=:,+@%".contains(c);
+    let quote = |word: &String| match word.as_str() {
+        word if !word.is_empty() && word.chars().all(plain) => word.to_owned(),
+        word => format!("'{}'", word.replace('\'', r"'\''")),
+    };
+    argv.iter().map(quote).collect::<Vec<_>>().join(" ")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::quoted;
+
+    #[test]
+    fn a_command_can_be_pasted_into_a_shell() {
+        let words = ["/usr/bin/python3", "-c", "print('a b')", ""].map(str::to_owned);
+        assert_eq!(quoted(&words), r"/usr/bin/python3 -c 'print('\''a b'\'')' ''");
+    }
+}

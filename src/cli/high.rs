@@ -1,0 +1,198 @@
+//! From what was typed to the sandbox that was meant.
+
+use std::{
+    ffi::{OsStr, OsString},
+    io::{IsTerminal, Read},
+    os::unix::ffi::{OsStrExt, OsStringExt},
+    path::Path,
+};
+
+use fumehood::{
+    Error, Result, Sandbox, Stdin,
+    error::Hint,
+    request::{Bytes, Secret, files},
+};
+
+use super::{
+    low::{Low, Verb},
+    usage::UsageError,
+};
+
+/// What a file of environment variables may hold.
+const ENV_FILE: Bytes = Bytes::mib(4);
+
+/// Takes what it needs out of `low`; what remains says how to report.
+pub fn sandbox(verb: Verb, low: &mut Low) -> Result<Sandbox> {
+    let mut sandbox = program(verb, low)?;
+    if let Some(runtime) = low.runtime.take() {
+        sandbox.runtime(runtime);
+    }
+    if let Some(rootfs) = low.rootfs.take() {
+        sandbox.rootfs(rootfs);
+    }
+    for (host, inside) in low.files.drain(..) {
+        sandbox.copy_file(host, inside);
+    }
+    for (host, inside) in low.dirs.drain(..) {
+        sandbox.copy_dir(host, inside);
+    }
+    for fetch in low.fetch.drain(..) {
+        sandbox.fetch(fetch);
+    }
+    for mount in low.mounts.drain(..) {
+        sandbox.mount(mount);
+    }
+    for path in low.exclude.drain(..) {
+        sandbox.exclude(path);
+    }
+    environment(verb, low, &mut sandbox)?;
+    if let Some(user) = low.user {
+        sandbox.user(user);
+    }
+    if let Some(dir) = low.workdir.take() {
+        sandbox.workdir(dir);
+    }
+    if let Some(name) = low.hostname.take() {
+        sandbox.hostname(name);
+    }
+    if let Some(network) = low.network {
+        sandbox.network(network);
+    }
+    if let Some(profile) = low.profile {
+        sandbox.profile(profile);
+    }
+    if let Some(profile) = low.seccomp.take() {
+        sandbox.seccomp(profile);
+    }
+    if let Some(policy) = low.landlock.take() {
+        sandbox.landlock(policy);
+    }
+    if let Some(id) = low.id.clone() {
+        sandbox.id(id);
+    }
+    if low.tty && !low.timeout_asked {
+        // Who sits at a terminal needs no clock.
+        low.limits.timeout = None;
+    }
+    sandbox.writable(low.writable).limits(low.limits.clone()).terminal(low.tty).stdin(match low.stdin.take() {
+        Some(data) => Stdin::Bytes(data.into_vec()),
+        None if low.interactive || low.tty => Stdin::Inherit,
+        None => Stdin::Empty,
+    });
+    Ok(sandbox)
+}
+
+fn program(verb: Verb, low: &mut Low) -> Result<Sandbox> {
+    let mut args = std::mem::take(&mut low.args);
+    let mut sandbox = if let Some(code) = low.eval.take() {
+        Sandbox::code(code.into_vec())
+    } else if let Some(line) = low.cmd.take() {
+        Sandbox::shell(line)
+    } else if let Some(dir) = low.bundle.take() {
+        Sandbox::bundle(dir)
+    } else if let Some(file) = &low.file {
+        if file == "-" { Sandbox::code(own_stdin(low.limits.sandbox)?) } else { Sandbox::file(file) }
+    } else if args.is_empty() {
+        Sandbox::code(piped(verb, low)?)
+    } else {
+        Sandbox::command(args.remove(0))
+    };
+    sandbox.args(args);
+    Ok(sandbox)
+}
+
+/// Nothing was named: as an interpreter does, takes the code from what is piped in.
+fn piped(verb: Verb, low: &Low) -> Result<Vec<u8>> {
+    let taken = low.interactive || low.tty || std::io::stdin().is_terminal();
+    let code = if taken { Vec::new() } else { own_stdin(low.limits.sandbox)? };
+    // In a script without a terminal an empty standard input says that nothing was meant to be read.
+    if code.is_empty() && verb == Verb::Run {
+        return Err(UsageError::Nothing { verb: verb.name() }.into_error());
+    }
+    Ok(code)
+}
+
+fn own_stdin(most: Bytes) -> Result<Vec<u8>> {
+    let failed = |why: String| Error::new(format!("code from standard input: {why}"));
+    match files::read_at_most(std::io::stdin().lock(), 0, most) {
+        Ok(Some(code)) => Ok(code.to_vec()),
+        Ok(None) => Err(failed(format!("it is over {most} bytes")).with_hint("raise --sandbox-size")),
+        Err(error) => Err(failed(error.to_string())),
+    }
+}
+
+/// Files first, so that what is named on the command line stands over them.
+fn environment(verb: Verb, low: &mut Low, sandbox: &mut Sandbox) -> Result<()> {
+    for path in &low.env_files {
+        for assignment in env_file(path)? {
+            assign(sandbox, &assignment)?;
+        }
+    }
+    for assignment in &low.env {
+        assign(sandbox, assignment)?;
+    }
+    for secret in low.secrets.drain(..) {
+        // An explanation is printed and passed around.
+        let shown = match verb {
+            Verb::Run => secret,
+            Verb::Explain => Secret::new(secret.name(), "***").map_err(Hint::into_error)?,
+        };
+        sandbox.secret(shown);
+    }
+    Ok(())
+}
+
+/// `K=V`, or `K` for the value it has here, if any (docker-run(1)).
+fn assign(sandbox: &mut Sandbox, assignment: &OsStr) -> Result<()> {
+    let bytes = assignment.as_bytes();
+    let (name, value) = match bytes.iter().position(|byte| *byte == b'=') {
+        Some(at) => (&bytes[..at], Some(OsString::from_vec(bytes[at + 1..].to_vec()))),
+        None => (bytes, std::env::var_os(assignment)),
+    };
+    if name.is_empty() {
+        return Err(UsageError::Assignment(assignment.to_owned()).into_error());
+    }
+    if let Some(value) = value {
+        sandbox.env(OsStr::from_bytes(name), value);
+    }
+    Ok(())
+}
+
+/// Docker's format: a line is `K=V`, with nothing quoted, or `K`; blank lines and those that begin with `#`
+/// say nothing.
+fn env_file(path: &Path) -> Result<Vec<OsString>> {
+    let failed = |why: String| UsageError::EnvFile { path: path.to_owned(), why }.into_error();
+    let (bytes, _) = files::read(path, ENV_FILE).map_err(Hint::into_error)?;
+    let text = std::str::from_utf8(&bytes).map_err(|_| failed("it is not UTF-8".to_owned()))?;
+    let mut assignments = Vec::new();
+    for (number, line) in text.trim_start_matches('\u{feff}').lines().enumerate() {
+        let line = line.trim_start();
+        if line.is_empty() || line.starts_with('#') {
+            continue;
+        }
+        let name = line.split('=').next().unwrap_or_default();
+        if name.is_empty() || name.contains(char::is_whitespace) || line.contains('\0') {
+            return Err(failed(format!("line {} is not NAME=VALUE", number + 1)));
+        }
+        assignments.push(OsString::from(line));
+    }
+    Ok(assignments)
+}
+
+/// A better error where a program was given as source code.
+pub fn explain_file(low: &Low, error: Error) -> Error {
+    let Some(path) = low.file.as_deref().filter(|file| *file != "-").map(Path::new) else { return error };
+    let mut magic = [0u8; 4];
+    let is_program =
+        std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok() && magic == *b"\x7fELF";
+    if is_program {
+        return UsageError::Program { path: path.to_owned() }.into_error();
+    }
+    if error.hint().is_none() && !path.exists() {
+        let word = path.display();
+        return error.with_hint(format!(
+            "FILE is source code of yours; a program that is inside is run by: fumehood run -- {word}"
+        ));
+    }
+    error
+}

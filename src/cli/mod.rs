@@ -1,0 +1,48 @@
+//! The command line for people: one file a verb.
+//!
+//! `run` is on the way to every launch and is recognised before anything else is looked at. It and `explain`
+//! read their options from the table in [`flags`]; the other verbs are clap's.
+
+mod cleanup;
+mod completions;
+mod doctor;
+mod explain;
+mod flags;
+mod help;
+mod high;
+mod kill;
+mod low;
+mod message;
+mod observe;
+mod profile;
+mod ps;
+mod run;
+mod runtimes;
+mod table;
+mod terminal;
+mod usage;
+mod verbs;
+mod verdict;
+
+use std::{ffi::OsString, path::Path, process::ExitCode};
+
+use fumehood::error::Hint;
+use usage::UsageError;
+
+pub fn main(mut words: impl Iterator<Item = OsString>) -> ExitCode {
+    let name = words.next().unwrap_or_default();
+    let mut words: Vec<_> = words.collect();
+    if Path::new(&name).file_name().is_some_and(|name| name == "fumehood-oci") {
+        return no_engine_yet();
+    }
+    match words.first().and_then(|word| word.to_str()) {
+        Some("run") => run::run(words.split_off(1)),
+        Some("explain") => explain::run(words.split_off(1)),
+        Some("oci") => no_engine_yet(),
+        _ => verbs::run(words),
+    }
+}
+
+fn no_engine_yet() -> ExitCode {
+    message::fail(&UsageError::Later { what: "the engine command line", with: "a later release" }.into_error())
+}
