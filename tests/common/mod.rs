@@ -92,13 +92,13 @@ fn test_user() -> Option<(u32, u32)> {
 /// Makes two tests of each: `name::as_root` and `name::as_user`.
 #[macro_export]
 macro_rules! both {
-    ($($(#[$attribute:meta])* fn $name:ident($who:ident: Who) $body:block)+) => { $(
+    ($($(#[$attribute:meta])* fn $name:ident($who:ident: $type:ty) $body:block)+) => { $(
         $(#[$attribute])*
         mod $name {
             #[allow(unused_imports)]
             use super::*;
 
-            fn check($who: $crate::common::Who) $body
+            fn check($who: $type) $body
 
             #[test]
             fn as_root() {
@@ -334,7 +334,8 @@ impl Run {
     /// Runs it to its end and holds it to what every run is held to.
     pub fn done(self) -> Done {
         let before = host::Look::now();
-        let done = self.finish(self.command());
+        let command = self.command();
+        let done = self.finish(command);
         done.check_nothing_left();
         before.assert_unchanged();
         done

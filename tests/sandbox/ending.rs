@@ -86,7 +86,7 @@ both! {
         assert!(list.out().contains(&run.name), "{list}");
         // The name is taken while it runs.
         let same = Run::new(who).named(&run.name).env("XDG_RUNTIME_DIR", run.place.join("runtime-dir")).cmd("true");
-        let same = same.finish(same_command(&run));
+        let same = same.finish(run.command());
         assert_eq!(same.code, 125, "{same}");
         again("kill", &["no-such-sandbox"]).expect_error("no-such-sandbox");
         again("kill", &[&run.name]).expect_code(0);
@@ -94,8 +94,4 @@ both! {
         done.check_nothing_left();
         assert_eq!(done.code, 137, "{done}");
     }
-}
-
-fn same_command(run: &Run) -> std::process::Command {
-    run.command()
 }
