@@ -63,7 +63,7 @@ fn twenty_threads_as_user() {
     let Some((uid, gid)) = who.ids() else { return twenty_at_once() };
     let place = Place::new(who);
     let copy = place.join("tests");
-    std::fs::copy(std::env::current_exe().unwrap(), &copy).unwrap();
+    crate::common::copy_program(&std::env::current_exe().unwrap(), &copy);
     let mut command = std::process::Command::new(copy);
     command.args(["--exact", "concurrency::twenty_threads_as_user", "--nocapture"]).current_dir(place.path());
     command.env_clear().env("PATH", "/usr/bin:/bin").env("XDG_RUNTIME_DIR", place.join("runtime-dir"));

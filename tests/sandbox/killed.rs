@@ -34,11 +34,16 @@ both! {
             };
             let left = host::left_of(&run.name, &run.place);
             let listed = cleanup(&["--dry-run"]);
-            assert_eq!(left.is_empty(), !listed.out().contains(&run.name), "{left:?}: {listed}");
+            // A cgroup without a record may be one of a sandbox in the making: for a minute it is left alone.
+            let has_record = left.iter().any(|path| path.ends_with(".json"));
+            assert_eq!(listed.out().contains(&run.name), has_record, "{left:?}: {listed}");
             assert_eq!(host::left_of(&run.name, &run.place), left, "a dry run removes nothing");
             let cleaned = cleanup(&[]);
-            let left = host::left_of(&run.name, &run.place);
-            assert!(left.is_empty(), "{left:#?}: {cleaned}");
+            for path in host::left_of(&run.name, &run.place) {
+                assert!(!has_record && path.starts_with("cgroup "), "{path}: {cleaned}");
+                // It can be removed only when it is empty.
+                std::fs::remove_dir(path.trim_start_matches("cgroup ")).unwrap();
+            }
         }
         before.assert_unchanged();
     }
