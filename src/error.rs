@@ -17,7 +17,7 @@ pub struct Error {
 impl Error {
     /// `message` is one line that names the object and the reason, in lower case, without a full stop.
     pub fn new(message: impl Into<String>) -> Self {
-        Self { message: message.into(), hint: None }
+        Self { message: without_number(message.into()), hint: None }
     }
 
     /// Adds the one thing a person can do about it.
@@ -64,6 +64,15 @@ pub trait Hint: std::error::Error {
     }
 }
 
+/// Takes out `(os error 2)`, which the standard library adds to every reason and which helps nobody.
+fn without_number(mut message: String) -> String {
+    while let Some(start) = message.find(" (os error ") {
+        let Some(length) = message[start..].find(')') else { break };
+        message.replace_range(start..=start + length, "");
+    }
+    message
+}
+
 /// The error and its causes on one line, `outer: cause: cause`, leaving out a cause already said.
 fn one_line(error: &dyn std::error::Error) -> String {
     let mut line = error.to_string();
@@ -77,4 +86,18 @@ fn one_line(error: &dyn std::error::Error) -> String {
         cause = inner.source();
     }
     line
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_reason_is_in_words_alone() {
+        let missing = std::io::Error::from_raw_os_error(libc::ENOENT);
+        let shown = |text: String| Error::new(text).message().to_owned();
+        assert_eq!(shown(format!("`a`: {missing}")), "`a`: No such file or directory");
+        assert_eq!(shown(format!("`a`: {missing}: b")), "`a`: No such file or directory: b");
+        assert_eq!(shown("cut off (os error 2".to_owned()), "cut off (os error 2");
+    }
 }

@@ -4,6 +4,9 @@ mod cli;
 
 use std::process::ExitCode;
 
+#[global_allocator]
+static HEAP: fumehood::sys::heap::Heap = fumehood::sys::heap::Heap::new();
+
 fn main() -> ExitCode {
     cli::main(std::env::args_os())
 }

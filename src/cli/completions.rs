@@ -64,8 +64,27 @@ fn option(flag: &Flag) -> Arg {
             match of {
                 Of::Text => option.value_hint(ValueHint::Other),
                 Of::File => option.value_hint(ValueHint::AnyPath),
-                Of::Dir => option.value_hint(ValueHint::AnyPath),
+                Of::Dir => option.value_hint(ValueHint::DirPath),
                 Of::Any(values) => option.value_parser(PossibleValuesParser::new(values)),
+            }
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_shell_completes_every_option() {
+        // clap checks its commands for contradictions only when asked.
+        verbs::command().debug_assert();
+        for shell in [Known::Bash, Known::Zsh, Known::Fish] {
+            let mut script = Vec::new();
+            clap_complete::generate(shell, &mut verbs::command(), "fumehood", &mut script);
+            let script = String::from_utf8(script).unwrap();
+            for flag in FLAGS {
+                assert!(script.contains(flag.long), "{shell} {}", flag.long);
             }
         }
     }

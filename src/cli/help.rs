@@ -48,10 +48,10 @@ Examples:
 const STATUS: &str = "
 Exit status:
   the program's own, or
-  124  out of time (--timeout, --cpu-time)
-  125  an error of fumehood's own, or wrong usage
-  126  the program cannot be executed
-  127  the program is not there
+  124    out of time (--timeout, --cpu-time)
+  125    an error of fumehood's own, or wrong usage
+  126    the program cannot be executed
+  127    the program is not there
   128+n  ended by signal n; 137 also when out of memory or over --max-output
 
 SIZE is such as 512m or 2g (powers of 1024).
@@ -86,7 +86,7 @@ fn push(text: &mut String, flag: &Flag) {
         text.push('\n');
         line.clear();
     }
-    let more = if flag.repeatable { " May be given several times." } else { "" };
+    let more = if flag.repeatable { " Repeatable." } else { "" };
     for word in flag.doc.split(' ').chain(more.split_terminator(' ').skip(1)) {
         if line.len() < COLUMN {
             line = format!("{line:COLUMN$}");

@@ -196,3 +196,48 @@ pub fn explain_file(low: &Low, error: Error) -> Error {
     }
     error
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn variables(text: &str) -> Result<Vec<OsString>> {
+        let file = tempfile::NamedTempFile::new().unwrap();
+        std::fs::write(file.path(), text).unwrap();
+        env_file(file.path())
+    }
+
+    #[test]
+    fn an_env_file_is_read_as_docker_reads_it() {
+        let text = "\u{feff}A=1\r\n# comment\n\n  B=two words \nC=\nD\nE='quoted'=x\n";
+        assert_eq!(variables(text).unwrap(), ["A=1", "B=two words ", "C=", "D", "E='quoted'=x"].map(OsString::from));
+        for (bad, line) in [("=x", 1), ("A=1\nB C=2", 2), ("A=\0", 1)] {
+            let error = variables(bad).unwrap_err();
+            assert!(error.message().ends_with(&format!(": line {line} is not NAME=VALUE")), "{error}");
+        }
+    }
+
+    #[test]
+    fn the_shell_has_variables_whose_names_are_its_own_business() {
+        let mut sandbox = Sandbox::code("");
+        assert!(assign(&mut sandbox, OsStr::new("npm_config-x=1")).is_ok());
+        assert!(assign(&mut sandbox, OsStr::new("A=")).is_ok());
+        assert!(assign(&mut sandbox, OsStr::new("FUMEHOOD_TEST_IS_NOT_SET")).is_ok());
+        assert!(assign(&mut sandbox, OsStr::new("=1")).is_err());
+        assert!(assign(&mut sandbox, OsStr::new("")).is_err());
+    }
+
+    #[test]
+    fn a_program_given_as_source_code_is_told_how_to_run() {
+        let low = Low { file: Some("/bin/sh".into()), ..Low::default() };
+        let error = explain_file(&low, Error::new("undetected"));
+        assert_eq!(
+            (error.message(), error.hint()),
+            ("`/bin/sh` is a program, not source code", Some("fumehood run -- /bin/sh"))
+        );
+        let low = Low { file: Some("/nonexistent/x".into()), ..Low::default() };
+        assert!(
+            explain_file(&low, Error::new("missing")).hint().is_some_and(|hint| hint.ends_with("-- /nonexistent/x"))
+        );
+    }
+}

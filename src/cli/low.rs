@@ -121,11 +121,11 @@ pub fn parse(verb: Verb, words: impl IntoIterator<Item = OsString>) -> Result<Lo
             }
             Some(lexopt::Arg::Long(name)) => match index(verb, |flag| flag.is(name)) {
                 Some(flag) => flag,
-                None => return Err(unknown(verb, format!("--{name}"), name).into_error()),
+                None => return Err(unknown(verb, low.file, format!("--{name}"), name).into_error()),
             },
             Some(lexopt::Arg::Short(letter)) => match index(verb, |flag| flag.short == Some(letter)) {
                 Some(flag) => flag,
-                None => return Err(unknown(verb, format!("-{letter}"), "").into_error()),
+                None => return Err(unknown(verb, low.file, format!("-{letter}"), "").into_error()),
             },
         };
         given.add(flag).map_err(Hint::into_error)?;
@@ -151,12 +151,12 @@ fn index(verb: Verb, wanted: impl Fn(&Flag) -> bool) -> Option<usize> {
     FLAGS.iter().position(|flag| verb.takes(flag) && wanted(flag))
 }
 
-fn unknown(verb: Verb, flag: String, name: &str) -> UsageError {
+fn unknown(verb: Verb, file: Option<OsString>, flag: String, name: &str) -> UsageError {
     match name {
         "allow" | "deny" => UsageError::Later { what: "limiting the network by name", with: "egress" },
         _ => {
             let known = FLAGS.iter().filter(|flag| verb.takes(flag)).map(|flag| flag.long);
-            UsageError::UnknownFlag { verb: verb.name(), flag, nearest: nearest(name, known) }
+            UsageError::UnknownFlag { verb: verb.name(), flag, file, nearest: nearest(name, known) }
         }
     }
 }
@@ -236,5 +236,175 @@ impl Low {
             && self.eval.is_none()
             && self.cmd.is_none()
             && self.bundle.is_none()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::ffi::OsStringExt;
+
+    use super::*;
+
+    fn words(line: &[&str]) -> Vec<OsString> {
+        line.iter().map(Into::into).collect()
+    }
+
+    fn low(line: &[&str]) -> Low {
+        parse(Verb::Run, words(line)).unwrap_or_else(|error| panic!("{line:?}: {error}"))
+    }
+
+    fn error(line: &[&str]) -> (String, String) {
+        let error = parse(Verb::Run, words(line)).expect_err(&format!("{line:?}"));
+        (error.message().to_owned(), error.hint().unwrap_or_default().to_owned())
+    }
+
+    #[test]
+    fn the_table_is_without_doubles() {
+        let longs = FLAGS.iter().flat_map(|flag| flag.aliases.iter().chain([&flag.long]));
+        let shorts: Vec<_> = FLAGS.iter().filter_map(|flag| flag.short).collect();
+        let longs: Vec<_> = longs.collect();
+        assert!((1..longs.len()).all(|i| !longs[i..].contains(&longs[i - 1])));
+        assert!((1..shorts.len()).all(|i| !shorts[i..].contains(&shorts[i - 1])));
+        assert!(FLAGS.iter().all(|flag| flag.doc.ends_with('.')));
+    }
+
+    #[test]
+    fn conflicts_name_options_that_exist() {
+        for (first, second, _) in CONFLICTS {
+            assert!(
+                [first, second].iter().all(|name| FLAGS.iter().any(|flag| flag.long == **name)),
+                "{first} {second}"
+            );
+        }
+    }
+
+    #[test]
+    fn words_end_where_the_programs_begin() {
+        let parsed = low(&["a.py", "--json", "--", "--memory", "--", "x"]);
+        assert_eq!((parsed.file, parsed.json), (Some("a.py".into()), true));
+        assert_eq!(parsed.args, words(&["--memory", "--", "x"]));
+        let parsed = low(&["--", "ls", "-l"]);
+        assert!(parsed.is_command());
+        assert_eq!(parsed.args, words(&["ls", "-l"]));
+        assert!(!low(&["-e", "1", "--", "x"]).is_command());
+        assert!(!low(&["--"]).is_command());
+    }
+
+    #[test]
+    fn values_are_taken_in_each_way_they_are_written() {
+        for line in [&["--memory", "64m"][..], &["--memory=64m"], &["-m", "64m"], &["-m64m"], &["-m=64m"]] {
+            let limits = low(line).limits;
+            assert_eq!((limits.memory.get(), limits.asked.memory), (64 << 20, true), "{line:?}");
+        }
+        let parsed = low(&["-ite", "-1"]);
+        assert_eq!((parsed.interactive, parsed.tty, parsed.eval), (true, true, Some("-1".into())));
+        assert_eq!(low(&["--cpus", "0.5"]).limits.cpus, 0.5);
+        assert_eq!(low(&["--network", "host"]).network, Some(Network::Host));
+        assert_eq!(low(&["--env", "A=1", "--env", "B"]).env, words(&["A=1", "B"]));
+        assert_eq!(low(&["--rootfs", "host"]).rootfs, Some(Rootfs::Host));
+        assert_eq!(low(&["--rootfs", "./host"]).rootfs, Some(Rootfs::Dir("./host".into())));
+        assert_eq!(low(&["-"]).file, Some("-".into()));
+    }
+
+    #[test]
+    fn a_time_limit_is_left_out_only_by_its_name() {
+        assert_eq!(low(&["--timeout", "none"]).limits.timeout, None);
+        assert_eq!(low(&["--timeout", "1500"]).limits.timeout, Some(std::time::Duration::from_millis(1500)));
+        assert!(error(&["--timeout", "0"]).0.starts_with("--timeout: `0` is no time"));
+    }
+
+    #[test]
+    fn what_contradicts_itself_is_refused() {
+        for line in [
+            &["a.py", "-e", "1"][..],
+            &["a.py", "--cmd", "ls"],
+            &["-e", "1", "--cmd", "ls"],
+            &["--bundle", "b", "-e", "1"],
+            &["--bundle", "b", "a.py"],
+            &["--bundle", "b", "--rootfs", "host"],
+            &["--bundle", "b", "-r", "python"],
+            &["--json", "--events", "-e", "1"],
+            &["--tty", "--json", "-e", "1"],
+            &["--tty", "--events", "-e", "1"],
+            &["--tty", "--out", "f", "-e", "1"],
+            &["--tty", "--stdin", "x", "-e", "1"],
+            &["-i", "--stdin", "x", "-e", "1"],
+            &["-i", "-"],
+            &["-r", "python", "--cmd", "ls"],
+            &["-r", "python", "--", "ls"],
+        ] {
+            assert!(error(line).0.contains(" cannot be given together"), "{line:?}");
+        }
+        assert_eq!(error(&["-e", "1", "-e", "2"]).0, "--eval is given twice");
+        assert_eq!(error(&["--cpu", "1", "--cpus", "2"]).0, "--cpu is given twice");
+    }
+
+    #[test]
+    fn an_error_says_what_to_write_instead() {
+        for (line, message, hint) in [
+            (&["--memroy", "1g"][..], "unknown option --memroy", "did you mean --memory?"),
+            (&["--memory=12q"], "--memory: `12q` is no size: the units are b, k, m, g, t", ""),
+            (&["--file"], "--file needs a value", "--file HOST[:BOX]"),
+            (&["--json=1"], "--json takes no value", ""),
+            (
+                &["/a.py", "b"],
+                "unexpected argument `b`",
+                "arguments of the program follow `--`: fumehood run /a.py -- b",
+            ),
+            (
+                &["no-file", "-l"],
+                "unknown option -l",
+                "a program inside and its arguments follow `--`: fumehood run -- no-file -l",
+            ),
+            (&["/", "--foo"], "unknown option --foo", "arguments of the program follow `--`: fumehood run / -- --foo"),
+            (
+                &["--net", "filtered"],
+                "unknown network mode `filtered`: there are none and host",
+                "networks that are limited by name come with egress",
+            ),
+            (&["--allow", "x"], "limiting the network by name is not there yet: it comes with egress", ""),
+            (
+                &["--image", "x"],
+                "--image is not there yet: it comes with images",
+                "--rootfs DIR takes an image that is unpacked already",
+            ),
+            (
+                &["--spec"],
+                "unknown option --spec",
+                "what is meant for the program follows `--`; `fumehood run --help` lists the options",
+            ),
+            (&["--hostname", "a b"], "`a b` is no host name: 1 to 64 letters, digits and - . _ are allowed", ""),
+        ] {
+            assert_eq!(error(line), (message.to_owned(), hint.to_owned()), "{line:?}");
+        }
+    }
+
+    #[test]
+    fn what_is_not_text_is_bytes_or_an_error() {
+        let raw = OsString::from_vec(b"\xff".to_vec());
+        let parsed = parse(Verb::Run, vec!["-e".into(), raw.clone(), "--".into(), raw.clone()]).unwrap();
+        assert_eq!((parsed.eval, parsed.args), (Some(raw.clone()), vec![raw.clone()]));
+        assert_eq!(parse(Verb::Run, vec![raw.clone()]).unwrap().file, Some(raw.clone()));
+        for flag in FLAGS {
+            let Kind::Value { .. } = flag.kind else { continue };
+            // No option's value may make it panic; that some are refused is right.
+            _ = parse(Verb::Explain, vec![format!("--{}", flag.long).into(), raw.clone()]);
+        }
+        let refused = parse(Verb::Run, vec!["--file".into(), raw]).unwrap_err();
+        assert_eq!(refused.message(), "--file: `\u{fffd}` is not UTF-8");
+    }
+
+    #[test]
+    fn help_is_given_whatever_else_is_wrong_behind_it() {
+        assert!(low(&["--help", "--bogus"]).help);
+        assert!(low(&["-h"]).help);
+        assert!(!low(&["--", "ls", "-h"]).help);
+    }
+
+    #[test]
+    fn explain_takes_what_run_takes_and_the_specification() {
+        let parsed = parse(Verb::Explain, words(&["--spec", "--memory", "1g", "a.py"])).unwrap();
+        assert!(parsed.spec);
+        assert!(parse(Verb::Explain, words(&["--spec", "--json"])).is_err());
     }
 }

@@ -2,7 +2,7 @@
 
 use std::{
     fs::File,
-    io::{self, Write},
+    io::{self, ErrorKind, Write},
     os::fd::{AsFd, BorrowedFd},
     time::Instant,
 };
@@ -11,6 +11,7 @@ use fumehood::{
     Error, Observer, Outcome, Result,
     launch::Started,
     report::{Denial, Events, Stream},
+    sys::process,
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
@@ -18,39 +19,50 @@ use super::low::Low;
 
 /// The caller's view of a run.
 #[derive(Debug)]
-pub struct View {
-    kind: Kind,
+pub struct View<'a> {
+    kind: Kind<'a>,
     /// `--out`.
     file: Option<File>,
+    /// Why something could not be written, which ended the run.
+    failure: Option<Error>,
+    signals: Option<BorrowedFd<'a>>,
+    /// The signal that came while a stream kept us waiting.
+    interrupted: Option<i32>,
+    over: bool,
 }
 
 #[derive(Debug)]
-enum Kind {
+enum Kind<'a> {
     Plain {
-        stdout: Sink,
-        stderr: Sink,
+        stdout: Sink<'a>,
+        stderr: Sink<'a>,
     },
     /// The result tells all, at the end.
     Json,
-    Events(Box<Events<Sink>>),
+    Events(Box<Events<Sink<'a>>>),
 }
 
-impl View {
-    pub fn new(low: &Low, began: Instant) -> Result<Self> {
-        if low.events {
-            return Ok(Self { file: create(low)?, ..Self::events(began)? });
-        }
+impl<'a> View<'a> {
+    /// What can be read from `signals` ends any waiting for the caller's streams.
+    pub fn new(low: &Low, began: Instant, signals: Option<BorrowedFd<'a>>) -> Result<Self> {
         let kind = if low.json {
             Kind::Json
+        } else if low.events {
+            Kind::events(began, signals)?
         } else {
-            Kind::Plain { stdout: Sink::new(io::stdout().as_fd())?, stderr: Sink::new(io::stderr().as_fd())? }
+            let stdout = Sink::new(io::stdout().as_fd(), signals)?;
+            Kind::Plain { stdout, stderr: Sink::new(io::stderr().as_fd(), signals)? }
         };
-        Ok(Self { kind, file: create(low)? })
+        Ok(Self { file: create(low)?, signals, ..Self::of(kind) })
     }
 
-    /// Events on stdout.
+    /// For the events of a run that could not be.
     pub fn events(began: Instant) -> Result<Self> {
-        Ok(Self { kind: Kind::Events(Box::new(Events::new(Sink::new(io::stdout().as_fd())?, began))), file: None })
+        Kind::events(began, None).map(Self::of)
+    }
+
+    fn of(kind: Kind<'a>) -> Self {
+        Self { kind, file: None, failure: None, signals: None, interrupted: None, over: false }
     }
 
     /// Ends the stream of events with the result.
@@ -59,6 +71,40 @@ impl View {
             Kind::Events(events) => events.exit(outcome),
             Kind::Plain { .. } | Kind::Json => Ok(()),
         }
+    }
+
+    /// Why the run was ended from here, where a person has to know: a reader that went away knows.
+    pub fn failure(&mut self) -> Option<Error> {
+        self.failure.take()
+    }
+
+    /// The signal that ended the run while a reader kept us waiting, and that the run did not hear of.
+    pub fn interrupted(&self) -> Option<i32> {
+        self.interrupted
+    }
+
+    /// Nothing more is passed on after the first failure: what is left in the pipes may be much.
+    fn write(&mut self, what: &str, write: impl FnOnce(&mut Self) -> io::Result<()>) -> io::Result<()> {
+        if self.over {
+            return Err(ErrorKind::BrokenPipe.into());
+        }
+        let result = write(self);
+        if let Err(error) = &result {
+            self.over = true;
+            match error.kind() {
+                ErrorKind::ConnectionAborted => self.interrupted = self.signals.and_then(process::read_signal),
+                ErrorKind::BrokenPipe => {}
+                _ => self.failure = Some(Error::new(format!("{what}: {error}"))),
+            }
+        }
+        result
+    }
+}
+
+impl<'a> Kind<'a> {
+    fn events(began: Instant, signals: Option<BorrowedFd<'a>>) -> Result<Self> {
+        let stdout = Sink::new(io::stdout().as_fd(), signals)?;
+        Ok(Self::Events(Box::new(Events::new(stdout, began))))
     }
 }
 
@@ -69,57 +115,80 @@ fn create(low: &Low) -> Result<Option<File>> {
     low.out.as_ref().map(create).transpose()
 }
 
-impl Observer for View {
+impl Observer for View<'_> {
     fn started(&mut self, start: &Started<'_>) -> io::Result<()> {
-        match &mut self.kind {
+        self.write("standard output", |view| match &mut view.kind {
             Kind::Events(events) => {
                 events.start(start.id, start.runtime, Some(start.pid), start.limits, start.controls)
             }
             Kind::Plain { .. } | Kind::Json => Ok(()),
-        }
+        })
     }
 
     fn output(&mut self, stream: Stream, bytes: &[u8]) -> io::Result<()> {
-        if let (Stream::Stdout, Some(file)) = (stream, &mut self.file) {
-            file.write_all(bytes)?;
-            if matches!(self.kind, Kind::Plain { .. }) {
-                return Ok(());
-            }
+        let file = stream == Stream::Stdout && self.file.is_some();
+        if file {
+            self.write("--out", |view| view.file.as_mut().map_or(Ok(()), |file| file.write_all(bytes)))?;
         }
-        match (&mut self.kind, stream) {
+        let name = if stream == Stream::Stderr { "standard error" } else { "standard output" };
+        self.write(name, |view| match (&mut view.kind, stream) {
+            (Kind::Plain { .. }, Stream::Stdout) if file => Ok(()),
             (Kind::Plain { stdout, .. }, Stream::Stdout) => stdout.write_all(bytes),
             (Kind::Plain { stderr, .. }, Stream::Stderr) => stderr.write_all(bytes),
             (Kind::Events(events), stream) => events.output(stream, bytes),
             (Kind::Json, _) => Ok(()),
-        }
+        })
     }
 
     fn denied(&mut self, denial: &Denial) -> io::Result<()> {
-        match &mut self.kind {
+        self.write("standard output", |view| match &mut view.kind {
             Kind::Events(events) => events.denial(denial),
             Kind::Plain { .. } | Kind::Json => Ok(()),
-        }
+        })
     }
 }
 
-/// A stream of ours, unbuffered; waits where it was given to us non-blocking.
+/// A stream of ours, unbuffered. A reader that does not read keeps us waiting, but not from heeding a signal.
 #[derive(Debug)]
-struct Sink(File);
+struct Sink<'a> {
+    stream: File,
+    signals: Option<BorrowedFd<'a>>,
+}
 
-impl Sink {
-    fn new(stream: BorrowedFd<'_>) -> Result<Self> {
+/// What a pipe that is ready takes without blocking (pipe(7), PIPE_BUF).
+const CHUNK: usize = 4096;
+
+impl<'a> Sink<'a> {
+    fn new(stream: BorrowedFd<'_>, signals: Option<BorrowedFd<'a>>) -> Result<Self> {
         let failed = |error| Error::new(format!("standard streams: {error}"));
-        stream.try_clone_to_owned().map(|fd| Self(fd.into())).map_err(failed)
+        let stream = stream.try_clone_to_owned().map_err(failed)?.into();
+        Ok(Self { stream, signals })
+    }
+
+    fn wait(&self) -> io::Result<()> {
+        let stream = PollFd::new(self.stream.as_fd(), PollFlags::POLLOUT);
+        let ready = |fd: &PollFd<'_>| fd.any().unwrap_or(false);
+        match self.signals {
+            None => _ = poll(&mut [stream], PollTimeout::NONE)?,
+            Some(signals) => {
+                let mut both = [stream, PollFd::new(signals, PollFlags::POLLIN)];
+                poll(&mut both, PollTimeout::NONE)?;
+                if !ready(&both[0]) && ready(&both[1]) {
+                    return Err(ErrorKind::ConnectionAborted.into());
+                }
+            }
+        }
+        Ok(())
     }
 }
 
-impl Write for Sink {
+impl Write for Sink<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
         loop {
-            match self.0.write(bytes) {
-                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
-                    poll(&mut [PollFd::new(self.0.as_fd(), PollFlags::POLLOUT)], PollTimeout::NONE)?;
-                }
+            self.wait()?;
+            match self.stream.write(&bytes[..bytes.len().min(CHUNK)]) {
+                // Given to us non-blocking, and another filled it.
+                Err(error) if error.kind() == ErrorKind::WouldBlock => {}
                 other => return other,
             }
         }

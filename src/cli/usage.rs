@@ -12,6 +12,8 @@ pub enum UsageError {
     Conflict { first: String, second: String, why: &'static str },
     #[error("cannot read `{}`: {why}", path.display())]
     EnvFile { path: std::path::PathBuf, why: String },
+    #[error("`{0}` is no host name: 1 to 64 letters, digits and - . _ are allowed")]
+    Hostname(String),
     #[error("{what} is not there yet: it comes with {with}")]
     Later { what: &'static str, with: &'static str },
     #[error("{flag} needs a value")]
@@ -33,7 +35,7 @@ pub enum UsageError {
     #[error("unexpected argument `{}`", arg.to_string_lossy())]
     UnexpectedArgument { verb: &'static str, file: OsString, arg: OsString },
     #[error("unknown option {flag}")]
-    UnknownFlag { verb: &'static str, flag: String, nearest: Option<&'static str> },
+    UnknownFlag { verb: &'static str, flag: String, file: Option<OsString>, nearest: Option<&'static str> },
     #[error("unknown command `{word}`")]
     UnknownVerb { word: String, nearest: Option<String>, is_file: bool },
 }
@@ -53,6 +55,9 @@ impl Hint for UsageError {
                 format!("fumehood {verb} script.py, fumehood {verb} -e 'print(1)', or fumehood {verb} -- ls -l")
             }
             Self::NoTerminal => "leave -t out when standard input is not a terminal; -i passes it on".to_owned(),
+            Self::Program { path } if ["/usr", "/opt", "/bin", "/sbin"].iter().any(|dir| path.starts_with(dir)) => {
+                format!("fumehood run -- {}", path.display())
+            }
             Self::Program { path } => {
                 let name = path.file_name().unwrap_or(path.as_os_str()).to_string_lossy();
                 format!("fumehood run --file {} -- ./{name}", path.display())
@@ -62,7 +67,17 @@ impl Hint for UsageError {
                 format!("arguments of the program follow `--`: fumehood {verb} {file} -- {arg}")
             }
             Self::UnknownFlag { nearest: Some(nearest), .. } => format!("did you mean --{nearest}?"),
-            Self::UnknownFlag { verb, nearest: None, .. } => {
+            Self::UnknownFlag { verb, flag, file: Some(file), .. } => {
+                // A file of ours is code; any other word may be meant as a program.
+                let word = file.to_string_lossy();
+                match std::path::Path::new(file).exists() {
+                    true => format!("arguments of the program follow `--`: fumehood {verb} {word} -- {flag}"),
+                    false => {
+                        format!("a program inside and its arguments follow `--`: fumehood {verb} -- {word} {flag}")
+                    }
+                }
+            }
+            Self::UnknownFlag { verb, .. } => {
                 format!("what is meant for the program follows `--`; `fumehood {verb} --help` lists the options")
             }
             Self::UnknownVerb { word, is_file: true, .. } => format!("fumehood run {word}"),

@@ -44,9 +44,8 @@ enum Verb {
     #[command(after_help = "Examples:\n  fumehood runtimes\n  fumehood runtimes --json")]
     Runtimes(runtimes::Args),
     /// Show the built-in profiles
-    #[command(
-        after_help = "Examples:\n  fumehood profile list\n  fumehood profile show strict\n  fumehood profile show default --seccomp > mine.json"
-    )]
+    #[command(after_help = "Examples:\n  fumehood profile list\n  fumehood profile show strict\n  \
+                      fumehood profile show default --seccomp > mine.json")]
     Profile(profile::Args),
     /// Say what of this host sandboxes can use, and how to mend the rest
     #[command(after_help = "Examples:\n  fumehood doctor\n  fumehood doctor --json")]
@@ -56,9 +55,10 @@ enum Verb {
         json: bool,
     },
     /// Print completions for a shell
-    #[command(
-        after_help = "Examples:\n  fumehood completions bash > ~/.local/share/bash-completion/completions/fumehood\n  fumehood completions zsh > ~/.zfunc/_fumehood\n  fumehood completions fish > ~/.config/fish/completions/fumehood.fish"
-    )]
+    #[command(after_help = "Examples:\n  \
+                      fumehood completions bash > ~/.local/share/bash-completion/completions/fumehood\n  \
+                      fumehood completions zsh > ~/.zfunc/_fumehood\n  \
+                      fumehood completions fish > ~/.config/fish/completions/fumehood.fish")]
     Completions(completions::Args),
     /// Print the version
     Version,

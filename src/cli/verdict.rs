@@ -62,7 +62,7 @@ fn denied(denial: &Denial) -> String {
         DenialKind::File => "",
     };
     let times = if denial.count > 1 { format!(", {} times", denial.count) } else { String::new() };
-    let hint = denial.hint.as_ref().map_or_else(String::new, |hint| format!("; {hint} would allow it"));
+    let hint = denial.hint.as_ref().map_or_else(String::new, |hint| format!("; hint: {hint}"));
     format!("denied: {kind}{} ({}{times}){hint}", denial.target, denial.rule)
 }
 
@@ -72,5 +72,52 @@ pub fn time(time: Duration) -> String {
         format!("{} s", (time.as_secs_f64() * 1000.0).round() / 1000.0)
     } else {
         format!("{} ms", (time.as_secs_f64() * 1e6).round() / 1000.0)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fumehood::{
+        Error,
+        report::{Denials, Failure, Isolation},
+        request::SandboxId,
+    };
+
+    use super::*;
+
+    fn outcome(verdict: Verdict) -> Outcome {
+        let nothing = Failure::setup(&Error::new("replaced"));
+        let id = SandboxId::parse("x").unwrap();
+        Outcome {
+            verdict,
+            error: None,
+            ..Outcome::setup_error(id, None, Isolation::Native, Limits::default(), nothing)
+        }
+    }
+
+    #[test]
+    fn a_limit_is_named_with_its_option() {
+        assert_eq!(lines(&outcome(Verdict::Timeout)), ["timeout: ended after 30 s (--timeout)"]);
+        assert_eq!(lines(&outcome(Verdict::Oom)), ["oom: ran out of its 512m of memory (--memory)"]);
+        for quiet in [Verdict::Ok, Verdict::Failed, Verdict::Signaled] {
+            assert_eq!(lines(&outcome(quiet)), [""; 0], "{quiet}");
+        }
+    }
+
+    #[test]
+    fn denials_are_told_where_the_program_failed() {
+        let mut denials = Denials::default();
+        for _ in 0..2 {
+            denials.record(DenialKind::Syscall, "mount", "seccomp default", || Some("--profile dev".to_owned()));
+        }
+        let line = "denied: system call mount (seccomp default, 2 times); hint: --profile dev";
+        assert_eq!(lines(&Outcome { denials: denials.clone(), ..outcome(Verdict::Failed) }), [line]);
+        assert_eq!(lines(&Outcome { denials, ..outcome(Verdict::Ok) }), [""; 0]);
+    }
+
+    #[test]
+    fn times_are_in_seconds_or_milliseconds() {
+        let shown = [30_000_000, 1_500_000, 250_000, 1].map(|micros| time(Duration::from_micros(micros)));
+        assert_eq!(shown, ["30 s", "1.5 s", "250 ms", "0.001 ms"]);
     }
 }

@@ -14,6 +14,8 @@ pub(super) struct Circumstances {
     /// CAP_SYS_ADMIN in our own user namespace.
     pub privileged: bool,
     pub uid: u32,
+    /// CAP_SETFCAP, without which uid 0 may not map itself (user_namespaces(7), since 5.12).
+    pub may_map_root: bool,
     /// Namespace kinds whose user.max_*_namespaces is 0 here, e.g. `user`.
     pub forbidden_namespaces: Vec<String>,
     /// kernel.unprivileged_userns_clone is 0 (Debian's and Arch's patch).
@@ -25,6 +27,8 @@ pub(super) struct Circumstances {
     pub selinux_enforcing: bool,
     /// We run under someone's seccomp filter.
     pub seccomp_filtered: bool,
+    /// Setuid programs such as newuidmap run without their power.
+    pub no_new_privileges: bool,
     pub proc_mounted: bool,
     /// What is mounted over parts of /proc: a new proc may then not be mounted in a user namespace.
     pub proc_masks: Vec<String>,
@@ -56,9 +60,11 @@ impl Circumstances {
         let mounts = read("/proc/self/mountinfo").map_or_else(Vec::new, |text| parse_mountinfo(&text));
         let root = mounts.iter().rfind(|m| m.point == "/");
         let release = probe::kernel_release().unwrap_or_default().to_ascii_lowercase();
+        let status = read("/proc/self/status").unwrap_or_default();
         let capabilities = probe::effective_capabilities().unwrap_or(0);
         Self {
             privileged: capabilities & 1 << probe::CAP_SYS_ADMIN != 0,
+            may_map_root: capabilities & 1 << probe::CAP_SETFCAP != 0,
             uid: nix::unistd::geteuid().as_raw(),
             forbidden_namespaces: ["user", "mnt", "pid", "net", "ipc", "uts", "cgroup"]
                 .into_iter()
@@ -69,8 +75,8 @@ impl Circumstances {
             apparmor_userns: sysctl("kernel/apparmor_restrict_unprivileged_userns").as_deref() == Some("1"),
             apparmor_profile: read("/proc/self/attr/apparmor/current").and_then(|text| confining_profile(&text)),
             selinux_enforcing: read("/sys/fs/selinux/enforce").is_some_and(|text| text.trim() == "1"),
-            seccomp_filtered: read("/proc/self/status")
-                .is_some_and(|text| status_field(&text, "Seccomp:") == Some("2")),
+            seccomp_filtered: status_field(&status, "Seccomp:") == Some("2"),
+            no_new_privileges: status_field(&status, "NoNewPrivs:") == Some("1"),
             proc_mounted: Path::new("/proc/self/ns").exists(),
             proc_masks: mounts
                 .iter()

@@ -16,7 +16,7 @@ pub(super) struct Cause {
 
 /// The hint for a launch step that failed: `stage` is the operation (`clone`, `write`, `mount`,
 /// `pivot_root`, `seccomp`, `landlock`, `cgroup`…, or the name of a system call), `object` what it was done
-/// to (a path, a file of /proc/PID, a file system type). Looks at the host at this moment, so it is for
+/// to (a path, a file of /proc/PID, a file system type, or a line of the plan such as `mount proc /proc`). Looks at the host at this moment, so it is for
 /// failures only. `None` when nothing is known that explains it.
 #[must_use]
 pub fn explain_launch_errno(stage: &str, object: &str, errno: i32) -> Option<String> {
@@ -30,19 +30,20 @@ pub fn explain_launch_errno(stage: &str, object: &str, errno: i32) -> Option<Str
 pub(super) fn explain(host: &Circumstances, stage: &str, object: &str, errno: Errno) -> Option<Cause> {
     let is = |words: &[&str]| words.iter().any(|word| stage.contains(word));
     let on = |words: &[&str]| words.iter().any(|word| object.contains(word));
+    let a_namespace = is(&["namespace"]) || on(&["namespace"]);
     if is(&["uid_map", "gid_map", "setgroups"]) || on(&["uid_map", "gid_map", "setgroups"]) {
         id_map(host, errno)
-    } else if is(&["cgroup"]) || on(&["cgroup"]) && !on(&["cgroup namespace"]) {
-        cgroup(host, errno)
-    } else if is(&["clone", "unshare", "userns", "namespace"]) {
-        namespaces(host, errno)
     } else if is(&["mount", "pivot_root", "open_tree", "fsopen", "fsconfig", "bind"]) {
         mount(host, stage, object, errno)
+    } else if (is(&["cgroup"]) || on(&["cgroup", "CGROUP"])) && !a_namespace {
+        cgroup(host, errno)
+    } else if is(&["clone", "unshare"]) || a_namespace {
+        namespaces(host, errno)
     } else if is(&["seccomp"]) {
         seccomp(errno)
     } else if is(&["landlock"]) {
         Some(landlock(errno))
-    } else if is(&["hostname", "loopback", "netlink", "veth", "nft"]) {
+    } else if is(&["hostname", "loopback", "netlink"]) {
         refused(host, errno)
     } else {
         None
@@ -89,6 +90,11 @@ fn id_map(host: &Circumstances, errno: Errno) -> Option<Cause> {
     match errno {
         Errno::ENOENT if !host.proc_mounted => Some(cause("/proc is not mounted here", "mount -t proc proc /proc")),
         Errno::EROFS => Some(cause("/proc is mounted read-only", "mount -o remount,rw /proc")),
+        // verify_root_map in the kernel's user_namespace.c, since 5.12.
+        Errno::EPERM if host.uid == 0 && !host.may_map_root => Some(cause(
+            "uid 0 without CAP_SETFCAP may not be mapped into a user namespace",
+            "run as another user than root, or with CAP_SETFCAP added",
+        )),
         Errno::EPERM | Errno::EACCES => refused(host, errno).or_else(|| {
             (!host.privileged).then(|| {
                 cause(
@@ -102,9 +108,9 @@ fn id_map(host: &Circumstances, errno: Errno) -> Option<Cause> {
 }
 
 fn mount(host: &Circumstances, stage: &str, object: &str, errno: Errno) -> Option<Cause> {
-    let proc = object == "proc" || object.ends_with("/proc");
+    let names = |kind: &str| object.split(' ').any(|word| word == kind || word.strip_prefix('/') == Some(kind));
     match errno {
-        Errno::EPERM if proc && !host.proc_masks.is_empty() => Some(cause(
+        Errno::EPERM if names("proc") && !host.proc_masks.is_empty() => Some(cause(
             format!(
                 "{} is masked here, and in a user namespace the kernel mounts a new proc only where the old one is whole",
                 host.proc_masks[0]
@@ -117,13 +123,13 @@ fn mount(host: &Circumstances, stage: &str, object: &str, errno: Errno) -> Optio
             },
         )),
         Errno::EPERM | Errno::EACCES => refused(host, errno),
-        Errno::EINVAL if stage.contains("pivot_root") && host.root_is_rootfs => Some(cause(
-            "the root is the initramfs, which pivot_root cannot leave",
-            "switch_root to a real root file system",
-        )),
-        Errno::ENODEV => {
-            Some(cause(format!("the kernel has no file system `{object}`"), format!("sudo modprobe {object}")))
-        }
+        Errno::EINVAL if host.root_is_rootfs && (stage.contains("pivot_root") || object.contains("root")) => Some(
+            cause("the root is the initramfs, which pivot_root cannot leave", "switch_root to a real root file system"),
+        ),
+        Errno::ENODEV => ["overlay", "tmpfs", "devpts", "mqueue", "proc", "sysfs"]
+            .into_iter()
+            .find(|kind| names(kind))
+            .map(|kind| cause(format!("the kernel has no file system `{kind}`"), format!("sudo modprobe {kind}"))),
         Errno::ENOSYS if host.seccomp_filtered => filtered(host),
         Errno::ENOSYS => {
             Some(cause("the kernel lacks part of the mount API (whole since 5.12)", "use Linux 5.12 or later"))
@@ -233,11 +239,11 @@ fn refused(host: &Circumstances, errno: Errno) -> Option<Cause> {
 fn filtered(host: &Circumstances) -> Option<Cause> {
     let (why, fix) = match host.container {
         Some(Container::Docker | Container::Podman) => (
-            "the container's seccomp profile forbids namespaces without CAP_SYS_ADMIN",
+            "the container's seccomp profile forbids namespaces and mounts without CAP_SYS_ADMIN",
             "run the container with --security-opt seccomp=unconfined --security-opt systempaths=unconfined",
         ),
         Some(Container::Kubernetes) => (
-            "the pod's seccomp profile forbids namespaces",
+            "the pod's seccomp profile forbids namespaces and mounts",
             "securityContext: seccompProfile: {type: Unconfined}, procMount: Unmasked (with hostUsers: false)",
         ),
         _ => (
@@ -321,6 +327,18 @@ mod tests {
     }
 
     #[test]
+    fn id_maps_and_cgroups_are_not_taken_for_namespaces() {
+        tells(&host(), ("write", "/proc/9/uid_map", Errno::EPERM), "own id", "root");
+        let weak_root = Circumstances { uid: 0, ..host() };
+        tells(&weak_root, ("write", "uid_map", Errno::EPERM), "CAP_SETFCAP", "CAP_SETFCAP");
+        tells(&host(), ("write", "uid_map", Errno::EROFS), "/proc is mounted read-only", "remount,rw");
+        let nowhere = Circumstances { proc_mounted: false, ..host() };
+        tells(&nowhere, ("write", "setgroups", Errno::ENOENT), "not mounted", "mount -t proc");
+        tells(&host(), ("clone3", "CLONE_INTO_CGROUP", Errno::EBUSY), "v2 cgroup with processes", "Delegate");
+        tells(&host(), ("clone3", "cgroup namespace", Errno::EINVAL), "CGROUPS", "kernel");
+    }
+
+    #[test]
     fn a_hostile_program_path_does_not_reach_the_fix() {
         for path in ["/tmp/a' ; rm -rf /", "/tmp/a b", "/tmp/$(x)", "/x\ny"] {
             assert!(!apparmor_profile_for(path).contains(path), "{path}");
@@ -335,7 +353,8 @@ mod tests {
         tells(&masked(Some(Container::Podman)), proc, "/proc/kcore is masked", "unmask=ALL");
         tells(&masked(Some(Container::Kubernetes)), proc, "/proc/kcore is masked", "procMount");
         tells(&masked(None), proc, "/proc/kcore is masked", "umount");
-        assert_eq!(explain(&masked(None), "mount", "/tmp", Errno::EPERM), None);
+        tells(&masked(None), ("mount", "mount proc /proc ro hidepid", Errno::EPERM), "/proc/kcore is masked", "umount");
+        assert_eq!(explain(&masked(None), "mount", "mount tmpfs /tmp size 9", Errno::EPERM), None);
     }
 
     #[test]
@@ -348,6 +367,11 @@ mod tests {
         };
         tells(&docker, ("move_mount", "/", Errno::EACCES), "docker-default", "apparmor=unconfined");
         tells(&host(), ("fsopen", "overlay", Errno::ENODEV), "`overlay`", "modprobe overlay");
+        tells(&host(), ("mount", "mount overlay of /srv/x /", Errno::ENODEV), "`overlay`", "modprobe overlay");
+        assert_eq!(explain(&host(), "mount", "mount /dev/tmpfs /x rw", Errno::ENODEV), None);
+        let initramfs = Circumstances { root_is_rootfs: true, ..host() };
+        let enter = ("mount", "enter the new root and let go of the host's", Errno::EINVAL);
+        tells(&initramfs, enter, "initramfs", "switch_root");
         tells(&host(), ("mount_setattr", "/usr", Errno::ENOSYS), "mount API", "5.12");
         let systemd = Circumstances { systemd: true, ..host() };
         tells(&systemd, ("cgroup", "/sys/fs/cgroup/x", Errno::EACCES), "not delegated to uid 1000", "Delegate=yes");

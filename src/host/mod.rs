@@ -41,7 +41,7 @@ pub struct Host {
 }
 
 impl Host {
-    /// Six system calls as root, five for anyone else; six more for root of a nested user namespace. What
+    /// Six system calls as root, five for anyone else; twelve more for root of a nested user namespace. What
     /// can't be found out (no `/proc`) counts as not given.
     #[must_use]
     pub fn probe() -> Self {

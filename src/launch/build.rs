@@ -24,23 +24,29 @@ const SAFE: u64 = mount::NO_SUID | mount::NO_DEV;
 const PATH_ONLY: i32 = libc::O_PATH | libc::O_NOFOLLOW;
 /// One file for each of this many bytes of a tmpfs: enough for any source tree, and a bound on inode bombs.
 const BYTES_PER_INODE: u64 = 4096;
+/// What a tmpfs has by itself (tmpfs(5)).
+const TMPFS_MODE: u32 = 0o1777;
 
 /// The tree as far as it is built.
 #[derive(Debug)]
-pub struct Builder {
+pub struct Builder<'a> {
     program: Identity,
     /// Whether the builder has another identity than the program.
     gives_away: bool,
     root: Option<OwnedFd>,
+    /// The directory that the last operation worked in: the next one often does too. It cannot have been
+    /// mounted over since, because that would have been an operation in its parent.
+    last_parent: Option<(&'a CStr, OwnedFd)>,
 }
 
-impl Builder {
+impl<'a> Builder<'a> {
     #[must_use]
     pub const fn new(program: Identity, setup: (u32, u32)) -> Self {
-        Self { program, gives_away: program.uid != setup.0 || program.gid != setup.1, root: None }
+        let gives_away = program.uid != setup.0 || program.gid != setup.1;
+        Self { program, gives_away, root: None, last_parent: None }
     }
 
-    pub fn carry_out(&mut self, operation: &SetupOp) -> sys::Result<()> {
+    pub fn carry_out(&mut self, operation: &'a SetupOp) -> sys::Result<()> {
         match operation {
             SetupOp::Private => mount::make_private(open_host(c"/", libc::O_DIRECTORY)?.as_fd()),
             SetupOp::Hostname { name } => process::set_hostname(name),
@@ -51,13 +57,13 @@ impl Builder {
                 self.root_overlay(source, skeleton, *writable_bytes)
             }
             SetupOp::Dir { path, mode, owner } => self.dir(path, *mode, *owner),
-            SetupOp::Symlink { path, to } => fs::make_symlink(to, self.parent(path)?.as_fd(), path.name()),
+            SetupOp::Symlink { path, to } => fs::make_symlink(to, self.parent(path)?, path.name()),
             SetupOp::File { path, mode, owner, content } => self.file(path, *mode, *owner, &content.0),
             SetupOp::Bind { source, path, kind, writable } => self.bind(source, path, *kind, *writable),
             SetupOp::Device { source, path } => self.device(source, path),
             SetupOp::Tmpfs { path, bytes, executable, mode, owner } => {
                 let tmpfs = tmpfs(*bytes, *mode, if *executable { 0 } else { mount::NO_EXEC })?;
-                self.give(tmpfs.as_fd(), c"", *owner)?;
+                give(tmpfs.as_fd(), c"", self.receiver(*owner))?;
                 self.attach(tmpfs.as_fd(), path, Kind::Dir)
             }
             SetupOp::Proc { path } => {
@@ -120,7 +126,7 @@ impl Builder {
             make_target(parent.as_fd(), path.name(), *kind)?;
         }
         if writable.is_some() {
-            self.give(staging.as_fd(), c"upper", Owner::Program)?;
+            give(staging.as_fd(), c"upper", self.receiver(Owner::Program))?;
         }
         fs::change_dir(staging.as_fd())?;
         let context = mount::open_filesystem(c"overlay")?;
@@ -138,25 +144,27 @@ impl Builder {
         Ok(())
     }
 
-    fn dir(&self, path: &BoxPath, mode: u32, owner: Owner) -> sys::Result<()> {
+    fn dir(&mut self, path: &'a BoxPath, mode: u32, owner: Owner) -> sys::Result<()> {
+        let program = self.receiver(owner);
         let parent = self.parent(path)?;
-        match fs::make_dir(parent.as_fd(), path.name(), mode) {
-            Ok(()) => self.give(parent.as_fd(), path.name(), owner),
+        match fs::make_dir(parent, path.name(), mode) {
+            Ok(()) => give(parent, path.name(), program),
             // There already, or in a tree that is not ours to add to: what needs it will tell.
             Err(Errno::EEXIST | Errno::EROFS) => Ok(()),
             Err(errno) => Err(errno),
         }
     }
 
-    fn file(&self, path: &BoxPath, mode: u32, owner: Owner, content: &[u8]) -> sys::Result<()> {
+    fn file(&mut self, path: &'a BoxPath, mode: u32, owner: Owner, content: &[u8]) -> sys::Result<()> {
+        let program = self.receiver(owner);
         let parent = self.parent(path)?;
         let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | libc::O_NOFOLLOW;
-        let file = fs::open_in(parent.as_fd(), path.name(), flags, mode, fs::BENEATH)?;
+        let file = fs::open_in(parent, path.name(), flags, mode, fs::BENEATH)?;
         fs::write_all(file.as_fd(), content)?;
-        self.give(file.as_fd(), c"", owner)
+        give(file.as_fd(), c"", program)
     }
 
-    fn bind(&self, source: &HostPath, path: &BoxPath, kind: Kind, writable: bool) -> sys::Result<()> {
+    fn bind(&mut self, source: &HostPath, path: &'a BoxPath, kind: Kind, writable: bool) -> sys::Result<()> {
         let source = open_host(source.as_c_str(), PATH_ONLY)?;
         let tree = mount::clone_tree(source.as_fd(), c"", true)?;
         let access = if writable { 0 } else { mount::READ_ONLY };
@@ -166,17 +174,15 @@ impl Builder {
 
     /// The host's own node, since none can be made in a user namespace; a character device or nothing
     /// (CVE-2025-31133).
-    fn device(&self, source: &HostPath, path: &BoxPath) -> sys::Result<()> {
-        let node = open_host(source.as_c_str(), PATH_ONLY)?;
+    fn device(&mut self, source: &HostPath, path: &'a BoxPath) -> sys::Result<()> {
+        let node = mount::clone_tree(fs::cwd(), source.as_c_str(), false)?;
         if fs::stat(node.as_fd())?.st_mode & libc::S_IFMT != libc::S_IFCHR {
             return Err(Errno::ENODEV);
         }
-        let tree = mount::clone_tree(node.as_fd(), c"", false)?;
-        mount::set_attributes(tree.as_fd(), mount::NO_SUID | mount::NO_EXEC, false)?;
-        self.attach(tree.as_fd(), path, Kind::File)
+        self.attach(node.as_fd(), path, Kind::File)
     }
 
-    fn terminals(&self, path: &BoxPath) -> sys::Result<()> {
+    fn terminals(&mut self, path: &'a BoxPath) -> sys::Result<()> {
         let context = mount::open_filesystem(c"devpts")?;
         mount::configure_flag(context.as_fd(), c"newinstance")?;
         mount::configure(context.as_fd(), c"ptmxmode", c"0666")?;
@@ -198,37 +204,46 @@ impl Builder {
             mount::configure(context.as_fd(), c"mode", c"0555")?;
             mount::create(context.as_fd(), SAFE | mount::NO_EXEC | mount::READ_ONLY)?
         } else {
-            let null = open_host(c"/dev/null", PATH_ONLY)?;
+            let null = mount::clone_tree(fs::cwd(), c"/dev/null", false)?;
             if fs::stat(null.as_fd())?.st_rdev != libc::makedev(1, 3) {
                 return Err(Errno::ENODEV);
             }
-            mount::clone_tree(null.as_fd(), c"", false)?
+            null
         };
         mount::attach(cover.as_fd(), target.as_fd())
     }
 
     /// Mounts `tree` on `path`, which is made if the tree it lies in is ours to add to.
-    fn attach(&self, tree: BorrowedFd<'_>, path: &BoxPath, kind: Kind) -> sys::Result<()> {
+    fn attach(&mut self, tree: BorrowedFd<'_>, path: &'a BoxPath, kind: Kind) -> sys::Result<()> {
         let parent = self.parent(path)?;
-        make_target(parent.as_fd(), path.name(), kind)?;
-        let target = fs::open_in(parent.as_fd(), path.name(), PATH_ONLY, 0, fs::BENEATH)?;
-        mount::attach(tree, target.as_fd())
+        make_target(parent, path.name(), kind)?;
+        mount::attach_at(tree, parent, path.name())
     }
 
-    fn parent(&self, path: &BoxPath) -> sys::Result<OwnedFd> {
-        fs::open_in(self.root()?, path.parent(), PATH_ONLY | libc::O_DIRECTORY, 0, fs::IN_ROOT)
+    fn parent(&mut self, path: &'a BoxPath) -> sys::Result<BorrowedFd<'_>> {
+        let cached = self.last_parent.take().filter(|(known, _)| *known == path.parent());
+        let found = match cached {
+            Some(cached) => cached,
+            None => {
+                let flags = PATH_ONLY | libc::O_DIRECTORY;
+                (path.parent(), fs::open_in(self.root()?, path.parent(), flags, 0, fs::IN_ROOT)?)
+            }
+        };
+        Ok(self.last_parent.insert(found).1.as_fd())
     }
 
     fn find(&self, path: &BoxPath) -> sys::Result<OwnedFd> {
         fs::open_in(self.root()?, path.full(), PATH_ONLY, 0, fs::IN_ROOT)
     }
 
-    fn give(&self, dir: BorrowedFd<'_>, path: &CStr, owner: Owner) -> sys::Result<()> {
-        if owner == Owner::Setup || !self.gives_away {
-            return Ok(());
-        }
-        fs::change_owner(dir, path, self.program.uid, self.program.gid)
+    /// Who is to own what is made, if not the builder.
+    const fn receiver(&self, owner: Owner) -> Option<Identity> {
+        if self.gives_away && matches!(owner, Owner::Program) { Some(self.program) } else { None }
     }
+}
+
+fn give(dir: BorrowedFd<'_>, path: &CStr, to: Option<Identity>) -> sys::Result<()> {
+    to.map_or(Ok(()), |program| fs::change_owner(dir, path, program.uid, program.gid))
 }
 
 /// A host path was resolved before: a link on the way means that it has changed since.
@@ -253,7 +268,9 @@ fn tmpfs(bytes: u64, mode: u32, attributes: u64) -> sys::Result<OwnedFd> {
     let context = mount::open_filesystem(c"tmpfs")?;
     mount::configure(context.as_fd(), c"size", decimal(&mut text, bytes)?)?;
     mount::configure(context.as_fd(), c"nr_inodes", decimal(&mut text, (bytes / BYTES_PER_INODE).max(64))?)?;
-    mount::configure(context.as_fd(), c"mode", octal(&mut text, mode)?)?;
+    if mode != TMPFS_MODE {
+        mount::configure(context.as_fd(), c"mode", octal(&mut text, mode)?)?;
+    }
     mount::create(context.as_fd(), SAFE | attributes)
 }
 

@@ -80,7 +80,8 @@ impl World<'_> {
 
     /// The sandbox inherits nothing: not even what another thread opens at this moment (CVE-2024-21626).
     fn close_others(&self) -> sys::Result<()> {
-        let mut next = 0u32;
+        // 0-2 stay taken until the program's are put there: nothing of ours may get these numbers.
+        let mut next = 3;
         for fd in self.keep {
             let fd = *fd as u32;
             if next < fd {

@@ -84,6 +84,7 @@ pub(super) struct Supervisor<'a> {
     stdin: Option<OwnedFd>,
     pending: Vec<u8>,
     outputs: [Output; 2],
+    control_open: bool,
     listener: Option<OwnedFd>,
     terminal: Option<OwnedFd>,
     root: Option<OwnedFd>,
@@ -153,6 +154,7 @@ impl<'a> Supervisor<'a> {
             mask,
             input,
             pending,
+            control_open: true,
             listener: None,
             terminal: None,
             root: None,
@@ -216,7 +218,9 @@ impl<'a> Supervisor<'a> {
             sources.push(source);
             fds.push(libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 });
         };
-        add(Source::Control, self.running.control.0.as_fd(), libc::POLLIN);
+        if self.control_open {
+            add(Source::Control, self.running.control.0.as_fd(), libc::POLLIN);
+        }
         for (number, output) in self.outputs.iter().enumerate() {
             if let Some(from) = &output.from {
                 add(Source::Output(number), from.as_fd(), libc::POLLIN);
@@ -292,8 +296,11 @@ impl<'a> Supervisor<'a> {
 
     fn hear(&mut self, observer: &mut dyn Observer) -> Result<(), LaunchError> {
         match self.running.control.receive() {
-            // Gone: its pidfd says the rest.
-            None => self.running.kill(),
+            // Gone, or as good as: its pidfd will say the rest.
+            None => {
+                self.control_open = false;
+                self.running.kill();
+            }
             Some(Report::Failed(failure)) => self.failure = Some(failure),
             Some(Report::Listener(fd)) => self.listener = Some(fd),
             Some(Report::Root(fd)) => self.root = Some(fd),

@@ -82,7 +82,10 @@ pub struct Policy {
 
 impl Policy {
     pub fn parse(text: &str) -> Result<Self, PolicyError> {
-        let policy: Self = toml::from_str(text).map_err(|e| PolicyError::Syntax(e.to_string().trim().replace('\n', " ")))?;
+        let policy: Self = toml::from_str(text).map_err(|error| {
+            let line = error.span().map_or(1, |span| text[..span.start].matches('\n').count() + 1);
+            PolicyError::Syntax { line, why: error.message().replace('\n', " ") }
+        })?;
         match policy.paths.keys().find(|path| crate::request::mounts::inside_path(path).is_none()) {
             Some(path) => Err(PolicyError::Path(path.clone())),
             None => Ok(policy),
@@ -139,8 +142,8 @@ pub enum PolicyError {
     Abi { wanted: u32, found: u32 },
     #[error("`{}` in the Landlock policy is not an absolute path without `..`", .0.display())]
     Path(PathBuf),
-    #[error("Landlock policy: {0}")]
-    Syntax(String),
+    #[error("Landlock policy, line {line}: {why}")]
+    Syntax { line: usize, why: String },
 }
 
 #[cfg(test)]

@@ -157,7 +157,8 @@ impl crate::error::Hint for FileError {
             Self::TooLarge { .. } => Some("raise --sandbox-size, or bind it with --mount".to_owned()),
             Self::TooMany { path } => Some(format!("bind it with --mount {}:/data", path.display())),
             Self::Outside { .. } => Some("files go below /sandbox; --mount reaches other places".to_owned()),
-            Self::Name { .. } | Self::Pair { .. } | Self::Pattern { .. } | Self::Read { .. } => None,
+            Self::Name { path } => Some(format!("give it one: {}:NAME", path.display())),
+            Self::Pair { .. } | Self::Pattern { .. } | Self::Read { .. } => None,
         }
     }
 }

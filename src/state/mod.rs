@@ -142,9 +142,7 @@ impl Record {
             Err(Errno::ESRCH) => return Ok(false),
             other => other.map_err(failed)?,
         }
-        let mut dead = [libc::pollfd { fd: init.as_raw_fd(), events: libc::POLLIN, revents: 0 }];
-        process::poll(&mut dead, Some(DYING)).map_err(failed)?;
-        Ok(true)
+        dies(&init, DYING).map(|_| true).map_err(failed)
     }
 
     /// Whether its init lives.
@@ -153,17 +151,26 @@ impl Record {
         self.init().is_ok_and(|init| init.is_some())
     }
 
-    /// The init as a pidfd, unless its number is nobody's or another's by now.
+    /// The init as a pidfd, unless it is dead or its number is another's by now.
     fn init(&self) -> Result<Option<OwnedFd>, Errno> {
         if self.pid <= 0 {
             return Ok(None);
         }
-        match process::open_process(self.pid) {
-            Err(Errno::ESRCH) => Ok(None),
-            // Asked after the pidfd was had: from here on the number cannot become another's.
-            other => other.map(|init| (start_time(self.pid) == Some(self.start_time)).then_some(init)),
-        }
+        let init = match process::open_process(self.pid) {
+            Err(Errno::ESRCH) => return Ok(None),
+            other => other?,
+        };
+        // Asked after the pidfd was had: from here on the number cannot become another's. One that nobody
+        // has waited for is dead all the same.
+        let ours = start_time(self.pid) == Some(self.start_time);
+        Ok((ours && !dies(&init, Duration::ZERO)?).then_some(init))
     }
+}
+
+/// Whether the process is dead within `time`.
+fn dies(process: &OwnedFd, time: Duration) -> Result<bool, Errno> {
+    let mut dead = [libc::pollfd { fd: process.as_raw_fd(), events: libc::POLLIN, revents: 0 }];
+    process::poll(&mut dead, Some(time)).map(|ready| ready > 0)
 }
 
 /// `/run/fumehood` for root, `$XDG_RUNTIME_DIR/fumehood` or `/tmp/fumehood-UID` for everyone else: a

@@ -6,6 +6,7 @@
 
 pub mod clone;
 pub mod fs;
+pub mod heap;
 pub mod landlock;
 pub mod mount;
 pub mod net;

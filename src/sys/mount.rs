@@ -116,6 +116,14 @@ fn mount_setattr(tree: BorrowedFd<'_>, attributes: libc::mount_attr, recursive: 
     .map(drop)
 }
 
+/// Attaches a detached mount on `name` in `dir`: one name, and if that is a link, on the link itself.
+pub fn attach_at(tree: BorrowedFd<'_>, dir: BorrowedFd<'_>, name: &CStr) -> Result<()> {
+    let (from, to) = (tree.as_raw_fd(), dir.as_raw_fd());
+    let flags = MOVE_MOUNT_F_EMPTY_PATH;
+    // SAFETY: the paths are valid for the call.
+    check(unsafe { libc::syscall(libc::SYS_move_mount, from, c"".as_ptr(), to, name.as_ptr(), flags) }).map(drop)
+}
+
 /// Attaches a detached mount on the very file or directory behind `target`.
 pub fn attach(tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<()> {
     let flags = MOVE_MOUNT_F_EMPTY_PATH | MOVE_MOUNT_T_EMPTY_PATH;

@@ -11,6 +11,7 @@ use super::{Errno, Result, check};
 pub const CAP_SETGID: u32 = 6;
 pub const CAP_SETUID: u32 = 7;
 pub const CAP_SYS_ADMIN: u32 = 21;
+pub const CAP_SETFCAP: u32 = 31;
 
 /// seccomp(2)'s answers to a call, and the flags of a filter.
 pub const ACTIONS: [(&str, u32); 4] = [

@@ -217,7 +217,8 @@ pub fn wait(pid: libc::pid_t, block: bool) -> Result<Option<Ended>> {
     }
 }
 
-/// Blocks `signals` in this thread and returns a descriptor that reads them instead.
+/// Blocks `signals` in this thread and returns a descriptor that reads them instead. Those that whoever started
+/// us had ignored stay so, as nohup(1) and a shell's background jobs want it; blocked, they would be queued.
 pub fn take_signals(signals: &[i32]) -> Result<std::os::fd::OwnedFd> {
     use std::os::fd::FromRawFd;
     // SAFETY: `set` is initialised by sigemptyset; the pointers are valid for the calls.
@@ -225,7 +226,11 @@ pub fn take_signals(signals: &[i32]) -> Result<std::os::fd::OwnedFd> {
         let mut set: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut set);
         for signal in signals {
-            libc::sigaddset(&raw mut set, *signal);
+            let mut now: libc::sigaction = std::mem::zeroed();
+            let ignored = libc::sigaction(*signal, std::ptr::null(), &raw mut now) == 0 && now.sa_sigaction == libc::SIG_IGN;
+            if !ignored {
+                libc::sigaddset(&raw mut set, *signal);
+            }
         }
         check(libc::sigprocmask(libc::SIG_BLOCK, &raw const set, std::ptr::null_mut()).into())?;
         let fd = check(libc::signalfd(-1, &raw const set, libc::SFD_CLOEXEC | libc::SFD_NONBLOCK).into())?;
@@ -246,8 +251,8 @@ pub fn read_signal(fd: BorrowedFd<'_>) -> Option<i32> {
 pub fn reset_signals() {
     // SAFETY: `set` is initialised by sigemptyset. SIGKILL, SIGSTOP and the C library's own refuse: as wanted.
     unsafe {
-        for signal in 1..=64 {
-            // The kernel keeps ignored signals ignored over exec, and nothing else: only those matter.
+        // The kernel keeps ignored signals ignored over exec, and nothing else: only those matter.
+        for signal in 1..32 {
             let mut old: libc::sigaction = std::mem::zeroed();
             if libc::sigaction(signal, std::ptr::null(), &raw mut old) == 0 && old.sa_sigaction == libc::SIG_IGN {
                 old.sa_sigaction = libc::SIG_DFL;

@@ -66,6 +66,9 @@ fn unified(around: &Circumstances, root: &Path, own: &str) -> Check {
         "printf '[Service]\\nDelegate=cpu cpuset io memory pids\\n' | sudo SYSTEMD_EDITOR=tee systemctl edit user@.service, \
          then log in anew"
             .to_owned()
+    } else if place == root {
+        // The other hierarchy has them, or the outer container kept them.
+        "boot with cgroup_no_v1=all, or start the container with these controllers delegated".to_owned()
     } else {
         format!("echo '+cpu +memory +pids' | sudo tee {}/cgroup.subtree_control", root.display())
     })

@@ -23,7 +23,7 @@ pub(super) enum Why {
     Errno(Errno),
     /// The child died instead of answering.
     Signal(i32),
-    /// A program of the host's that was run refused.
+    /// A program of the host's refused.
     Status(i32),
     Vanished,
 }
@@ -74,6 +74,7 @@ impl fmt::Display for Why {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Errno(errno) => f.write_str(&errno.desc().to_ascii_lowercase()),
+            Self::Signal(SIGSYS) => f.write_str("killed by a seccomp filter (SIGSYS)"),
             Self::Signal(signal) => write!(f, "killed by signal {signal}"),
             Self::Status(status) => write!(f, "exit status {status}"),
             Self::Vanished => f.write_str("ended without an answer"),
@@ -112,6 +113,8 @@ pub(super) fn in_namespaces(flags: i32, body: impl FnOnce() -> Trial) -> Trial {
         let (answer, reply) = step("pipe", "", io::pipe())?;
         match step("clone3", "", sys::clone::clone_process(flags, None))? {
             Cloned::Child => answer_and_exit(reply, || {
+                // Our copy of the other end, which would keep the gate from ever closing.
+                drop(open);
                 step("read", "gate", gate.read_exact(&mut [0]))?;
                 body()
             }),
@@ -146,6 +149,8 @@ pub(super) fn with_user_namespace(body: impl FnOnce(i32) -> Trial) -> Trial {
         }
     }
 }
+
+const SIGSYS: i32 = nix::sys::signal::Signal::SIGSYS as i32;
 
 const NEW_USER: u64 = nix::sched::CloneFlags::CLONE_NEWUSER.bits() as u64;
 

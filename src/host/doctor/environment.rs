@@ -60,7 +60,7 @@ pub(super) fn ids(host: &Host, around: &Circumstances, checks: &mut Vec<Check>) 
         if count > 65536 {
             Check::ok("ids", "any user and group id can be mapped")
         } else {
-            Check::degraded("ids", format!("--user is limited: this user namespace has {count} ids"))
+            Check::degraded("ids", format!("--user is limited to the ids of this user namespace: {count}"))
                 .or_fix("start the outer namespace with a range of ids (podman: --userns=auto:size=65536)")
         }
     } else {
@@ -95,7 +95,11 @@ fn subids(host: &Host, around: &Circumstances) -> Check {
         &format!("{} uids from {}, {} gids from {}", uids.count, uids.first, gids.count, gids.first),
     )
     .at_most_degraded(COST)
-    .or_fix("sudo chmod u+s /usr/bin/newuidmap /usr/bin/newgidmap")
+    .or_fix(if around.no_new_privileges {
+        "run outside the service or sandbox that set no_new_privs, under which newuidmap has no power"
+    } else {
+        "sudo chmod u+s /usr/bin/newuidmap /usr/bin/newgidmap"
+    })
 }
 
 fn map_range(newuidmap: &Path, uid: u32, uids: IdRange, newgidmap: &Path, gid: u32, gids: IdRange) -> Trial {

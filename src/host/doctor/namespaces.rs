@@ -5,7 +5,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use nix::sched::CloneFlags;
 
 use super::{
-    Check,
+    Check, Status,
     child::{Failure, Trial, become_root_inside, in_child, in_namespaces, step, with_user_namespace},
 };
 use crate::{
@@ -28,13 +28,18 @@ const MOUNTING: i32 = CloneFlags::CLONE_NEWNS.union(CloneFlags::CLONE_NEWPID).bi
 
 /// Whether there are namespaces to try anything else in: without them it would only fail for the same reason.
 pub(super) fn check(host: &Circumstances, checks: &mut Vec<Check>) -> bool {
-    let user = in_namespaces(0, || Ok(()));
-    let usable = user.is_ok();
-    checks.push(Check::of_trial(host, "user-namespace", user, "made and mapped"));
-    if !usable {
+    let user = Check::of_trial(host, "user-namespace", in_namespaces(0, || Ok(())), "made and mapped");
+    let user_works = user.status == Status::Ok;
+    checks.push(user);
+    if !user_works {
         return false;
     }
-    checks.push(kinds(host));
+    let others = kinds(host);
+    let others_work = others.status == Status::Ok;
+    checks.push(others);
+    if !others_work {
+        return false;
+    }
     checks.push(Check::of_trial(
         host,
         "root",

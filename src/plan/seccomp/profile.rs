@@ -145,7 +145,7 @@ impl Rule {
             && (includes.arches.is_empty() || names_arch(&includes.arches))
             && includes.min_kernel.is_none_or(|least| target.kernel >= least)
             && !names_arch(&excludes.arches)
-            && !excludes.min_kernel.is_some_and(|least| target.kernel >= least)
+            && excludes.min_kernel.is_none_or(|least| target.kernel < least)
     }
 }
 
@@ -205,7 +205,7 @@ impl Profile {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "a seccomp profile object")]
 struct RawProfile {
     comment: Option<String>,
     default_action: String,
@@ -220,14 +220,14 @@ struct RawProfile {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an architecture object")]
 struct RawArch {
     architecture: String,
     sub_architectures: Option<Vec<String>>,
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "a rule object")]
 struct RawRule {
     #[serde(rename = "comment")]
     _comment: Option<IgnoredAny>,
@@ -242,7 +242,7 @@ struct RawRule {
 }
 
 #[derive(Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an argument condition object")]
 struct RawCondition {
     index: u64,
     value: u64,
@@ -252,7 +252,7 @@ struct RawCondition {
 }
 
 #[derive(Default, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
+#[serde(rename_all = "camelCase", deny_unknown_fields, expecting = "an object of caps, arches and minKernel")]
 struct RawScope {
     caps: Option<Vec<String>>,
     arches: Option<Vec<String>>,
@@ -420,7 +420,7 @@ mod tests {
     fn what_is_wrong_is_said() {
         let cases = [
             ("", "EOF"),
-            ("[]", "invalid type"),
+            ("7", "expected a seccomp profile object"),
             ("{}", "missing field `defaultAction`"),
             (r#"{"defaultAction": "ALLOW"}"#, "unknown action `ALLOW`"),
             (r#"{"defaultAction": "SCMP_ACT_NOTIFY"}"#, "can't be the default"),

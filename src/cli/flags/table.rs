@@ -1,0 +1,405 @@
+//! Every option, section by section, in the order of `--help`. To add one is to add an entry.
+
+use fumehood::{
+    Error, Result,
+    error::Hint,
+    plan::{
+        landlock::Policy,
+        profile::{BUILTINS, Builtin},
+        seccomp::Profile as SeccompProfile,
+    },
+    request::{Bytes, Fetch, Mount, Network, Rootfs, SandboxId, Secret, User, files, limits},
+};
+
+use super::{Flag, Of, Section, UsageError, switch, value};
+
+const PROFILES: &[&str] = &[BUILTINS[0].name, BUILTINS[1].name, BUILTINS[2].name];
+
+pub static FLAGS: &[Flag] = &[
+    value(
+        "eval",
+        "CODE",
+        Of::Text,
+        Section::Code,
+        "Run CODE; in Python unless --runtime or its #! line says otherwise.",
+        |low, given| {
+            low.eval = Some(given.raw);
+            Ok(())
+        },
+    )
+    .short('e'),
+    value("cmd", "LINE", Of::Text, Section::Code, "Run a line of shell.", |low, given| {
+        low.cmd = Some(given.text()?);
+        Ok(())
+    }),
+    value(
+        "runtime",
+        "NAME",
+        Of::Text,
+        Section::Code,
+        "The language: a name, an alias or a program, such as python, js, g++ or python3.11; see \
+         `fumehood runtimes`. Left out: by the #! line, then by the extension.",
+        |low, given| {
+            low.runtime = Some(given.text()?);
+            Ok(())
+        },
+    )
+    .short('r'),
+    value("stdin", "DATA", Of::Text, Section::Code, "What the program reads from its standard input.", |low, given| {
+        low.stdin = Some(given.raw);
+        Ok(())
+    }),
+    switch("interactive", Section::Code, "Pass on your standard input; otherwise it is empty.", |low| {
+        low.interactive = true
+    })
+    .short('i'),
+    switch(
+        "tty",
+        Section::Code,
+        "Give the program a terminal, connected to yours. Implies -i, and no --timeout unless it \
+         is given.",
+        |low| low.tty = true,
+    )
+    .short('t'),
+    value(
+        "file",
+        "HOST[:BOX]",
+        Of::File,
+        Section::Files,
+        "Copy a file in, to BOX or to its own name in /sandbox.",
+        |low, given| {
+            low.files.push(given.parse(files::parse_pair)?);
+            Ok(())
+        },
+    )
+    .repeatable(),
+    value("dir", "HOST[:BOX]", Of::Dir, Section::Files, "Copy a directory in, without its links.", |low, given| {
+        low.dirs.push(given.parse(files::parse_pair)?);
+        Ok(())
+    })
+    .repeatable(),
+    value(
+        "get",
+        "PATH[:HOST]",
+        Of::Text,
+        Section::Files,
+        "Copy a file out after the run, to HOST or to its own name here. PATH may have *, ?, \
+         [...], {...} and **.",
+        |low, given| {
+            low.fetch.push(given.parse(Fetch::parse)?);
+            Ok(())
+        },
+    )
+    .repeatable(),
+    value(
+        "mount",
+        "SRC:DST[:ro|rw]",
+        Of::File,
+        Section::Files,
+        "Show a file or directory of yours at DST, read-only unless rw. What the program writes \
+         there stays.",
+        |low, given| {
+            low.mounts.push(given.parse(Mount::parse)?);
+            Ok(())
+        },
+    )
+    .repeatable(),
+    value(
+        "exclude",
+        "PATH",
+        Of::File,
+        Section::Files,
+        "Hide a path of yours wherever a mount would show it.",
+        |low, given| {
+            low.exclude.push(given.path());
+            Ok(())
+        },
+    )
+    .repeatable(),
+    value(
+        "rootfs",
+        "host|DIR",
+        Of::Dir,
+        Section::Root,
+        "What / is: this host's programs, read-only, without its files (host, the default), or a \
+         directory with a whole system tree.",
+        |low, given| {
+            low.rootfs = Some(if given.raw == "host" { Rootfs::Host } else { Rootfs::Dir(given.path()) });
+            Ok(())
+        },
+    ),
+    value(
+        "bundle",
+        "DIR",
+        Of::Dir,
+        Section::Root,
+        "Run what the config.json of an OCI bundle says; ARGS replace its own.",
+        |low, given| {
+            low.bundle = Some(given.path());
+            Ok(())
+        },
+    ),
+    value("image", "REF", Of::Text, Section::Root, "An OCI image; not there yet.", |_, _| {
+        Err(UsageError::Later { what: "--image", with: "images" }.into_error())
+    }),
+    switch(
+        "writable",
+        Section::Root,
+        "Make / writable, in memory, for its owner, root (see --user); with --rootfs host, /usr \
+         stays read-only.",
+        |low| {
+            low.writable = true;
+        },
+    ),
+    value(
+        "memory",
+        "SIZE",
+        Of::Text,
+        Section::Limits,
+        "Memory of all its processes and files together [default: 512m].",
+        |low, given| {
+            low.limits.memory = given.quantity(Bytes::parse)?;
+            low.limits.asked.memory = true;
+            Ok(())
+        },
+    )
+    .short('m'),
+    value("cpu", "NUMBER", Of::Text, Section::Limits, "CPUs, such as 0.5 [default: 1].", |low, given| {
+        low.limits.cpus = given.quantity(limits::parse_cpus)?;
+        low.limits.asked.cpus = true;
+        Ok(())
+    })
+    .alias(&["cpus"]),
+    value(
+        "pids-limit",
+        "NUMBER",
+        Of::Text,
+        Section::Limits,
+        "Processes and threads at once [default: 128].",
+        |low, given| {
+            low.limits.pids = given.quantity(|text| limits::parse_count(text, 1, 4_194_304))? as u32;
+            low.limits.asked.pids = true;
+            Ok(())
+        },
+    )
+    .alias(&["pids"]),
+    value(
+        "timeout",
+        "TIME",
+        Of::Text,
+        Section::Limits,
+        "Wall time, such as 500ms, 10s or 2m; a plain number is milliseconds; `none` is no limit \
+         [default: 30s].",
+        |low, given| {
+            low.timeout_asked = true;
+            low.limits.timeout = match given.raw.to_str() {
+                Some("none") => None,
+                _ => Some(given.quantity(limits::parse_duration)?),
+            };
+            Ok(())
+        },
+    ),
+    value(
+        "cpu-time",
+        "TIME",
+        Of::Text,
+        Section::Limits,
+        "CPU time of all its processes together [default: no limit].",
+        |low, given| {
+            low.limits.cpu_time = Some(given.quantity(limits::parse_duration)?);
+            Ok(())
+        },
+    ),
+    value(
+        "max-output",
+        "SIZE",
+        Of::Text,
+        Section::Limits,
+        "Of stdout, and again of stderr [default: 1m].",
+        |low, given| {
+            low.limits.output = given.quantity(Bytes::parse)?;
+            Ok(())
+        },
+    ),
+    value("sandbox-size", "SIZE", Of::Text, Section::Limits, "What /sandbox holds [default: 512m].", |low, given| {
+        low.limits.sandbox = given.quantity(Bytes::parse)?;
+        Ok(())
+    }),
+    value("tmp-size", "SIZE", Of::Text, Section::Limits, "What /tmp holds [default: 256m].", |low, given| {
+        low.limits.tmp = given.quantity(Bytes::parse)?;
+        Ok(())
+    }),
+    value("nofile", "NUMBER", Of::Text, Section::Limits, "Open files of one process [default: 1024].", |low, given| {
+        low.limits.nofile = given.quantity(|text| limits::parse_count(text, 3, 1 << 20))?;
+        Ok(())
+    }),
+    value(
+        "env",
+        "K[=V]",
+        Of::Text,
+        Section::Environment,
+        "Set a variable; K alone passes on your own, if you have it. Nothing else of your \
+         environment is passed on.",
+        |low, given| {
+            low.env.push(given.raw);
+            Ok(())
+        },
+    )
+    .repeatable(),
+    value(
+        "env-file",
+        "FILE",
+        Of::File,
+        Section::Environment,
+        "Set variables from lines of K=V or K; # begins a comment.",
+        |low, given| {
+            low.env_files.push(given.path());
+            Ok(())
+        },
+    )
+    .repeatable(),
+    value(
+        "secret",
+        "K[=V]",
+        Of::Text,
+        Section::Environment,
+        "As --env, and the value is masked in all that the program prints. K alone keeps it out \
+         of your shell's history.",
+        |low, given| {
+            low.secrets.push(Secret::parse(&given.raw, |name| std::env::var_os(name)).map_err(Hint::into_error)?);
+            Ok(())
+        },
+    )
+    .repeatable(),
+    value(
+        "user",
+        "UID[:GID]",
+        Of::Text,
+        Section::Environment,
+        "Who the program is inside [default: 1000:1000].",
+        |low, given| {
+            low.user = Some(given.parse(User::parse)?);
+            Ok(())
+        },
+    )
+    .short('u'),
+    value("workdir", "DIR", Of::Text, Section::Environment, "Where it starts [default: /sandbox].", |low, given| {
+        low.workdir = Some(given.path());
+        Ok(())
+    })
+    .short('w'),
+    value(
+        "hostname",
+        "NAME",
+        Of::Text,
+        Section::Environment,
+        "What it takes the host's name for [default: sandbox].",
+        |low, given| {
+            low.hostname = Some(given.text().and_then(hostname)?);
+            Ok(())
+        },
+    ),
+    value(
+        "net",
+        "MODE",
+        Of::Any(&["none", "host"]),
+        Section::Isolation,
+        "none, the default: nothing but a localhost of its own. host: your own network, with no \
+         isolation.",
+        |low, given| {
+            low.network = Some(match given.text()?.as_str() {
+                "none" => Network::None,
+                "host" => Network::Host,
+                other => return Err(UsageError::Network { mode: other.to_owned() }.into_error()),
+            });
+            Ok(())
+        },
+    )
+    .alias(&["network"]),
+    value(
+        "profile",
+        "NAME",
+        Of::Any(PROFILES),
+        Section::Isolation,
+        "Which system calls and files are open to it; see `fumehood profile list` [default: \
+         default].",
+        |low, given| {
+            low.profile = Some(Builtin::by_name(&given.text()?).map_err(|error| {
+                Error::new(error.to_string()).with_hint("`fumehood profile list` tells what each is for")
+            })?);
+            Ok(())
+        },
+    ),
+    value(
+        "seccomp",
+        "FILE",
+        Of::File,
+        Section::Isolation,
+        "A filter of your own, as Docker writes them, in place of the profile's.",
+        |low, given| {
+            let (path, text) = given.read()?;
+            low.seccomp = Some(SeccompProfile::parse(&text).map_err(|error| named(&path, error.into_error()))?);
+            Ok(())
+        },
+    ),
+    value(
+        "landlock",
+        "FILE",
+        Of::File,
+        Section::Isolation,
+        "Landlock rules of your own, as `fumehood profile show` writes them, on top of all \
+         others.",
+        |low, given| {
+            let (path, text) = given.read()?;
+            low.landlock = Some(Policy::parse(&text).map_err(|error| named(&path, Error::new(error.to_string())))?);
+            Ok(())
+        },
+    ),
+    switch(
+        "json",
+        Section::Output,
+        "Print one JSON object and nothing else: the verdict, the output, usage, limits, denials.",
+        |low| {
+            low.json = true;
+        },
+    ),
+    switch("events", Section::Output, "Print a JSON object a line, as it happens, and the result last.", |low| {
+        low.events = true
+    }),
+    switch("spec", Section::Output, "Print the OCI runtime specification.", |low| low.spec = true).explain_only(),
+    value("out", "FILE", Of::File, Section::Output, "Write the program's standard output to FILE.", |low, given| {
+        low.out = Some(given.path());
+        Ok(())
+    }),
+    value(
+        "name",
+        "ID",
+        Of::Text,
+        Section::Output,
+        "The sandbox's name in `fumehood ps` [default: random].",
+        |low, given| {
+            low.id = Some(given.parse(SandboxId::parse)?);
+            Ok(())
+        },
+    ),
+    switch("quiet", Section::Output, "Say nothing but errors and what the program says.", |low| low.quiet = true)
+        .short('q'),
+    switch("help", Section::Output, "Print this.", |low| low.help = true).short('h'),
+];
+
+/// What sethostname(2) and /etc/hosts take.
+fn hostname(name: String) -> Result<String> {
+    let valid = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
+    match (1..=64).contains(&name.len()) && name.bytes().all(valid) {
+        true => Ok(name),
+        false => Err(UsageError::Hostname(name).into_error()),
+    }
+}
+
+fn named(path: &std::path::Path, error: Error) -> Error {
+    let named = Error::new(format!("`{}`: {}", path.display(), error.message()));
+    match error.hint() {
+        Some(hint) => named.with_hint(hint),
+        None => named,
+    }
+}
