@@ -28,10 +28,10 @@ both! {
 
     /// Dying parents, so that no process is ever the parent of many.
     fn fork_bomb_of_orphans(who: Who) {
-        let code = "import os, time\nn = 0\nfor _ in range(600):\n  try:\n    if os.fork() == 0:\n      try:\n        if os.fork() == 0: time.sleep(1000)\n\
-            \x20     finally: os._exit(0)\n    os.wait()\n    n += 1\n  except OSError: break\nprint('made', n)";
-        let done = Run::new(who).args(["--pids-limit", "64", "--timeout", "20s", "--json"]).python(code).done();
-        assert!(number_after(&done, "made") < 64, "{done}");
+        let code = "import os, time\nfor _ in range(300):\n  try:\n    if os.fork() == 0:\n      try:\n        if os.fork() == 0: time.sleep(1000)\n\
+            \x20     finally: os._exit(0)\n    os.wait()\n  except OSError: break\nprint('alive', len([p for p in os.listdir('/proc') if p.isdigit()]))";
+        let done = Run::new(who).args(["--memory", "4g", "--pids-limit", "64", "--timeout", "20s", "--json"]).python(code).done();
+        assert!((20..=64).contains(&number_after(&done, "alive")), "{done}");
     }
 
     /// A limit by user would count what this user has outside, and what other sandboxes have.
@@ -67,13 +67,14 @@ both! {
         memory_bomb(who, "sysv").expect_verdict("oom");
     }
 
-    /// Pages of pipes are of the kernel's, and counted all the same.
+    /// Pages of pipes are the kernel's, and counted all the same; where no cgroup counts them, a user has 64 MiB of them
+    /// (pipe(7), pipe-user-pages-soft) and one page for each pipe more.
     fn memory_bomb_pipes(who: Who) {
         let code = "import os, fcntl\nheld = 0\npipes = []\ntry:\n  while held < 400 << 20:\n    r, w = os.pipe()\n    pipes.append((r, w))\n\
             \x20   os.set_blocking(w, False)\n    try: fcntl.fcntl(w, 1031, 1 << 20)\n    except OSError: pass\n    try:\n      while True: held += os.write(w, b'x' * 65536)\n    except BlockingIOError: pass\n\
             except OSError as e: print('errno', e.errno)\nprint('held', held >> 20)";
         let done = Run::new(who).args(["--memory", "64m", "--json"]).python(code).done();
-        assert!(done.json()["verdict"] == "oom" || number_after(&done, "held") <= 64, "{done}");
+        assert!(done.json()["verdict"] == "oom" || number_after(&done, "held") <= 80, "{done}");
     }
 
     fn disk_bomb(who: Who) {

@@ -80,8 +80,8 @@ both! {
         let run = Run::new(who);
         let path = run.place.write("stream", "callers own words\n");
         let file = std::fs::File::options().append(true).read(true).open(&path).unwrap();
-        let mut command = run.cmd_for_descriptor().command();
-        let status = command.stdin(file.try_clone().unwrap()).stdout(file.try_clone().unwrap()).stderr(file).status().unwrap();
+        let run = run.cmd("for n in 0 1 2; do head -c 100 /proc/self/fd/$n 2>/dev/null | sed 's/^/read: /'; done; true");
+        let status = run.command().stdin(file.try_clone().unwrap()).stdout(file.try_clone().unwrap()).stderr(file).status().unwrap();
         assert!(status.success());
         let text = std::fs::read_to_string(&path).unwrap();
         assert!(!text.contains("read: callers"), "{text}");
@@ -92,11 +92,5 @@ both! {
         let wrapper = ["bash", "-c", "exec \"$@\" 0<&- 1>&-", "bash"];
         let done = Run::new(who).wrapped(wrapper).cmd("ls -l /proc/self/fd >&2").done();
         assert!(!done.err().contains("/etc") && !done.err().contains("fumehood"), "{done}");
-    }
-}
-
-impl Run {
-    fn cmd_for_descriptor(self) -> Self {
-        self.cmd("for n in 0 1 2; do head -c 100 /proc/self/fd/$n 2>/dev/null | sed 's/^/read: /'; done; true")
     }
 }
