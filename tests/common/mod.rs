@@ -39,7 +39,8 @@ const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin
 
 /// Says why a test does not run here. Where everything should be there, that is a failure.
 pub fn skip(name: &str, reason: &str) {
-    eprintln!("SKIP {name}: {reason}");
+    // Not with eprintln!, which the harness keeps to itself when a test passes.
+    _ = writeln!(std::io::stderr(), "SKIP {name}: {reason}");
     assert!(std::env::var_os("CI").is_none(), "SKIP {name}: {reason}: nothing may be skipped in CI");
 }
 
@@ -470,7 +471,14 @@ impl std::fmt::Display for Done {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let args: Vec<_> = self.run.args.iter().chain(&self.run.last).map(|arg| arg.to_string_lossy()).collect();
         let short = |bytes: &[u8]| String::from_utf8_lossy(&bytes[..bytes.len().min(4000)]).into_owned();
-        write!(f, "as {:?}: {args:?}\nstatus {}\nstdout: {}\nstderr: {}", self.run.who, self.code, short(&self.stdout), short(&self.stderr))
+        write!(
+            f,
+            "as {:?}: {args:?}\nstatus {}\nstdout: {}\nstderr: {}",
+            self.run.who,
+            self.code,
+            short(&self.stdout),
+            short(&self.stderr)
+        )
     }
 }
 

@@ -1,11 +1,6 @@
 //! `tests/helpers/probe.c`: makes system calls that no interpreter makes, and says what the kernel said.
 
-use std::{
-    collections::BTreeMap,
-    path::Path,
-    process::Command,
-    sync::OnceLock,
-};
+use std::{collections::BTreeMap, path::Path, process::Command, sync::OnceLock};
 
 use super::{Done, Run};
 
@@ -16,7 +11,8 @@ pub fn binary() -> &'static [u8] {
         let dir = tempfile::tempdir().unwrap();
         let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/helpers/probe.c");
         let out = dir.path().join("probe");
-        let status = Command::new("cc").args(["-static", "-O1", "-Wall", "-Werror", "-o"]).arg(&out).arg(source).status();
+        let status =
+            Command::new("cc").args(["-static", "-O1", "-Wall", "-Werror", "-o"]).arg(&out).arg(source).status();
         assert!(status.as_ref().is_ok_and(|status| status.success()), "cc is needed for the probe: {status:?}");
         std::fs::read(out).unwrap()
     })

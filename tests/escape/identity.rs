@@ -1,6 +1,11 @@
 //! Who the program is: nobody, with nothing, inside and out.
 
-use std::{collections::BTreeMap, fs, io::{BufRead, BufReader}, process::Stdio};
+use std::{
+    collections::BTreeMap,
+    fs,
+    io::{BufRead, BufReader},
+    process::Stdio,
+};
 
 use crate::{
     both,
@@ -12,7 +17,10 @@ use crate::{
 };
 
 fn status(text: &str) -> BTreeMap<String, String> {
-    text.lines().filter_map(|line| line.split_once(':')).map(|(k, v)| (k.to_owned(), v.split_whitespace().collect::<Vec<_>>().join(" "))).collect()
+    text.lines()
+        .filter_map(|line| line.split_once(':'))
+        .map(|(k, v)| (k.to_owned(), v.split_whitespace().collect::<Vec<_>>().join(" ")))
+        .collect()
 }
 
 both! {

@@ -23,7 +23,8 @@ fn hostile(who: Who) -> Run {
 fn go(run: Run, args: &[&str]) -> crate::common::Done {
     let root = run.place.text("root");
     let done = run.args(["--rootfs", &root]).args(args).program_args(["/p", "calls", "getpid:39"]).done();
-    let names: Vec<_> = fs::read_dir(done.place().join("outside")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    let names: Vec<_> =
+        fs::read_dir(done.place().join("outside")).unwrap().map(|entry| entry.unwrap().file_name()).collect();
     assert_eq!(names, ["file"], "made or removed outside: {done}");
     assert_eq!(fs::read_to_string(done.place().join("outside/file")).unwrap(), "kept");
     done

@@ -14,7 +14,9 @@ fn connects(who: Who, args: &[&str]) -> (String, String) {
     let run = Run::new(who);
     let name = format!("fumehood-test-{}", run.name);
     let _listener = UnixListener::bind_addr(&SocketAddr::from_abstract_name(&name).unwrap()).unwrap();
-    let code = format!("import socket\ns = socket.socket(socket.AF_UNIX)\ntry: s.connect(b'\\0{name}'); print('connected')\nexcept OSError as e: print(e.errno)");
+    let code = format!(
+        "import socket\ns = socket.socket(socket.AF_UNIX)\ntry: s.connect(b'\\0{name}'); print('connected')\nexcept OSError as e: print(e.errno)"
+    );
     let done = run.args(args).json_result().python(&code).done().expect_verdict("ok");
     let json = done.json();
     (json["stdout"].as_str().unwrap().to_owned(), json["controls"]["landlock_scopes"].to_string())

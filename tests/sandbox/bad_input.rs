@@ -187,6 +187,29 @@ both! {
         }
     }
 
+    /// Opening one waits for a writer that never comes.
+    fn pipes_as_files_of_options(who: Who) {
+        std::thread::scope(|scope| {
+            for flag in ["--seccomp", "--landlock", "--env-file", "--file", "--mount"] {
+                scope.spawn(move || {
+                    let run = Run::new(who);
+                    nix::unistd::mkfifo(&run.place.join("fifo"), nix::sys::stat::Mode::S_IRWXU).unwrap();
+                    run.place.own(&run.place.join("fifo"));
+                    let value = if flag == "--mount" { run.place.text("fifo:/x") } else { run.place.text("fifo") };
+                    run.args([flag, &value]).cmd("true").done().expect_error("fifo");
+                });
+            }
+        });
+    }
+
+    fn a_sandbox_in_a_sandbox(who: Who) {
+        let run = Run::new(who);
+        let binary = run.place.binary();
+        let done = run.arg("--file").arg(binary).cmd("./fumehood run --cmd true; echo status $?").done();
+        assert_eq!(done.out(), "status 125\n", "{done}");
+        assert!(done.err().contains("error: "), "{done}");
+    }
+
     fn too_many_arguments(who: Who) {
         // Together under the kernel's limit for fumehood, but one is over what execve takes for a single string: it
         // must come in another way than as an argument.

@@ -29,7 +29,8 @@ fn twenty_at_once() {
             .map(|thread| {
                 scope.spawn(move || {
                     for round in 0..5 {
-                        let mut sandbox = Sandbox::shell(format!("echo {thread} {round}; echo e{thread} >&2; exit {thread}"));
+                        let mut sandbox =
+                            Sandbox::shell(format!("echo {thread} {round}; echo e{thread} >&2; exit {thread}"));
                         let outcome = sandbox.output().unwrap_or_else(|error| panic!("{error}: {:?}", error.hint()));
                         assert_eq!(String::from_utf8_lossy(&outcome.stdout.bytes), format!("{thread} {round}\n"));
                         assert_eq!(String::from_utf8_lossy(&outcome.stderr.bytes), format!("e{thread}\n"));
@@ -68,7 +69,12 @@ fn twenty_threads_as_user() {
     command.args(["--exact", "concurrency::twenty_threads_as_user", "--nocapture"]).current_dir(place.path());
     command.env_clear().env("PATH", "/usr/bin:/bin").env("XDG_RUNTIME_DIR", place.join("runtime-dir"));
     let output = command.uid(uid).gid(gid).output().unwrap();
-    assert!(output.status.success(), "{}\n{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr));
+    assert!(
+        output.status.success(),
+        "{}\n{}",
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
     if !String::from_utf8_lossy(&output.stdout).contains("1 passed") {
         skip("twenty_threads_as_user", "the test was not run again");
     }

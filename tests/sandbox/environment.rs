@@ -2,7 +2,10 @@
 
 use crate::{
     both,
-    common::{Run, Who},
+    common::{
+        Run, Who,
+        terminal::{OWN_SESSION, Session},
+    },
 };
 
 both! {
@@ -47,6 +50,21 @@ both! {
             let all = done.out() + &done.err();
             assert!(!all.contains("abcabcabd") && !all.contains("abcabd"), "{done}");
         }
+    }
+
+    fn a_secret_is_masked_wherever_output_goes(who: Who) {
+        let run = || Run::new(who).args(["--secret", "KEY=s3cr3t-given"]);
+        let out = run();
+        let file = out.place.text("out.txt");
+        let done = out.args(["--out", &file]).cmd("echo \"<$KEY>\"").done().expect_code(0);
+        assert!(!done.place().read("out.txt").contains("s3cr3t"), "{done}");
+        let done = run().arg("--events").cmd("echo \"<$KEY>\"; echo \"<$KEY>\" >&2").done().expect_code(0);
+        assert!(!done.out().contains("s3cr3t"), "{done}");
+        let run = run().wrapped(OWN_SESSION).arg("-t").cmd("echo \"<$KEY>\"; echo end");
+        let mut session = Session::start(&run);
+        session.expect("end");
+        session.end();
+        assert!(!session.text().contains("s3cr3t"), "{}", session.text());
     }
 
     fn a_secret_shows_nowhere_on_the_host(who: Who) {

@@ -25,7 +25,12 @@ fn golden(name: &str, prepare: impl Fn(Run) -> Run) {
             fs::write(&path, &text).unwrap();
         }
         let wanted = fs::read_to_string(&path).unwrap_or_default();
-        assert!(wanted == text, "{} is not the plan any more; if the new one is right, {BLESS}=1 writes it\n{}", path.display(), difference(&wanted, &text));
+        assert!(
+            wanted == text,
+            "{} is not the plan any more; if the new one is right, {BLESS}=1 writes it\n{}",
+            path.display(),
+            difference(&wanted, &text)
+        );
     }
 }
 
@@ -37,7 +42,8 @@ fn normalise(plan: &mut Value, place: &str) {
     }
     let of_host = |op: &Value| {
         let path = op["path"].as_str().unwrap_or_default();
-        let from_host = op["source"].as_str().is_some_and(|source| source.starts_with("/etc/") || source.starts_with("/opt"));
+        let from_host =
+            op["source"].as_str().is_some_and(|source| source.starts_with("/etc/") || source.starts_with("/opt"));
         let top_level_link = op["op"] == "symlink" && path.rfind('/') == Some(0);
         let etc = op["op"] == "dir" && path.starts_with("/etc/");
         from_host || top_level_link || etc
@@ -48,7 +54,10 @@ fn normalise(plan: &mut Value, place: &str) {
         .iter()
         .map(|layer| {
             let rules = layer["rules"].as_array().unwrap();
-            rules.iter().map(|rule| json!(format!("{} {}", rule["path"].as_str().unwrap(), rule["access"].as_str().unwrap()))).collect()
+            rules
+                .iter()
+                .map(|rule| json!(format!("{} {}", rule["path"].as_str().unwrap(), rule["access"].as_str().unwrap())))
+                .collect()
         })
         .collect::<Vec<Value>>()
         .into();
@@ -66,8 +75,10 @@ fn replace(value: &mut Value, place: &str) {
 }
 
 fn difference(wanted: &str, found: &str) -> String {
-    let missing = wanted.lines().filter(|line| !found.lines().any(|other| other == *line)).map(|line| format!("-{line}\n"));
-    let added = found.lines().filter(|line| !wanted.lines().any(|other| other == *line)).map(|line| format!("+{line}\n"));
+    let missing =
+        wanted.lines().filter(|line| !found.lines().any(|other| other == *line)).map(|line| format!("-{line}\n"));
+    let added =
+        found.lines().filter(|line| !wanted.lines().any(|other| other == *line)).map(|line| format!("+{line}\n"));
     missing.chain(added).collect()
 }
 
@@ -112,8 +123,30 @@ fn many_options() {
         run.place.write("data/secret/key", "");
         let (data, secret) = (run.place.text("data"), run.place.text("data/secret"));
         run.args(["--mount", &format!("{data}:/data:rw"), "--exclude", &secret, "--user", "0", "--workdir", "/tmp"])
-            .args(["--env", "A=b", "--secret", "TOKEN=hunter2", "--net", "host", "--profile", "strict", "--hostname", "box"])
-            .args(["--memory", "100m", "--pids-limit", "7", "--timeout", "5s", "--cpu-time", "2s", "--max-output", "1k"])
+            .args([
+                "--env",
+                "A=b",
+                "--secret",
+                "TOKEN=hunter2",
+                "--net",
+                "host",
+                "--profile",
+                "strict",
+                "--hostname",
+                "box",
+            ])
+            .args([
+                "--memory",
+                "100m",
+                "--pids-limit",
+                "7",
+                "--timeout",
+                "5s",
+                "--cpu-time",
+                "2s",
+                "--max-output",
+                "1k",
+            ])
             .args(["--sandbox-size", "10m", "--tmp-size", "5m", "--nofile", "99", "--get", "out/*.txt"])
             .cmd("true")
     });

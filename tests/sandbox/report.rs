@@ -9,8 +9,24 @@ use crate::{
 
 /// DESIGN.md §4's, in its order.
 const KEYS: [&str; 18] = [
-    "id", "runtime", "isolation", "verdict", "exit_code", "signal", "stdout", "stderr", "stdout_truncated",
-    "stderr_truncated", "duration_ms", "setup_ms", "usage", "limits", "controls", "denials", "files", "error",
+    "id",
+    "runtime",
+    "isolation",
+    "verdict",
+    "exit_code",
+    "signal",
+    "stdout",
+    "stderr",
+    "stdout_truncated",
+    "stderr_truncated",
+    "duration_ms",
+    "setup_ms",
+    "usage",
+    "limits",
+    "controls",
+    "denials",
+    "files",
+    "error",
 ];
 
 #[track_caller]

@@ -20,7 +20,10 @@ fn programs(runtime: &str) -> (&'static str, &'static str) {
             "main.go",
             "package main\nimport (\"fmt\"; \"os\")\nfunc main() { fmt.Println(\"hello\", os.Args[1]); os.Exit(3) }\n",
         ),
-        "c" => ("main.c", "#include <stdio.h>\nint main(int c, char **v) { (void)c; printf(\"hello %s\\n\", v[1]); return 3; }\n"),
+        "c" => (
+            "main.c",
+            "#include <stdio.h>\nint main(int c, char **v) { (void)c; printf(\"hello %s\\n\", v[1]); return 3; }\n",
+        ),
         "c++" => (
             "main.cpp",
             "#include <iostream>\nint main(int, char **v) { std::cout << \"hello \" << v[1] << std::endl; return 3; }\n",
@@ -42,7 +45,8 @@ fn programs(runtime: &str) -> (&'static str, &'static str) {
 fn is_here(who: Who, runtime: &str) -> bool {
     let list = Run::verb(who, "runtimes").json_result().done().expect_code(0).json();
     let all = list.as_array().or_else(|| list["runtimes"].as_array()).expect("a list of runtimes").clone();
-    let entry = all.iter().find(|entry| entry["name"] == runtime).unwrap_or_else(|| panic!("{runtime} is not in {list}"));
+    let entry =
+        all.iter().find(|entry| entry["name"] == runtime).unwrap_or_else(|| panic!("{runtime} is not in {list}"));
     let here = ["path", "program", "found"].iter().any(|key| entry[*key].is_string() || entry[*key] == true);
     if !here {
         skip(&format!("runtimes::{runtime} as {who:?}"), "it is not installed under /usr, /usr/local or /opt");
