@@ -2,6 +2,7 @@
 
 use std::{
     process::{Child, Stdio},
+    sync::{Mutex, MutexGuard, PoisonError},
     time::Duration,
 };
 
@@ -13,13 +14,19 @@ use crate::{
     },
 };
 
+/// `cleanup` is for all that root, or the user, has: no two of these tests at once.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
 fn start(run: &Run) -> Child {
     run.command().stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap()
 }
 
 both! {
     fn a_killed_supervisor_leaves_nothing_that_runs_or_is_mounted(who: Who) {
-        let before = Look::now();
+        let (_alone, before) = (alone(), Look::now());
         // Spread over the time that a start takes and beyond it; the moments need not be the same each time.
         for round in 0..30_u64 {
             let run = Run::new(who).arg("--writable").cmd("sleep 1000 & setsid sleep 1000 & sleep 1000");
@@ -49,6 +56,7 @@ both! {
     }
 
     fn cleanup_leaves_what_runs_alone(who: Who) {
+        let _alone = alone();
         let run = Run::new(who).cmd("sleep 1000");
         let mut child = start(&run);
         assert!(eventually(|| !host::left_of(&run.name, &run.place).is_empty()));

@@ -13,12 +13,12 @@ const BLESS: &str = "FUMEHOOD_BLESS";
 #[track_caller]
 fn golden(name: &str, prepare: impl Fn(Run) -> Run) {
     for who in [Who::Root, Who::User].into_iter().filter_map(|who| who.find(name)) {
-        let run = prepare(Run::verb(who, "explain").named("golden").json_result());
+        let kind = if who == Who::Root { "root" } else { "user" };
+        let run = prepare(Run::verb(who, "explain").named(&format!("golden-{name}-{kind}")).json_result());
         let done = run.done().expect_code(0);
         let place = done.place().path().to_str().unwrap().to_owned();
         let mut plan = done.json();
         normalise(&mut plan, &place);
-        let kind = if who == Who::Root { "root" } else { "user" };
         let path = Path::new(env!("CARGO_MANIFEST_DIR")).join(format!("tests/golden/{name}.{kind}.json"));
         let text = serde_json::to_string_pretty(&plan).unwrap() + "\n";
         if std::env::var_os(BLESS).is_some() {
