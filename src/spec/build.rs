@@ -57,7 +57,9 @@ pub fn build(request: Request) -> Result<Spec, SpecError> {
 
     let base = match (&rootfs, &spec.root) {
         (Rootfs::Host, _) => Base::Host { links },
-        (Rootfs::Dir(path), _) | (Rootfs::Bundle(_), Some(path)) => root::examine(path, &targets(&all, &placed, &mounts))?,
+        (Rootfs::Dir(path), _) | (Rootfs::Bundle(_), Some(path)) => {
+            root::examine(path, &targets(&all, &placed, &mounts))?
+        }
         (Rootfs::Bundle(dir), None) => {
             return Err(SpecError::Config { path: dir.clone(), why: "it has no root".to_owned() });
         }
@@ -69,7 +71,8 @@ pub fn build(request: Request) -> Result<Spec, SpecError> {
         let argv = work.run.argv.iter().map(|a| text("an argument", a)).collect::<Result<Vec<_>, _>>()?;
         process.set_args(Some(argv));
     }
-    let bundle_env = if matches!(rootfs, Rootfs::Bundle(_)) { process.env().clone().unwrap_or_default() } else { Vec::new() };
+    let bundle_env =
+        if matches!(rootfs, Rootfs::Bundle(_)) { process.env().clone().unwrap_or_default() } else { Vec::new() };
     process.set_env(Some(environment(&request.env, &request.secrets, &work.env, bundle_env, request.terminal)?));
     match (&request.workdir, &rootfs) {
         (Some(dir), _) => _ = process.set_cwd(dir.clone()),
@@ -115,6 +118,7 @@ pub fn build(request: Request) -> Result<Spec, SpecError> {
             profile: request.profile.name,
             seccomp: request.profile.seccomp,
             landlock: request.profile.landlock,
+            writable_mounts: mounts.iter().filter(|m| m.writable).map(|m| (m.target.clone(), m.owner)).collect(),
             fetches: !request.fetch.is_empty(),
             left_out: spec.left_out,
         },
@@ -188,7 +192,8 @@ fn bind(source: &Path, target: &Path, writable: bool) -> Result<oci::Mount, Spec
 fn synthetic_etc(user: &crate::request::User, hostname: &str, placed: &mut Vec<Placed>) {
     let (uid, gid) = (user.uid, user.gid);
     let home = WORKDIR;
-    let mut passwd = format!("root:x:0:0:root:/root:/usr/sbin/nologin\nnobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n");
+    let mut passwd =
+        String::from("root:x:0:0:root:/root:/usr/sbin/nologin\nnobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n");
     let mut group = String::from("root:x:0:\nnogroup:x:65534:\n");
     if uid != 0 {
         passwd.push_str(&format!("sandbox:x:{uid}:{gid}:sandbox:{home}:/bin/sh\n"));
@@ -217,7 +222,9 @@ fn targets(mounts: &[oci::Mount], placed: &[Placed], user: &[Mount]) -> Vec<(Pat
     // Longer ones may lie on a mount that comes later in the list, and then need nothing of the root.
     let tops: Vec<PathBuf> = targets.iter().map(|(path, _)| path.clone()).collect();
     targets.retain(|(path, _)| !tops.iter().any(|top| top != path && path.starts_with(top)));
-    debug_assert!(placed.iter().all(|p| matches!(p, Placed::Dir { path, .. } | Placed::File { path, .. } if path.is_absolute())));
+    debug_assert!(
+        placed.iter().all(|p| matches!(p, Placed::Dir { path, .. } | Placed::File { path, .. } if path.is_absolute()))
+    );
     targets
 }
 
