@@ -68,7 +68,7 @@ both! {
                 }
                 assert!(found["Groups"].split(' ').all(|group| group != "0"), "{found:?}");
             }
-            assert_eq!(seen.len(), 2, "its init and the program: {seen:?}");
+            assert!(seen.iter().any(|line| line.starts_with("sleep ")), "{seen:?}");
             child.kill().unwrap();
             child.wait().unwrap();
             assert!(eventually(|| processes(&run.name).is_empty()));
