@@ -129,6 +129,12 @@ fn filesystem(fd: BorrowedFd<'_>) -> Option<libc::statfs> {
     (unsafe { libc::fstatfs(fd.as_raw_fd(), &raw mut stat) } == 0).then_some(stat)
 }
 
+/// Which kind it is; unsigned with musl.
+#[allow(clippy::unnecessary_cast)]
+const fn magic(stat: &libc::statfs) -> i64 {
+    stat.f_type as i64
+}
+
 /// True when the file system behind `fd` has no free block or no free inode left.
 pub fn is_full(fd: BorrowedFd<'_>) -> bool {
     filesystem(fd)
@@ -137,13 +143,13 @@ pub fn is_full(fd: BorrowedFd<'_>) -> bool {
 
 /// Bytes in use in the tmpfs behind `fd`; nothing of any other file system is memory.
 pub fn used(fd: BorrowedFd<'_>) -> u64 {
-    let tmpfs = filesystem(fd).filter(|stat| stat.f_type == libc::TMPFS_MAGIC);
+    let tmpfs = filesystem(fd).filter(|stat| magic(stat) == libc::TMPFS_MAGIC);
     tmpfs.map_or(0, |stat| (stat.f_blocks - stat.f_bfree) * stat.f_bsize as u64)
 }
 
 /// Whether `fd` is of a procfs, or cannot be told.
 pub fn is_proc(fd: BorrowedFd<'_>) -> bool {
-    filesystem(fd).is_none_or(|stat| stat.f_type == libc::PROC_SUPER_MAGIC)
+    filesystem(fd).is_none_or(|stat| magic(&stat) == libc::PROC_SUPER_MAGIC)
 }
 
 /// A pipe; both ends close on exec.
