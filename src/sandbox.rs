@@ -309,7 +309,13 @@ impl Sandbox {
             Some(id) => id.clone(),
             None => SandboxId::random().map_err(|source| Error::new(format!("no random id: {source}")))?,
         };
-        Ok(Outcome::setup_error(id, self.runtime.clone(), Isolation::Native, self.limits.clone(), Failure::setup(error)))
+        Ok(Outcome::setup_error(
+            id,
+            self.runtime.clone(),
+            Isolation::Native,
+            self.limits.clone(),
+            Failure::setup(error),
+        ))
     }
 
     fn request(&mut self) -> Result<Request, RequestError> {

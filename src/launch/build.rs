@@ -11,13 +11,14 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
+use super::protocol::InitEnd;
 use crate::{
     plan::{
         Identity,
         path::{BoxPath, HostPath},
         setup::{Kind, Owner, SetupOp, Skeleton},
     },
-    sys::{self, Errno, fs, mount, net, process},
+    sys::{self, Errno, fs, mount, process},
 };
 
 const SAFE: u64 = mount::NO_SUID | mount::NO_DEV;
@@ -30,6 +31,8 @@ const TMPFS_MODE: u32 = 0o1777;
 /// The tree as far as it is built.
 #[derive(Debug)]
 pub struct Builder<'a> {
+    /// Where mounts come from that only the supervisor can make.
+    control: InitEnd<'a>,
     program: Identity,
     /// Whether the builder has another identity than the program.
     gives_away: bool,
@@ -41,17 +44,18 @@ pub struct Builder<'a> {
 
 impl<'a> Builder<'a> {
     #[must_use]
-    pub const fn new(program: Identity, setup: (u32, u32)) -> Self {
+    pub const fn new(control: InitEnd<'a>, program: Identity, setup: (u32, u32)) -> Self {
         let gives_away = program.uid != setup.0 || program.gid != setup.1;
-        Self { program, gives_away, root: None, last_parent: None }
+        Self { control, program, gives_away, root: None, last_parent: None }
     }
 
     pub fn carry_out(&mut self, operation: &'a SetupOp) -> sys::Result<()> {
         match operation {
             SetupOp::Private => mount::make_private(open_host(c"/", libc::O_DIRECTORY)?.as_fd()),
             SetupOp::Hostname { name } => process::set_hostname(name),
-            SetupOp::Loopback => net::loopback_up(),
-            SetupOp::RootTmpfs { bytes } => self.root_tmpfs(*bytes),
+            // The init's own: neither is about the tree.
+            SetupOp::Network | SetupOp::Cgroup => Ok(()),
+            SetupOp::RootTmpfs { bytes, owner } => self.root_tmpfs(*bytes, *owner),
             SetupOp::RootBind { source } => self.root_bind(source),
             SetupOp::RootOverlay { source, skeleton, writable_bytes } => {
                 self.root_overlay(source, skeleton, *writable_bytes)
@@ -59,7 +63,11 @@ impl<'a> Builder<'a> {
             SetupOp::Dir { path, mode, owner } => self.dir(path, *mode, *owner),
             SetupOp::Symlink { path, to } => fs::make_symlink(to, self.parent(path)?, path.name()),
             SetupOp::File { path, mode, owner, content } => self.file(path, *mode, *owner, &content.0),
-            SetupOp::Bind { source, path, kind, writable } => self.bind(source, path, *kind, *writable),
+            SetupOp::Bind { path, kind, mapped: Some(_), .. } => {
+                let tree = self.control.next_mount()?;
+                self.attach(tree.as_fd(), path, *kind)
+            }
+            SetupOp::Bind { source, path, kind, writable, mapped: None } => self.bind(source, path, *kind, *writable),
             SetupOp::Device { source, path } => self.device(source, path),
             SetupOp::Tmpfs { path, bytes, executable, mode, owner } => {
                 let tmpfs = tmpfs(*bytes, *mode, if *executable { 0 } else { mount::NO_EXEC })?;
@@ -95,8 +103,9 @@ impl<'a> Builder<'a> {
         self.root.as_ref().map(AsFd::as_fd).ok_or(Errno::EBADF)
     }
 
-    fn root_tmpfs(&mut self, bytes: u64) -> sys::Result<()> {
+    fn root_tmpfs(&mut self, bytes: u64, owner: Owner) -> sys::Result<()> {
         let root = tmpfs(bytes, 0o755, 0)?;
+        give(root.as_fd(), c"", self.receiver(owner))?;
         self.root = Some(attach_over_root(root)?);
         Ok(())
     }

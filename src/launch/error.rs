@@ -23,6 +23,8 @@ pub enum LaunchError {
     Fetch { path: std::path::PathBuf, why: String },
     #[error("the sandbox's init ended before the program was started")]
     Lost,
+    #[error("cannot give the program `{path}` to write: {}", errno.desc())]
+    MappedMount { path: String, errno: Errno },
     #[error(transparent)]
     Plan(PlanError),
     #[error("{what}: {}", errno.desc())]
@@ -43,16 +45,18 @@ impl LaunchError {
         let index = usize::from(failure.index);
         let (stage, what) = match failure.stage {
             Stage::Setup => ("mount", plan.setup.get(index).map_or_else(|| "setup".to_owned(), ToString::to_string)),
-            Stage::ResourceLimit => {
-                ("rlimit", plan.rlimits.get(index).map_or_else(String::new, |limit| format!("set limit {}", limit.name)))
-            }
-            Stage::WorkingDirectory => {
-                ("chdir", plan.steps.get(step).map_or_else(String::new, |step| format!("change to directory {}", step.cwd)))
-            }
+            Stage::ResourceLimit => (
+                "rlimit",
+                plan.rlimits.get(index).map_or_else(String::new, |limit| format!("set limit {}", limit.name)),
+            ),
+            Stage::WorkingDirectory => (
+                "chdir",
+                plan.steps.get(step).map_or_else(String::new, |step| format!("change to directory {}", step.cwd)),
+            ),
             Stage::Descriptors => ("descriptors", "close inherited descriptors".to_owned()),
             Stage::Identity => ("identity", "take on the sandbox's identity".to_owned()),
             Stage::Session => ("session", "make a session and keyring of its own".to_owned()),
-            Stage::Cgroup => ("cgroup", "enter the sandbox's cgroup".to_owned()),
+            Stage::Network => ("clone", "make a network namespace".to_owned()),
             Stage::Terminal => ("terminal", "open a terminal inside".to_owned()),
             Stage::ProgramIo => ("io", "set up the program's standard streams".to_owned()),
             Stage::Landlock => ("landlock", "restrict the program with Landlock".to_owned()),
@@ -71,7 +75,9 @@ impl LaunchError {
     pub fn explain(self) -> Error {
         let found = match &self {
             Self::Clone(errno) => explain_launch_errno("clone", "namespaces", *errno as i32),
-            Self::Ids { file, source } => source.raw_os_error().and_then(|errno| explain_launch_errno("ids", file, errno)),
+            Self::Ids { file, source } => {
+                source.raw_os_error().and_then(|errno| explain_launch_errno("ids", file, errno))
+            }
             Self::Setup { stage, what, errno } => explain_launch_errno(stage, what, *errno as i32),
             _ => None,
         };
@@ -89,7 +95,12 @@ impl Hint for LaunchError {
             Self::Cgroup(error) => error.hint(),
             Self::Plan(error) => error.hint(),
             Self::State(error) => error.hint(),
-            Self::Unheld { flag, .. } => Some(format!("leave {flag} out, or run as root or with a delegated cgroup; `fumehood doctor` tells more")),
+            Self::Unheld { flag, .. } => Some(format!(
+                "leave {flag} out, or run as root or with a delegated cgroup; `fumehood doctor` tells more"
+            )),
+            Self::MappedMount { .. } => {
+                Some("its file system cannot map owners; mount it read-only, or run as its owner".to_owned())
+            }
             Self::StandardStreamsClosed => Some("redirect them to /dev/null instead".to_owned()),
             _ => None,
         }

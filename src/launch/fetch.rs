@@ -30,18 +30,18 @@ use crate::{
 const MAX_NAMES: usize = 100_000;
 const MAX_DEPTH: usize = 64;
 
-pub(super) fn fetch(root: BorrowedFd<'_>, wanted: &[Fetch]) -> Result<Vec<ProducedFile>, LaunchError> {
+/// What was fetched, and the first thing that could not be.
+pub(super) fn fetch(root: BorrowedFd<'_>, wanted: &[Fetch]) -> (Vec<ProducedFile>, Option<LaunchError>) {
     let mut files = Vec::new();
-    for fetch in wanted {
+    let result = wanted.iter().try_for_each(|fetch| {
         let pattern = Path::new(WORKDIR).join(&fetch.pattern);
-        let found = find(root, &pattern)?;
-        let many = found.len() > 1 || fetch.pattern.contains(['*', '?', '[', '{']);
-        for path in found {
-            let target = target(fetch, &path, many);
-            files.push(copy(root, &path, &target)?);
-        }
-    }
-    Ok(files)
+        let many = fetch.pattern.contains(['*', '?', '[', '{']);
+        find(root, &pattern)?.iter().try_for_each(|path| {
+            files.push(copy(root, path, &target(fetch, path, many), many)?);
+            Ok(())
+        })
+    });
+    (files, result.err())
 }
 
 /// The regular files that match, or an error when there is none.
@@ -66,12 +66,17 @@ fn find(root: BorrowedFd<'_>, pattern: &Path) -> Result<Vec<PathBuf>, LaunchErro
             }
             seen += 1;
             if seen > MAX_NAMES || depth > MAX_DEPTH {
-                return Err(LaunchError::Fetch { path: pattern.to_owned(), why: format!("over {MAX_NAMES} names to look at") });
+                return Err(LaunchError::Fetch {
+                    path: pattern.to_owned(),
+                    why: format!("over {MAX_NAMES} names to look at"),
+                });
             }
             let path = dir.join(OsStr::from_bytes(name));
             match entry.file_type() {
                 Some(nix::dir::Type::Directory) => pending.push((path, depth + 1)),
-                Some(nix::dir::Type::File) if fast_glob::glob_match(text, path.as_os_str().as_bytes()) => found.push(path),
+                Some(nix::dir::Type::File) if fast_glob::glob_match(text, path.as_os_str().as_bytes()) => {
+                    found.push(path)
+                }
                 _ => {}
             }
         }
@@ -94,7 +99,7 @@ fn target(fetch: &Fetch, path: &Path, many: bool) -> PathBuf {
     }
 }
 
-fn copy(root: BorrowedFd<'_>, path: &Path, target: &Path) -> Result<ProducedFile, LaunchError> {
+fn copy(root: BorrowedFd<'_>, path: &Path, target: &Path, make_dirs: bool) -> Result<ProducedFile, LaunchError> {
     let failed = |why: String| LaunchError::Fetch { path: path.to_owned(), why };
     let fd = open(root, path, libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY).map_err(|errno| {
         failed(match errno {
@@ -108,7 +113,7 @@ fn copy(root: BorrowedFd<'_>, path: &Path, target: &Path) -> Result<ProducedFile
         return Err(failed("it is not a regular file".to_owned()));
     }
     let written = |error: std::io::Error| failed(format!("cannot write `{}`: {error}", target.display()));
-    if let Some(parent) = target.parent().filter(|parent| !parent.as_os_str().is_empty()) {
+    if make_dirs && let Some(parent) = target.parent().filter(|parent| !parent.as_os_str().is_empty()) {
         std::fs::create_dir_all(parent).map_err(written)?;
     }
     let mut partial = target.as_os_str().to_owned();
@@ -160,7 +165,8 @@ mod tests {
     }
 
     fn get(root: &File, pattern: &str, to: &Path) -> Result<Vec<ProducedFile>, LaunchError> {
-        fetch(root.as_fd(), &[Fetch { pattern: pattern.to_owned(), to: Some(to.to_owned()) }])
+        let (files, error) = fetch(root.as_fd(), &[Fetch { pattern: pattern.to_owned(), to: Some(to.to_owned()) }]);
+        error.map_or(Ok(files), Err)
     }
 
     #[test]

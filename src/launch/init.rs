@@ -8,6 +8,7 @@
 //! [`World`] prepared. The program cannot look into it: it is not dumpable and hidden from the program's /proc.
 
 use std::{
+    mem::MaybeUninit,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
     time::{Duration, Instant},
 };
@@ -18,15 +19,15 @@ use super::{
     protocol::{Failure, InitEnd, Order, Stage},
 };
 use crate::{
-    plan::{Plan, ids::IdsKind},
-    sys::{self, Errno, clone, fs, process, tty},
+    plan::{Plan, ids::IdsKind, setup::SetupOp},
+    sys::{self, Errno, aside::Network, clone, fs, process, tty},
 };
 
 /// How an init that ends by the time alone says so.
 pub const BACKSTOP_STATUS: i32 = 124;
 /// How long after the last deadline the init ends the sandbox by itself.
 const GRACE: Duration = Duration::from_secs(2);
-const STACK: usize = 64 << 10;
+const STACK: usize = 32 << 10;
 
 /// All that the init uses, made before it exists.
 #[derive(Debug)]
@@ -38,8 +39,8 @@ pub struct World<'a> {
     pub stdio: [BorrowedFd<'a>; 3],
     /// For seccomp(2).
     pub filter_flags: u32,
-    /// `tasks` files of v1 cgroups.
-    pub cgroups: &'a [RawFd],
+    /// RLIMIT_NPROC, where it is what holds the limit of processes.
+    pub processes: Option<u64>,
     /// Every descriptor above, in order: all others are closed.
     pub keep: &'a [RawFd],
 }
@@ -65,11 +66,19 @@ impl World<'_> {
         self.take_identity().map_err(at(Stage::Identity, 0))?;
         process::new_session().map_err(at(Stage::Session, 0))?;
         process::new_keyring().map_err(at(Stage::Session, 1))?;
-        self.enter_cgroups()?;
         process::set_file_mask(0);
-        let mut builder = Builder::new(self.plan.identity, self.plan.ids.setup);
+        let mut network = Network::new();
+        if self.plan.own_network() {
+            network.start().map_err(at(Stage::Network, 0))?;
+        }
+        let mut builder = Builder::new(end, self.plan.identity, self.plan.ids.setup);
         for (index, operation) in self.plan.setup.iter().enumerate() {
-            builder.carry_out(operation).map_err(at(Stage::Setup, index))?;
+            match operation {
+                SetupOp::Network => network.join(),
+                SetupOp::Cgroup => self.enter_cgroup(end),
+                other => builder.carry_out(other),
+            }
+            .map_err(at(Stage::Setup, index))?;
         }
         drop(builder);
         process::set_file_mask(0o022);
@@ -100,32 +109,34 @@ impl World<'_> {
         }
     }
 
-    /// Entering a v1 cgroup by one's own hand is cheap; being put there costs a grace period of the kernel.
-    fn enter_cgroups(&self) -> Result<(), Failure> {
-        for (index, fd) in self.cgroups.iter().enumerate() {
-            fs::write_all(sys::fs::borrow(*fd), b"0").map_err(at(Stage::Cgroup, index))?;
+    /// Entering a v1 cgroup by one's own hand is cheap; being put there costs a grace period of the kernel. The
+    /// supervisor makes the cgroup while we build, and says when there is nothing (more) to enter.
+    fn enter_cgroup(&self, end: InitEnd<'_>) -> sys::Result<()> {
+        while let Some(tasks) = end.next_cgroup()? {
+            fs::write_all(tasks.as_fd(), b"0")?;
         }
-        clone::unshare_cgroup_namespace().map_err(at(Stage::Cgroup, self.cgroups.len()))
+        clone::unshare_cgroup_namespace()
     }
 
     fn supervise(&self, end: InitEnd<'_>) -> Result<i32, Failure> {
-        let disks = [c"/sandbox", c"/tmp"].map(|path| {
-            fs::open_in(fs::cwd(), path, libc::O_PATH | libc::O_DIRECTORY, 0, fs::IN_ROOT).ok()
-        });
+        let disks = [c"/sandbox", c"/tmp"]
+            .map(|path| fs::open_in(fs::cwd(), path, libc::O_PATH | libc::O_DIRECTORY, 0, fs::IN_ROOT).ok());
         let root = fs::open_in(fs::cwd(), c"/", libc::O_PATH | libc::O_DIRECTORY, 0, 0).map_err(at(Stage::Setup, 0))?;
         if self.plan.fetches {
             end.root(root.as_fd()).map_err(at(Stage::Setup, 0))?;
         }
-        let terminal = if self.plan.terminal { Some(open_terminal(end).map_err(at(Stage::Terminal, 0))?) } else { None };
+        let terminal =
+            if self.plan.terminal { Some(open_terminal(end).map_err(at(Stage::Terminal, 0))?) } else { None };
         let stdio = terminal.as_ref().map_or(self.stdio, |terminal| [terminal.as_fd(); 3]);
         let children = process::take_signals(&[libc::SIGCHLD]).map_err(at(Stage::Spawn, 0))?;
         let deadline = self.plan.longest().map(|longest| Instant::now() + longest + GRACE);
-        let mut stack = [0u8; STACK];
+        let mut stack = [const { MaybeUninit::uninit() }; STACK];
 
         let last = self.images.len() - 1;
         for (number, image) in self.images.iter().enumerate() {
-            let start = program::Start::new(self.plan, image, stdio, self.filter_flags);
-            let pid = clone::spawn_sharing_memory(&mut stack, program::Start::run, &start).map_err(at(Stage::Spawn, number))?;
+            let start = program::Start::new(self.plan, image, stdio, self.filter_flags, self.processes);
+            let pid = clone::spawn_sharing_memory(&mut stack, program::Start::run, &start)
+                .map_err(at(Stage::Spawn, number))?;
             if let Some(failure) = start.failure() {
                 return Err(failure);
             }
@@ -168,7 +179,8 @@ fn wait_for(pid: i32, children: BorrowedFd<'_>, control: BorrowedFd<'_>, deadlin
                 return Some(ended.status);
             }
         }
-        let mut fds = [children, control].map(|fd| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 });
+        let mut fds =
+            [children, control].map(|fd| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 });
         let left = deadline.map(|at| at.saturating_duration_since(Instant::now()));
         process::poll(&mut fds, left).ok()?;
         if fds[1].revents != 0 || left.is_some_and(|left| left.is_zero()) {

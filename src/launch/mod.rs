@@ -12,6 +12,7 @@ mod fetch;
 #[doc(hidden)]
 pub mod fuzzing;
 mod init;
+mod mapped;
 mod program;
 mod protocol;
 mod supervise;
@@ -70,16 +71,20 @@ pub fn launch(
 ) -> Result<Outcome, LaunchError> {
     let images = plan.steps.iter().map(Image::new).collect::<Result<Vec<_>, _>>().map_err(LaunchError::Plan)?;
     let holds = Holds::decide(plan, hierarchy)?;
-    let leaf = holds.create_leaf(plan, hierarchy)?;
-    let (running, streams) = start(plan, &images, leaf.as_ref())?;
-    let entry = Entry::create(plan, extras.runtime.as_deref(), running.pid);
-    let entry = match entry {
-        Ok(entry) => entry,
-        Err(error) => {
-            running.kill();
-            return Err(LaunchError::State(error));
+    // On v2 the init is cloned into its cgroup; on v1 it enters by itself, and the cgroup is made while it builds.
+    let entered_by_clone = matches!(hierarchy, Hierarchy::V2(_));
+    let mut leaf = if entered_by_clone { holds.create_leaf(plan, hierarchy)? } else { None };
+    let (running, streams) = start(plan, &images, &holds, leaf.as_ref())?;
+    mapped::hand_over(plan, &running)?;
+    let entry = Entry::create(plan, extras.runtime.as_deref(), running.pid).map_err(LaunchError::State)?;
+    if !entered_by_clone {
+        leaf = holds.create_leaf(plan, hierarchy)?;
+        // An init that is gone has left word why, and the supervisor will read it.
+        for tasks in leaf.iter().flat_map(Leaf::join_fds) {
+            _ = running.control.enter_cgroup(tasks);
         }
-    };
+    }
+    _ = running.control.order(Order::Entered);
     let controls = controls(plan, hierarchy, &holds, extras.secrets.len());
     let outcome = supervise::Supervisor::new(plan, running, streams, leaf, holds, controls, extras).run(observer);
     drop(entry);
@@ -127,17 +132,15 @@ struct Streams {
 }
 
 /// Clones the init and gives it its ids; it builds on while we go on.
-fn start(plan: &Plan, images: &[Image], leaf: Option<&Leaf>) -> Result<(Running, Streams), LaunchError> {
-    let pipes = |what| move |errno| LaunchError::System { what, errno };
-    let (ours, theirs) = socket::record_pair().map_err(pipes("make a socket pair"))?;
-    let (in_read, in_write) = fs::pipe().map_err(pipes("make a pipe"))?;
-    let (out_read, out_write) = fs::pipe().map_err(pipes("make a pipe"))?;
-    let (err_read, err_write) = fs::pipe().map_err(pipes("make a pipe"))?;
-    let cgroups: Vec<_> = leaf.iter().flat_map(|leaf| leaf.join_fds()).map(|fd| fd.as_raw_fd()).collect();
+fn start(plan: &Plan, images: &[Image], holds: &Holds, leaf: Option<&Leaf>) -> Result<(Running, Streams), LaunchError> {
+    let (ours, theirs) = socket::record_pair().map_err(system("make a socket pair"))?;
+    let (in_read, in_write) = fs::pipe().map_err(system("make a pipe"))?;
+    let (out_read, out_write) = fs::pipe().map_err(system("make a pipe"))?;
+    let (err_read, err_write) = fs::pipe().map_err(system("make a pipe"))?;
     let stdio = [in_read.as_fd(), out_write.as_fd(), err_write.as_fd()];
-    let mut keep: Vec<_> = stdio.iter().map(AsRawFd::as_raw_fd).chain([theirs.as_raw_fd()]).chain(cgroups.iter().copied()).collect();
+    let mut keep = [stdio[0], stdio[1], stdio[2], theirs.as_fd()].map(|fd| fd.as_raw_fd());
     keep.sort_unstable();
-    if keep.first().is_some_and(|lowest| *lowest < 3) {
+    if keep[0] < 3 {
         return Err(LaunchError::StandardStreamsClosed);
     }
     let world = World {
@@ -146,7 +149,7 @@ fn start(plan: &Plan, images: &[Image], leaf: Option<&Leaf>) -> Result<(Running,
         control: theirs.as_fd(),
         stdio,
         filter_flags: filter_flags(plan),
-        cgroups: &cgroups,
+        processes: holds.processes(plan),
         keep: &keep,
     };
     let into = leaf.and_then(Leaf::clone_into);
@@ -154,8 +157,12 @@ fn start(plan: &Plan, images: &[Image], leaf: Option<&Leaf>) -> Result<(Running,
     let Cloned::Parent { pid, pidfd } = cloned else { world.run() };
     let running = Running { pid, pidfd, control: SupervisorEnd(ours), waited: false };
     write_maps(plan, pid)?;
-    running.control.order(Order::Build).map_err(pipes("tell the sandbox's init to start"))?;
+    _ = running.control.order(Order::Build);
     Ok((running, Streams { stdin: in_write, stdout: out_read, stderr: err_read }))
+}
+
+fn system(what: &'static str) -> impl Fn(sys::Errno) -> LaunchError {
+    move |errno| LaunchError::System { what, errno }
 }
 
 fn filter_flags(plan: &Plan) -> u32 {
@@ -172,15 +179,19 @@ fn filter_flags(plan: &Plan) -> u32 {
 /// Gives the new user namespace its ids (user_namespaces(7)). Without privilege, groups must first be made
 /// unchangeable: else a program could drop a group that denies it something.
 fn write_maps(plan: &Plan, pid: i32) -> Result<(), LaunchError> {
-    let write = |file: &'static str, text: &str| {
-        std::fs::write(format!("/proc/{pid}/{file}"), text).map_err(|source| LaunchError::Ids { file, source })
-    };
-    let line = |map: Map| format!("{} {} {}\n", map.inside, map.outside, map.count);
     if plan.ids.kind == IdsKind::Single {
-        write("setgroups", "deny")?;
+        write_proc(pid, "setgroups", "deny")?;
     }
-    write("uid_map", &line(plan.ids.users))?;
-    write("gid_map", &line(plan.ids.groups))
+    write_map(pid, "uid_map", plan.ids.users)?;
+    write_map(pid, "gid_map", plan.ids.groups)
+}
+
+fn write_map(pid: i32, file: &'static str, map: Map) -> Result<(), LaunchError> {
+    write_proc(pid, file, &format!("{} {} {}\n", map.inside, map.outside, map.count))
+}
+
+fn write_proc(pid: i32, file: &'static str, text: &str) -> Result<(), LaunchError> {
+    std::fs::write(format!("/proc/{pid}/{file}"), text).map_err(|source| LaunchError::Ids { file, source })
 }
 
 /// Who holds each limit on this host.
@@ -209,6 +220,13 @@ impl Holds {
             return Err(LaunchError::Unheld { flag: "--cpu", why });
         }
         Ok(holds)
+    }
+
+    /// The limit of processes where no cgroup holds it: RLIMIT_NPROC, which counts those of one user in one user
+    /// namespace, and so of one sandbox; the init is one of them when it has the program's id.
+    fn processes(self, plan: &Plan) -> Option<u64> {
+        let init = u64::from(plan.ids.kind == IdsKind::Single);
+        (self.pids == Means::Rlimit).then(|| u64::from(plan.limits.pids) + init)
     }
 
     fn create_leaf(self, plan: &Plan, hierarchy: &Hierarchy) -> Result<Option<Leaf>, LaunchError> {

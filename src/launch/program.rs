@@ -27,7 +27,9 @@ pub struct Image {
 impl Image {
     pub fn new(step: &Step) -> Result<Self, PlanError> {
         let strings = |what, list: &[String]| {
-            list.iter().map(|text| CString::new(text.as_str()).map_err(|_| PlanError::Nul(what))).collect::<Result<Vec<_>, _>>()
+            list.iter()
+                .map(|text| CString::new(text.as_str()).map_err(|_| PlanError::Nul(what)))
+                .collect::<Result<Vec<_>, _>>()
         };
         Ok(Self {
             candidates: strings("the program's name", &step.candidates)?,
@@ -46,13 +48,29 @@ pub struct Start<'a> {
     stdio: [BorrowedFd<'a>; 3],
     terminal: bool,
     filter_flags: u32,
+    processes: Option<u64>,
     failure: Cell<Option<Failure>>,
     listener: OnceCell<OwnedFd>,
 }
 
 impl<'a> Start<'a> {
-    pub fn new(plan: &'a Plan, image: &'a Image, stdio: [BorrowedFd<'a>; 3], filter_flags: u32) -> Self {
-        Self { plan, image, stdio, terminal: plan.terminal, filter_flags, failure: Cell::new(None), listener: OnceCell::new() }
+    pub fn new(
+        plan: &'a Plan,
+        image: &'a Image,
+        stdio: [BorrowedFd<'a>; 3],
+        filter_flags: u32,
+        processes: Option<u64>,
+    ) -> Self {
+        Self {
+            plan,
+            image,
+            stdio,
+            terminal: plan.terminal,
+            filter_flags,
+            processes,
+            failure: Cell::new(None),
+            listener: OnceCell::new(),
+        }
     }
 
     pub fn failure(&self) -> Option<Failure> {
@@ -85,6 +103,10 @@ impl<'a> Start<'a> {
         process::change_dir(&self.image.cwd).map_err(at(Stage::WorkingDirectory, 0))?;
         for (index, limit) in plan.rlimits.iter().enumerate() {
             process::set_limit(limit.resource, limit.soft, limit.hard).map_err(at(Stage::ResourceLimit, index))?;
+        }
+        if let Some(processes) = self.processes {
+            process::set_limit(libc::RLIMIT_NPROC as _, processes, processes)
+                .map_err(at(Stage::ResourceLimit, plan.rlimits.len()))?;
         }
         process::drop_bounding_capabilities().map_err(at(Stage::Capabilities, 0))?;
         if plan.ids.kind == IdsKind::Range {

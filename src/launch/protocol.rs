@@ -40,7 +40,7 @@ pub enum Stage {
     Descriptors,
     Identity,
     Session,
-    Cgroup,
+    Network,
     Setup,
     Terminal,
     ProgramIo,
@@ -59,7 +59,7 @@ const STAGES: [Stage; 16] = [
     Stage::Descriptors,
     Stage::Identity,
     Stage::Session,
-    Stage::Cgroup,
+    Stage::Network,
     Stage::Setup,
     Stage::Terminal,
     Stage::ProgramIo,
@@ -80,6 +80,12 @@ const STAGES: [Stage; 16] = [
 pub enum Order {
     /// The id maps are written: build.
     Build = b'b',
+    /// Attach the mount that comes with this.
+    Mount = b'm',
+    /// Enter the v1 cgroup whose `tasks` file comes with this.
+    Enter = b'c',
+    /// There is no more cgroup to enter.
+    Entered = b'd',
     /// Run the next step.
     Next = b'n',
 }
@@ -122,6 +128,25 @@ impl InitEnd<'_> {
         socket::send(self.0, &record(b'R', 0, 0, 0), Some(fd))
     }
 
+    /// The next mount that only the supervisor can make.
+    pub fn next_mount(self) -> sys::Result<OwnedFd> {
+        let mut byte = [0];
+        match socket::receive(self.0, &mut byte)? {
+            (1, Some(tree)) if byte[0] == Order::Mount as u8 => Ok(tree),
+            _ => Err(Errno::EPIPE),
+        }
+    }
+
+    /// The next v1 cgroup to enter, as its open `tasks` file, until the supervisor says that it was the last.
+    pub fn next_cgroup(self) -> sys::Result<Option<OwnedFd>> {
+        let mut byte = [0];
+        match socket::receive(self.0, &mut byte)? {
+            (1, Some(tasks)) if byte[0] == Order::Enter as u8 => Ok(Some(tasks)),
+            (1, None) if byte[0] == Order::Entered as u8 => Ok(None),
+            _ => Err(Errno::EPIPE),
+        }
+    }
+
     /// Waits for exactly this order; anything else, or the supervisor's end, is false.
     #[must_use]
     pub fn wait_for(self, order: Order) -> bool {
@@ -138,6 +163,16 @@ impl SupervisorEnd {
     pub fn order(&self, order: Order) -> sys::Result<()> {
         use std::os::fd::AsFd;
         socket::send(self.0.as_fd(), &[order as u8], None)
+    }
+
+    pub fn mount(&self, tree: BorrowedFd<'_>) -> sys::Result<()> {
+        use std::os::fd::AsFd;
+        socket::send(self.0.as_fd(), &[Order::Mount as u8], Some(tree))
+    }
+
+    pub fn enter_cgroup(&self, tasks: BorrowedFd<'_>) -> sys::Result<()> {
+        use std::os::fd::AsFd;
+        socket::send(self.0.as_fd(), &[Order::Enter as u8], Some(tasks))
     }
 
     /// The next record; `None` when the init is gone or says what no init of ours says.

@@ -14,10 +14,12 @@ use std::{
 use super::{
     Extras, Holds, LaunchError, Running, Streams, fetch,
     protocol::{Order, Report, Stage},
+    system,
     watch::Watch,
 };
 use crate::{
-    cgroup::{Leaf, OomWatch},
+    cgroup::{self, Events, Leaf, OomWatch},
+    error::Hint,
     plan::{Plan, StepKind, seccomp::explain_refused},
     report::{
         Capture, Captured, Compile, Controls, Denial, DenialKind, Denials, Ending, Failure, Isolation, Mask, Means,
@@ -84,6 +86,8 @@ pub(super) struct Supervisor<'a> {
     stdin: Option<OwnedFd>,
     pending: Vec<u8>,
     outputs: [Output; 2],
+    /// What was read last.
+    chunk: Vec<u8>,
     control_open: bool,
     listener: Option<OwnedFd>,
     terminal: Option<OwnedFd>,
@@ -99,6 +103,8 @@ pub(super) struct Supervisor<'a> {
     /// How the current step's program ended, from the init.
     ended: Option<(WaitStatus, Instant)>,
     disk_full: bool,
+    /// What the cgroup counted, as of the program's end.
+    counted: Option<(Events, cgroup::Usage)>,
     killed_by: Option<Reason>,
     failure: Option<super::protocol::Failure>,
     files: Vec<crate::report::ProducedFile>,
@@ -154,6 +160,7 @@ impl<'a> Supervisor<'a> {
             mask,
             input,
             pending,
+            chunk: Vec::with_capacity(CHUNK),
             control_open: true,
             listener: None,
             terminal: None,
@@ -166,6 +173,7 @@ impl<'a> Supervisor<'a> {
             setup: Duration::ZERO,
             ended: None,
             disk_full: false,
+            counted: None,
             killed_by: None,
             failure: None,
             files: Vec::new(),
@@ -285,6 +293,13 @@ impl<'a> Supervisor<'a> {
         }
     }
 
+    /// Without a cgroup nobody counts refused forks; that the limit was reached is what can be seen.
+    fn watched_pids_full(&self) -> bool {
+        let pids = self.plan.steps[self.step].limits.pids.unwrap_or(self.plan.limits.pids);
+        self.holds.pids == Means::Rlimit
+            && self.watch.as_ref().is_some_and(|watch| watch.most_threads() >= u64::from(pids))
+    }
+
     fn memory_limit(&self) -> u64 {
         self.plan.steps[self.step].limits.memory.unwrap_or(self.plan.limits.memory).get()
     }
@@ -345,11 +360,11 @@ impl<'a> Supervisor<'a> {
     fn after_step(&mut self, observer: &mut dyn Observer) -> Result<(), LaunchError> {
         let last = self.step + 1 == self.plan.steps.len();
         if last {
+            // The kernel takes the sandbox down meanwhile.
+            self.count()?;
             if let Some(root) = self.root.take() {
-                match fetch::fetch(root.as_fd(), self.extras.fetch) {
-                    Ok(files) => self.files = files,
-                    Err(error) => self.fetch_error = Some(error),
-                }
+                let (files, error) = fetch::fetch(root.as_fd(), self.extras.fetch);
+                (self.files, self.fetch_error) = (files, error);
                 _ = self.running.control.order(Order::Next);
             }
             return Ok(());
@@ -379,10 +394,20 @@ impl<'a> Supervisor<'a> {
         Ok(())
     }
 
+    fn count(&mut self) -> Result<(), LaunchError> {
+        if let (None, Some(leaf)) = (self.counted, &self.leaf) {
+            self.counted = Some((leaf.events().map_err(LaunchError::Cgroup)?, leaf.usage()));
+        }
+        Ok(())
+    }
+
     fn end_of_compile(&mut self) -> Result<Compile, LaunchError> {
-        let (ending, ended_at) = self.ending(None)?;
+        self.count()?;
+        let (ending, ended_at) = self.ending(None);
+        self.counted = None;
         let fresh = || Capture::new(&self.mask, self.plan.limits.output);
-        let mut take = |number: usize| std::mem::replace(&mut self.outputs[number].capture, fresh()).finish(Tail::Whole).0;
+        let mut take =
+            |number: usize| std::mem::replace(&mut self.outputs[number].capture, fresh()).finish(Tail::Whole).0;
         Ok(Compile {
             verdict: Verdict::judge(&ending),
             exit_code: ending.exit_code(),
@@ -396,22 +421,22 @@ impl<'a> Supervisor<'a> {
     /// Reads a stream once.
     fn pass_on(&mut self, number: usize, observer: &mut dyn Observer) -> bool {
         let Some(from) = &self.outputs[number].from else { return false };
-        let mut chunk = [0u8; CHUNK];
-        match fs::read(from.as_fd(), &mut chunk) {
+        self.chunk.clear();
+        match fs::read_more(from.as_fd(), &mut self.chunk) {
             Err(Errno::EAGAIN | Errno::EINTR) => false,
             // EIO: nobody has the terminal open any more.
             Ok(0) | Err(_) => {
                 self.outputs[number].from = None;
                 false
             }
-            Ok(length) => {
+            Ok(_) => {
                 // What a compiler says is not the program's output.
                 let stream = match (self.plan.steps[self.step].kind, number) {
                     (StepKind::Run, 0) => Stream::Stdout,
                     _ => Stream::Stderr,
                 };
                 let capture = &mut self.outputs[number].capture;
-                let shown = capture.push(&chunk[..length]);
+                let shown = capture.push(&self.chunk);
                 let closed = !shown.is_empty() && observer.output(stream, shown).is_err();
                 let truncated = capture.is_truncated();
                 if closed {
@@ -430,8 +455,8 @@ impl<'a> Supervisor<'a> {
 
     fn take_input(&mut self) {
         let Some(input) = &self.input else { return };
-        let mut chunk = [0u8; CHUNK];
-        match fs::read(input.as_fd(), &mut chunk) {
+        self.pending.reserve(CHUNK);
+        match fs::read_more(input.as_fd(), &mut self.pending) {
             Err(Errno::EAGAIN | Errno::EINTR) => {}
             Ok(0) | Err(_) => {
                 self.input = None;
@@ -441,10 +466,7 @@ impl<'a> Supervisor<'a> {
                     _ = fs::write(terminal.as_fd(), b"\x04");
                 }
             }
-            Ok(length) => {
-                self.pending.extend_from_slice(&chunk[..length]);
-                self.feed();
-            }
+            Ok(_) => self.feed(),
         }
     }
 
@@ -547,9 +569,6 @@ impl<'a> Supervisor<'a> {
         if self.ended.is_none() && wait_status(init.status) == WaitStatus::Exited(super::init::BACKSTOP_STATUS as u8) {
             self.killed_by.get_or_insert(Reason::Timeout);
         }
-        if let Some(error) = self.fetch_error.take() {
-            return Err(error);
-        }
         if let Some(failure) = self.failure {
             let error = LaunchError::at(self.plan, self.step, failure);
             if failure.stage == Stage::Exec {
@@ -571,8 +590,9 @@ impl<'a> Supervisor<'a> {
             }
             outputs.push(captured);
         }
-        let (ending, ended_at) = self.ending(Some(init))?;
-        let used = self.leaf.as_ref().map(Leaf::usage);
+        self.count()?;
+        let (ending, ended_at) = self.ending(Some(init));
+        let used = self.counted.map(|(_, used)| used);
         let watched = self.watch.as_ref().map(Watch::peak_memory);
         if let Some(leaf) = self.leaf.take() {
             leaf.remove().map_err(LaunchError::Cgroup)?;
@@ -602,13 +622,13 @@ impl<'a> Supervisor<'a> {
             controls: self.controls,
             denials: self.denials,
             files: self.files,
-            error: None,
+            error: self.fetch_error.map(|error| Failure::fetch(&error.into_error())),
             compile: self.compile,
         })
     }
 
-    fn ending(&self, init: Option<process::Ended>) -> Result<(Ending, Instant), LaunchError> {
-        let events = self.leaf.as_ref().map(Leaf::events).transpose().map_err(LaunchError::Cgroup)?.unwrap_or_default();
+    fn ending(&self, init: Option<process::Ended>) -> (Ending, Instant) {
+        let events = self.counted.map(|(events, _)| events).unwrap_or_default();
         let (status, at) = match (self.ended, init) {
             (Some(ended), _) => ended,
             (None, Some(init)) => (wait_status(init.status), Instant::now()),
@@ -618,10 +638,10 @@ impl<'a> Supervisor<'a> {
             status,
             killed_by: self.killed_by,
             oom_kills: events.oom_kills,
-            pids_max_hits: events.pids_max_hits,
+            pids_max_hits: events.pids_max_hits.max(u64::from(self.watched_pids_full())),
             disk_full: self.disk_full,
         };
-        Ok((ending, at))
+        (ending, at)
     }
 
     /// The sandbox stood, but its program is not there or is none: the shell's 126 and 127.
@@ -629,12 +649,16 @@ impl<'a> Supervisor<'a> {
         let program = self.plan.steps[self.step].argv.first().map_or("", String::as_str);
         let cause = io::Error::from_raw_os_error(errno as i32);
         let error = match errno {
-            Errno::ENOENT if program.contains('/') => crate::Error::new(format!("`{program}`: no such file or directory inside the sandbox"))
-                .with_hint("paths are those inside; if it is a script, its `#!` interpreter may be what is missing"),
+            Errno::ENOENT if program.contains('/') => {
+                crate::Error::new(format!("`{program}`: no such file or directory inside the sandbox"))
+                    .with_hint("paths are those inside; if it is a script, its `#!` interpreter may be what is missing")
+            }
             Errno::ENOENT => crate::Error::new(format!("`{program}`: executable file not found in the sandbox's PATH"))
                 .with_hint("programs are looked for under /usr and /opt of the host; --mount shows more"),
-            Errno::E2BIG => crate::Error::new(format!("cannot execute `{program}`: arguments and environment are too long"))
-                .with_hint("pass large data with --stdin or --file"),
+            Errno::E2BIG => {
+                crate::Error::new(format!("cannot execute `{program}`: arguments and environment are too long"))
+                    .with_hint("pass large data with --stdin or --file")
+            }
             _ => crate::Error::new(format!("cannot execute `{program}`: {}", errno.desc())),
         };
         let mut outcome = Outcome::setup_error(
@@ -655,8 +679,4 @@ fn wait_status(status: i32) -> WaitStatus {
     } else {
         WaitStatus::Signaled(libc::WTERMSIG(status) as u8)
     }
-}
-
-fn system(what: &'static str) -> impl Fn(Errno) -> LaunchError {
-    move |errno| LaunchError::System { what, errno }
 }

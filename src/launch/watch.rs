@@ -20,6 +20,7 @@ pub(super) struct Watch {
     page: u64,
     tick: f64,
     peak: u64,
+    most_threads: u64,
 }
 
 impl Watch {
@@ -30,6 +31,7 @@ impl Watch {
             page: u64::try_from(number(nix::unistd::SysconfVar::PAGE_SIZE)).unwrap_or(4096),
             tick: number(nix::unistd::SysconfVar::CLK_TCK).max(1) as f64,
             peak: 0,
+            most_threads: 0,
         }
     }
 
@@ -37,9 +39,15 @@ impl Watch {
         self.peak
     }
 
+    /// Processes and threads at once, but for the init.
+    pub(super) fn most_threads(&self) -> u64 {
+        self.most_threads.saturating_sub(1)
+    }
+
     pub(super) fn sample(&mut self) -> Sample {
         let mut sample = Sample::default();
         let mut pending = vec![self.init];
+        let mut alive = 0;
         while let Some(pid) = pending.pop() {
             let read = |file: &str| std::fs::read_to_string(format!("/proc/{pid}/{file}")).unwrap_or_default();
             let (resident, shared) = resident(&read("statm"));
@@ -47,10 +55,12 @@ impl Watch {
             sample.cpu += Duration::from_secs_f64(ticks(&read("stat")) as f64 / self.tick);
             let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
             for thread in threads {
+                alive += 1;
                 let children = std::fs::read_to_string(thread.path().join("children")).unwrap_or_default();
                 pending.extend(children.split_ascii_whitespace().filter_map(|pid| pid.parse::<i32>().ok()));
             }
         }
+        self.most_threads = self.most_threads.max(alive);
         self.peak = self.peak.max(sample.memory);
         sample
     }

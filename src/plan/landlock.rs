@@ -108,7 +108,13 @@ impl Policy {
             return Ok(None);
         }
         let handled_files = if self.paths.is_empty() { 0 } else { kernel::file_rights(abi) };
-        let mut layer = Layer { abi, handled_files, handled_tcp: if no_tcp { kernel::BIND_TCP | kernel::CONNECT_TCP } else { 0 }, scoped: 0, rules: Vec::new() };
+        let mut layer = Layer {
+            abi,
+            handled_files,
+            handled_tcp: if no_tcp { kernel::BIND_TCP | kernel::CONNECT_TCP } else { 0 },
+            scoped: 0,
+            rules: Vec::new(),
+        };
         for (path, access) in &self.paths {
             layer.allow(path, *access)?;
         }
@@ -171,7 +177,13 @@ mod tests {
 
     #[test]
     fn typos_are_told() {
-        for bad in ["tpc = true", "[paths]\n\"relative\" = \"r\"", "[paths]\n\"/a\" = \"q\"", "[paths]\n\"/a/../b\" = \"r\"", "\0"] {
+        for bad in [
+            "tpc = true",
+            "[paths]\n\"relative\" = \"r\"",
+            "[paths]\n\"/a\" = \"q\"",
+            "[paths]\n\"/a/../b\" = \"r\"",
+            "\0",
+        ] {
             assert!(Policy::parse(bad).is_err(), "{bad}");
         }
     }

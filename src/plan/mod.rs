@@ -126,9 +126,10 @@ impl crate::error::Hint for PlanError {
         match self {
             Self::Ids(error) => error.hint(),
             Self::Seccomp(error) => error.hint(),
-            Self::Landlock(landlock::PolicyError::Abi { .. }) => {
-                Some("choose another --profile or --landlock, or a newer kernel; `fumehood doctor` tells what this one has".to_owned())
-            }
+            Self::Landlock(landlock::PolicyError::Abi { .. }) => Some(
+                "choose another --profile or --landlock, or a newer kernel; `fumehood doctor` tells what this one has"
+                    .to_owned(),
+            ),
             _ => None,
         }
     }
@@ -140,15 +141,13 @@ pub fn make(spec: Spec, host: &Host) -> Result<Plan, PlanError> {
     let ids = Ids::choose(&own.id, own.user, host)?;
     let mut setup = vec![SetupOp::Private];
     if let Some(name) = oci.hostname() {
-        setup.push(SetupOp::Hostname { name: CString::new(name.as_str()).map_err(|_| PlanError::Nul("the hostname"))? });
-    }
-    if own.network == Network::None {
-        setup.push(SetupOp::Loopback);
+        setup
+            .push(SetupOp::Hostname { name: CString::new(name.as_str()).map_err(|_| PlanError::Nul("the hostname"))? });
     }
     let writable_root = !oci.root().as_ref().and_then(|root| root.readonly()).unwrap_or(false);
     let mut layer = Layer::for_mounts(host.landlock_abi);
     layer.allow(Path::new("/"), if writable_root { Access::ReadWriteExecute } else { Access::ReadExecute })?;
-    mounts::plan(&oci, &mut own, writable_root, &mut setup, &mut layer)?;
+    mounts::plan(&oci, &mut own, &ids, writable_root, &mut setup, &mut layer)?;
 
     let mut layers = Vec::new();
     if host.landlock_abi > 0 {
@@ -165,7 +164,14 @@ pub fn make(spec: Spec, host: &Host) -> Result<Plan, PlanError> {
         return Err(PlanError::Workdir(cwd));
     }
     let env = process.env().clone().unwrap_or_default();
-    let step = |kind, argv: Vec<String>, limits| Step { kind, candidates: candidates(&argv, &env, &cwd), argv, env: env.clone(), cwd: cwd.clone(), limits };
+    let step = |kind, argv: Vec<String>, limits| Step {
+        kind,
+        candidates: candidates(&argv, &env, &cwd),
+        argv,
+        env: env.clone(),
+        cwd: cwd.clone(),
+        limits,
+    };
     let mut steps = Vec::with_capacity(2);
     if let Some((argv, limits)) = own.compile {
         steps.push(step(StepKind::Compile, argv, limits));
@@ -199,10 +205,18 @@ pub fn make(spec: Spec, host: &Host) -> Result<Plan, PlanError> {
 }
 
 impl Plan {
-    /// The CLONE_NEW* bits of all namespaces but the cgroup one, which is made after the cgroup is entered.
+    /// The CLONE_NEW* bits of the namespaces that the sandbox's init is cloned into: not the network's, which is
+    /// made aside, and not the cgroup's, which is made once the cgroup is entered.
     #[must_use]
     pub fn clone_flags(&self) -> u64 {
-        self.namespaces.iter().filter(|n| n.flag != libc::CLONE_NEWCGROUP).map(|n| n.flag as u64).sum()
+        let later = [libc::CLONE_NEWCGROUP, libc::CLONE_NEWNET];
+        self.namespaces.iter().filter(|n| !later.contains(&n.flag)).map(|n| n.flag as u64).sum()
+    }
+
+    /// Whether the sandbox has a network namespace of its own.
+    #[must_use]
+    pub fn own_network(&self) -> bool {
+        self.namespaces.iter().any(|n| n.flag == libc::CLONE_NEWNET)
     }
 
     /// The wall time that all steps together may take, for the backstop inside.
@@ -252,7 +266,14 @@ fn rlimits(process: &oci_spec::runtime::Process) -> Vec<ResourceLimit> {
     };
     let all = process.rlimits().iter().flatten();
     all.filter_map(|limit| {
-        known(limit.typ()).map(|(name, resource)| ResourceLimit { name, resource: resource as u32, soft: limit.soft(), hard: limit.hard() })
+        // Signed with musl, unsigned with glibc.
+        #[allow(clippy::unnecessary_cast)]
+        known(limit.typ()).map(|(name, resource)| ResourceLimit {
+            name,
+            resource: resource as u32,
+            soft: limit.soft(),
+            hard: limit.hard(),
+        })
     })
     .collect()
 }
@@ -264,7 +285,8 @@ fn candidates(argv: &[String], env: &[String], cwd: &str) -> Vec<String> {
     if program.contains('/') {
         return vec![program.clone()];
     }
-    let path = env.iter().find_map(|assignment| assignment.strip_prefix("PATH=")).unwrap_or("/usr/local/bin:/usr/bin:/bin");
+    let path =
+        env.iter().find_map(|assignment| assignment.strip_prefix("PATH=")).unwrap_or("/usr/local/bin:/usr/bin:/bin");
     path.split(':').map(|dir| format!("{}/{program}", if dir.is_empty() { cwd } else { dir })).collect()
 }
 

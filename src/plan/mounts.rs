@@ -10,6 +10,7 @@ use oci_spec::runtime as oci;
 
 use super::{
     PlanError,
+    ids::{Ids, IdsKind},
     landlock::{Access, Layer},
     path::{BoxPath, HostPath},
     setup::{Content, Kind, Owner, SetupOp, Skeleton},
@@ -34,15 +35,18 @@ const ROOT_BYTES: u64 = 1 << 20;
 pub(super) fn plan(
     oci: &oci::Spec,
     own: &mut Own,
+    ids: &Ids,
     writable_root: bool,
     setup: &mut Vec<SetupOp>,
     layer: &mut Layer,
 ) -> Result<(), PlanError> {
-    let mut tree = Tree { setup, made: BTreeSet::new() };
+    let given = if ids.kind == IdsKind::Range { std::mem::take(&mut own.writable_mounts) } else { Vec::new() };
+    let mut tree = Tree { setup, made: BTreeSet::new(), given, writable_root };
     match &own.base {
         Base::Host { links } => {
             let bytes = if writable_root { own.limits.sandbox.get() } else { ROOT_BYTES };
-            tree.setup.push(SetupOp::RootTmpfs { bytes });
+            let owner = if writable_root { Owner::Program } else { Owner::Setup };
+            tree.setup.push(SetupOp::RootTmpfs { bytes, owner });
             for (name, to) in links {
                 tree.link(&Path::new("/").join(name), to)?;
             }
@@ -63,6 +67,8 @@ pub(super) fn plan(
     for mount in oci.mounts().iter().flatten() {
         tree.mount(mount, own_dev, layer)?;
     }
+    // What is placed is charged to the sandbox's memory, so its cgroup comes first.
+    tree.setup.push(SetupOp::Cgroup);
     for placed in std::mem::take(&mut own.placed) {
         tree.place(placed)?;
     }
@@ -80,6 +86,9 @@ pub(super) fn plan(
     } else if !writable_root {
         tree.setup.push(SetupOp::SealRoot);
     }
+    if own.network == crate::request::Network::None {
+        tree.setup.push(SetupOp::Network);
+    }
     tree.setup.push(SetupOp::Enter);
     Ok(())
 }
@@ -88,6 +97,9 @@ struct Tree<'a> {
     setup: &'a mut Vec<SetupOp>,
     /// Directories that an earlier operation makes.
     made: BTreeSet<PathBuf>,
+    /// Mounts whose owner is to be the program.
+    given: Vec<(PathBuf, (u32, u32))>,
+    writable_root: bool,
 }
 
 impl Tree<'_> {
@@ -103,7 +115,13 @@ impl Tree<'_> {
             Some("devpts") => self.setup.push(SetupOp::Terminals { path }),
             Some("tmpfs") if target == Path::new("/dev") => {
                 if own_dev {
-                    self.setup.push(SetupOp::Tmpfs { path, bytes: ROOT_BYTES, executable: false, mode: 0o755, owner: Owner::Setup });
+                    self.setup.push(SetupOp::Tmpfs {
+                        path,
+                        bytes: ROOT_BYTES,
+                        executable: false,
+                        mode: 0o755,
+                        owner: Owner::Setup,
+                    });
                 } else {
                     self.dir(target, Owner::Setup)?;
                 }
@@ -118,7 +136,8 @@ impl Tree<'_> {
                     Some(size) => crate::request::Bytes::parse(size).map_err(|_| wrong("its size is no size"))?.get(),
                     None => crate::request::Limits::default().tmp.get(),
                 };
-                let mode = u32::from_str_radix(value("mode=").unwrap_or("1777"), 8).map_err(|_| wrong("its mode is not octal"))?;
+                let mode = u32::from_str_radix(value("mode=").unwrap_or("1777"), 8)
+                    .map_err(|_| wrong("its mode is not octal"))?;
                 let executable = !options.contains(&"noexec");
                 let owner = if target == Path::new(WORKDIR) { Owner::Program } else { Owner::Setup };
                 layer.allow(target, if executable { Access::ReadWriteExecute } else { Access::ReadWrite })?;
@@ -132,7 +151,8 @@ impl Tree<'_> {
                     layer.allow(target, Access::ReadWriteExecute)?;
                 }
                 let kind = if source.is_file() { Kind::File } else { Kind::Dir };
-                self.setup.push(SetupOp::Bind { source: HostPath::new(&source)?, path, kind, writable });
+                let mapped = self.given.iter().find(|(given, _)| given == target).map(|(_, owner)| *owner);
+                self.setup.push(SetupOp::Bind { source: HostPath::new(&source)?, path, kind, writable, mapped });
             }
         }
         Ok(())
@@ -153,12 +173,17 @@ impl Tree<'_> {
             Placed::Dir { path, mode } => {
                 self.parents(&path)?;
                 if self.made.insert(path.clone()) {
-                    self.setup.push(SetupOp::Dir { path: BoxPath::new(&path)?, mode, owner: owner(&path) });
+                    self.setup.push(SetupOp::Dir { path: BoxPath::new(&path)?, mode, owner: self.owner(&path) });
                 }
             }
             Placed::File { path, mode, content } => {
                 self.parents(&path)?;
-                self.setup.push(SetupOp::File { owner: owner(&path), path: BoxPath::new(&path)?, mode, content: Content(content) });
+                self.setup.push(SetupOp::File {
+                    owner: self.owner(&path),
+                    path: BoxPath::new(&path)?,
+                    mode,
+                    content: Content(content),
+                });
             }
         }
         Ok(())
@@ -172,7 +197,7 @@ impl Tree<'_> {
 
     fn parents(&mut self, path: &Path) -> Result<(), PlanError> {
         let above: Vec<_> = path.ancestors().skip(1).filter(|p| *p != Path::new("/")).collect();
-        above.into_iter().rev().try_for_each(|dir| self.dir(dir, owner(dir)))
+        above.into_iter().rev().try_for_each(|dir| self.dir(dir, self.owner(dir)))
     }
 
     fn dir(&mut self, path: &Path, owner: Owner) -> Result<(), PlanError> {
@@ -182,9 +207,9 @@ impl Tree<'_> {
         }
         Ok(())
     }
-}
 
-/// Below its working directory everything is the program's.
-fn owner(path: &Path) -> Owner {
-    if path.starts_with(WORKDIR) { Owner::Program } else { Owner::Setup }
+    /// Below its working directory everything is the program's, and in a root that it may write, all that is made.
+    fn owner(&self, path: &Path) -> Owner {
+        if self.writable_root || path.starts_with(WORKDIR) { Owner::Program } else { Owner::Setup }
+    }
 }

@@ -18,10 +18,14 @@ pub enum SetupOp {
         #[serde(serialize_with = "lossy")]
         name: CString,
     },
-    /// Bring up the loopback device of the new network namespace.
-    Loopback,
+    /// Enter a network namespace of its own, in which only the loopback device is up. It is made aside, from
+    /// the start on: nothing else needs it.
+    Network,
+    /// Enter the sandbox's cgroup, and make that the root of the cgroup tree as seen inside.
+    Cgroup,
     RootTmpfs {
         bytes: u64,
+        owner: Owner,
     },
     /// The root is this directory, read-only.
     RootBind {
@@ -54,6 +58,9 @@ pub enum SetupOp {
         path: BoxPath,
         kind: Kind,
         writable: bool,
+        /// The host's user and group whose files are the program's own inside: the mount maps them
+        /// (mount_setattr(2), MOUNT_ATTR_IDMAP). Only root can have that made; else they are its own anyway.
+        mapped: Option<(u32, u32)>,
     },
     Device {
         source: HostPath,
@@ -136,8 +143,9 @@ impl fmt::Display for SetupOp {
         match self {
             Self::Private => write!(f, "make every mount private"),
             Self::Hostname { name } => write!(f, "hostname {}", name.to_string_lossy()),
-            Self::Loopback => write!(f, "bring up the loopback device"),
-            Self::RootTmpfs { bytes } => write!(f, "mount tmpfs / size {bytes}"),
+            Self::Network => write!(f, "enter the network namespace, its loopback device up"),
+            Self::Cgroup => write!(f, "enter the cgroup and a cgroup namespace rooted there"),
+            Self::RootTmpfs { bytes, .. } => write!(f, "mount tmpfs / size {bytes}"),
             Self::RootBind { source } => write!(f, "mount {} /", host(source)),
             Self::RootOverlay { source, .. } => write!(f, "mount overlay of {} /", host(source)),
             Self::Dir { path, mode, .. } => write!(f, "make directory {} mode {mode:o}", path.shown()),
@@ -167,7 +175,8 @@ impl SetupOp {
         match self {
             Self::Private => "nothing mounted later, outside or inside, shows on the other side",
             Self::Hostname { .. } => "the host's name is not told",
-            Self::Loopback => "localhost works, and reaches nobody else's localhost",
+            Self::Network => "localhost works, and reaches nobody else's localhost",
+            Self::Cgroup => "its limits hold from here on; its place in the host's tree is not shown",
             Self::RootTmpfs { .. } | Self::RootBind { .. } | Self::RootOverlay { .. } => "a root of its own",
             Self::Dir { .. } | Self::Symlink { .. } => "a place in the tree",
             Self::File { .. } => "given to the program, or a synthetic stand-in for the host's",

@@ -78,6 +78,7 @@ impl Outcome {
             Verdict::Timeout | Verdict::CpuTimeout => 124,
             Verdict::Oom | Verdict::OutputLimit => 137,
             Verdict::SetupError => self.error.as_ref().map_or(125, |error| error.kind.exit_status()),
+            Verdict::Ok if self.error.is_some() => 125,
             Verdict::Ok
             | Verdict::Failed
             | Verdict::Signaled
@@ -154,6 +155,12 @@ impl Failure {
         Self::new(kind, error)
     }
 
+    /// The program ran, and then one of its files could not be had.
+    #[must_use]
+    pub fn fetch(error: &Error) -> Self {
+        Self::new(FailureKind::Fetch, error)
+    }
+
     fn new(kind: FailureKind, error: &Error) -> Self {
         Self { kind, message: error.message().to_owned(), hint: error.hint().map(str::to_owned) }
     }
@@ -165,12 +172,14 @@ pub enum FailureKind {
     Setup,
     CannotRun,
     NotFound,
+    /// The program ran; a file that was wanted of it was not to be had.
+    Fetch,
 }
 
 impl FailureKind {
     fn exit_status(self) -> u8 {
         match self {
-            Self::Setup => 125,
+            Self::Setup | Self::Fetch => 125,
             Self::CannotRun => 126,
             Self::NotFound => 127,
         }

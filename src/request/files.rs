@@ -51,7 +51,9 @@ impl Fetch {
 pub fn parse_pair(text: &str) -> Result<(PathBuf, Option<PathBuf>), FileError> {
     match text.split_once(':') {
         None if !text.is_empty() => Ok((PathBuf::from(text), None)),
-        Some((host, inside)) if !host.is_empty() && !inside.is_empty() => Ok((PathBuf::from(host), Some(PathBuf::from(inside)))),
+        Some((host, inside)) if !host.is_empty() && !inside.is_empty() => {
+            Ok((PathBuf::from(host), Some(PathBuf::from(inside))))
+        }
         _ => Err(FileError::Pair { text: text.to_owned() }),
     }
 }
@@ -153,7 +155,9 @@ impl crate::error::Hint for FileError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Directory { path } => Some(format!("copy it in with --dir {}", path.display())),
-            Self::Special { .. } => Some("pipes, sockets and devices are not read; `-` reads standard input".to_owned()),
+            Self::Special { .. } => {
+                Some("pipes, sockets and devices are not read; `-` reads standard input".to_owned())
+            }
             Self::TooLarge { .. } => Some("raise --sandbox-size, or bind it with --mount".to_owned()),
             Self::TooMany { path } => Some(format!("bind it with --mount {}:/data", path.display())),
             Self::Outside { .. } => Some("files go below /sandbox; --mount reaches other places".to_owned()),

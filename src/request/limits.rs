@@ -192,10 +192,19 @@ mod tests {
 
     #[test]
     fn sizes_in_dockers_notation() {
-        for (text, bytes) in [("1", 1), ("1b", 1), ("512m", 512 << 20), ("1.5g", 3 << 29), ("2GB", 2 << 30), ("4KiB", 4096), ("1t", 1 << 40)] {
+        for (text, bytes) in [
+            ("1", 1),
+            ("1b", 1),
+            ("512m", 512 << 20),
+            ("1.5g", 3 << 29),
+            ("2GB", 2 << 30),
+            ("4KiB", 4096),
+            ("1t", 1 << 40),
+        ] {
             assert_eq!(Bytes::parse(text), Ok(Bytes::new(bytes)), "{text}");
         }
-        for text in ["", "m", "-1", "1x", "0", "1e9", "nan", "inf", "99999999t", "1..5m", "1bb", "512 m", "0x10", "１m"] {
+        for text in ["", "m", "-1", "1x", "0", "1e9", "nan", "inf", "99999999t", "1..5m", "1bb", "512 m", "0x10", "１m"]
+        {
             assert!(Bytes::parse(text).is_err(), "{text}");
         }
     }

@@ -58,7 +58,9 @@ pub fn inside_path(path: &Path) -> Option<PathBuf> {
     if !path.is_absolute() || path.as_os_str().as_bytes().contains(&0) {
         return None;
     }
-    path.components().all(|part| matches!(part, Component::RootDir | Component::Normal(_))).then(|| path.components().collect())
+    path.components()
+        .all(|part| matches!(part, Component::RootDir | Component::Normal(_)))
+        .then(|| path.components().collect())
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -100,7 +102,20 @@ mod tests {
 
     #[test]
     fn what_makes_no_mount() {
-        for bad in ["", "/usr", "/usr:", "/usr:data", "/usr:/a/../b", "/usr:/", "/usr:/proc/x", "/usr:/dev", "/usr:/x:rx", "/usr:/x:ro:z", "/no/such:/x", "/dev/null:/x"] {
+        for bad in [
+            "",
+            "/usr",
+            "/usr:",
+            "/usr:data",
+            "/usr:/a/../b",
+            "/usr:/",
+            "/usr:/proc/x",
+            "/usr:/dev",
+            "/usr:/x:rx",
+            "/usr:/x:ro:z",
+            "/no/such:/x",
+            "/dev/null:/x",
+        ] {
             assert!(Mount::parse(bad).is_err(), "{bad:?}");
         }
     }

@@ -11,7 +11,7 @@ use super::{Base, Own, Spec, SpecError, WORKDIR, load, root, text};
 use crate::{
     host::{Layout, TopLevel},
     plan::setup::Kind,
-    request::{Limits, Mount, Network, Placed, Request, Rootfs},
+    request::{Bytes, Limits, Mount, Network, Placed, Request, Rootfs},
 };
 
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -37,6 +37,8 @@ pub fn build(request: Request) -> Result<Spec, SpecError> {
         Rootfs::Host | Rootfs::Dir(_) => load::Loaded { spec: blank()?, root: None, left_out: Vec::new() },
     };
     let oci = &mut spec.spec;
+    let mut limits = request.limits;
+    tighten(&mut limits, oci);
 
     let mut all = Vec::new();
     let mut shown: Vec<(PathBuf, PathBuf)> = Vec::new();
@@ -46,7 +48,7 @@ pub fn build(request: Request) -> Result<Spec, SpecError> {
         host_mounts(&layout, &work.etc, &mut all, &mut shown, &mut links)?;
         synthetic_etc(&request.user, &request.hostname, &mut placed);
     }
-    all.extend(own_mounts(&request.limits)?);
+    all.extend(own_mounts(&limits)?);
     for mount in &mounts {
         shown.push((mount.source.clone(), mount.target.clone()));
         all.push(user_mount(mount)?);
@@ -57,7 +59,9 @@ pub fn build(request: Request) -> Result<Spec, SpecError> {
 
     let base = match (&rootfs, &spec.root) {
         (Rootfs::Host, _) => Base::Host { links },
-        (Rootfs::Dir(path), _) | (Rootfs::Bundle(_), Some(path)) => root::examine(path, &targets(&all, &placed, &mounts))?,
+        (Rootfs::Dir(path), _) | (Rootfs::Bundle(_), Some(path)) => {
+            root::examine(path, &targets(&all, &placed, &mounts))?
+        }
         (Rootfs::Bundle(dir), None) => {
             return Err(SpecError::Config { path: dir.clone(), why: "it has no root".to_owned() });
         }
@@ -69,7 +73,8 @@ pub fn build(request: Request) -> Result<Spec, SpecError> {
         let argv = work.run.argv.iter().map(|a| text("an argument", a)).collect::<Result<Vec<_>, _>>()?;
         process.set_args(Some(argv));
     }
-    let bundle_env = if matches!(rootfs, Rootfs::Bundle(_)) { process.env().clone().unwrap_or_default() } else { Vec::new() };
+    let bundle_env =
+        if matches!(rootfs, Rootfs::Bundle(_)) { process.env().clone().unwrap_or_default() } else { Vec::new() };
     process.set_env(Some(environment(&request.env, &request.secrets, &work.env, bundle_env, request.terminal)?));
     match (&request.workdir, &rootfs) {
         (Some(dir), _) => _ = process.set_cwd(dir.clone()),
@@ -84,10 +89,11 @@ pub fn build(request: Request) -> Result<Spec, SpecError> {
         (user.uid, user.gid) = (process.user().uid(), process.user().gid());
     }
     process.set_user(oci::UserBuilder::default().uid(user.uid).gid(user.gid).build()?);
-    process.set_rlimits(Some(rlimits(&request.limits)?));
+    process.set_rlimits(Some(rlimits(&limits)?));
     oci.set_process(Some(process));
     oci.set_hostname(Some(request.hostname.clone()));
-    oci.set_linux(Some(linux(&request.limits, request.network)?));
+    let kernel = oci.linux().clone().unwrap_or_default();
+    oci.set_linux(Some(linux(kernel, &limits, request.network)?));
     let root_path = match &base {
         Base::Host { .. } => PathBuf::from("rootfs"),
         Base::Dir { path, .. } => path.clone(),
@@ -109,12 +115,13 @@ pub fn build(request: Request) -> Result<Spec, SpecError> {
             hidden: hide(&hidden, &shown)?,
             compile,
             run_limits: work.run.limits,
-            limits: request.limits,
+            limits,
             user,
             network: request.network,
             profile: request.profile.name,
             seccomp: request.profile.seccomp,
             landlock: request.profile.landlock,
+            writable_mounts: mounts.iter().filter(|m| m.writable).map(|m| (m.target.clone(), m.owner)).collect(),
             fetches: !request.fetch.is_empty(),
             left_out: spec.left_out,
         },
@@ -122,8 +129,12 @@ pub fn build(request: Request) -> Result<Spec, SpecError> {
     })
 }
 
+/// The builders of `oci-spec` fill in a whole default container, only for all of it to be replaced; a parsed one
+/// has what it says.
 fn blank() -> Result<oci::Spec, SpecError> {
-    Ok(oci::SpecBuilder::default().version("1.2.0").mounts(Vec::new()).build()?)
+    const BLANK: &str =
+        r#"{"ociVersion":"1.2.0","process":{"cwd":"/","user":{"uid":0,"gid":0}},"linux":{},"mounts":[]}"#;
+    serde_json::from_str(BLANK).map_err(|error| SpecError::Config { path: "(blank)".into(), why: error.to_string() })
 }
 
 /// Read-only views of the host's programs, and of the few files of its /etc that programs cannot do without.
@@ -188,7 +199,8 @@ fn bind(source: &Path, target: &Path, writable: bool) -> Result<oci::Mount, Spec
 fn synthetic_etc(user: &crate::request::User, hostname: &str, placed: &mut Vec<Placed>) {
     let (uid, gid) = (user.uid, user.gid);
     let home = WORKDIR;
-    let mut passwd = format!("root:x:0:0:root:/root:/usr/sbin/nologin\nnobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n");
+    let mut passwd =
+        String::from("root:x:0:0:root:/root:/usr/sbin/nologin\nnobody:x:65534:65534:nobody:/:/usr/sbin/nologin\n");
     let mut group = String::from("root:x:0:\nnogroup:x:65534:\n");
     if uid != 0 {
         passwd.push_str(&format!("sandbox:x:{uid}:{gid}:sandbox:{home}:/bin/sh\n"));
@@ -217,7 +229,9 @@ fn targets(mounts: &[oci::Mount], placed: &[Placed], user: &[Mount]) -> Vec<(Pat
     // Longer ones may lie on a mount that comes later in the list, and then need nothing of the root.
     let tops: Vec<PathBuf> = targets.iter().map(|(path, _)| path.clone()).collect();
     targets.retain(|(path, _)| !tops.iter().any(|top| top != path && path.starts_with(top)));
-    debug_assert!(placed.iter().all(|p| matches!(p, Placed::Dir { path, .. } | Placed::File { path, .. } if path.is_absolute())));
+    debug_assert!(
+        placed.iter().all(|p| matches!(p, Placed::Dir { path, .. } | Placed::File { path, .. } if path.is_absolute()))
+    );
     targets
 }
 
@@ -272,7 +286,25 @@ fn rlimits(limits: &Limits) -> Result<Vec<oci::PosixRlimit>, SpecError> {
     Ok(all)
 }
 
-fn linux(limits: &Limits, network: Network) -> Result<oci::Linux, SpecError> {
+/// A bundle's own limits hold where they are the tighter ones.
+fn tighten(limits: &mut Limits, bundle: &oci::Spec) {
+    let Some(resources) = bundle.linux().as_ref().and_then(|linux| linux.resources().as_ref()) else { return };
+    let positive = |limit: Option<i64>| limit.and_then(|limit| u64::try_from(limit).ok()).filter(|limit| *limit > 0);
+    if let Some(memory) = positive(resources.memory().as_ref().and_then(|memory| memory.limit())) {
+        limits.memory = limits.memory.min(Bytes::new(memory));
+    }
+    if let Some(pids) = positive(resources.pids().as_ref().map(|pids| pids.limit())) {
+        limits.pids = limits.pids.min(u32::try_from(pids).unwrap_or(u32::MAX));
+    }
+    if let Some(cpu) = resources.cpu()
+        && let (Some(quota), period) = (positive(cpu.quota()), cpu.period().unwrap_or(100_000).max(1))
+    {
+        limits.cpus = limits.cpus.min(quota as f64 / period as f64);
+    }
+}
+
+/// What a bundle says of the kernel's side is replaced: a sandbox has all namespaces, and limits of its own.
+fn linux(mut linux: oci::Linux, limits: &Limits, network: Network) -> Result<oci::Linux, SpecError> {
     use oci::LinuxNamespaceType as Type;
     let mut namespaces = vec![Type::User, Type::Mount, Type::Pid, Type::Ipc, Type::Uts, Type::Cgroup];
     if network == Network::None {
@@ -289,12 +321,16 @@ fn linux(limits: &Limits, network: Network) -> Result<oci::Linux, SpecError> {
         .pids(oci::LinuxPidsBuilder::default().limit(i64::from(limits.pids)).build()?)
         .cpu(oci::LinuxCpuBuilder::default().quota((limits.cpus * PERIOD as f64) as i64).period(PERIOD).build()?)
         .build()?;
-    Ok(oci::LinuxBuilder::default()
-        .namespaces(namespaces)
-        .resources(resources)
-        .masked_paths(MASKED.map(str::to_owned).to_vec())
-        .readonly_paths(Vec::new())
-        .build()?)
+    let mut masked = linux.masked_paths().clone().unwrap_or_default();
+    masked.extend(
+        MASKED
+            .iter()
+            .filter(|path| !masked.iter().any(|known| known == *path))
+            .map(|path| (*path).to_owned())
+            .collect::<Vec<_>>(),
+    );
+    linux.set_namespaces(Some(namespaces)).set_resources(Some(resources)).set_masked_paths(Some(masked));
+    Ok(linux)
 }
 
 /// Where each excluded host path is seen inside.

@@ -23,8 +23,8 @@ pub(super) fn load(bundle: &Path) -> Result<Loaded, SpecError> {
     let path = bundle.join("config.json");
     let failed = |source: std::io::Error| SpecError::Bundle { path: path.clone(), source };
     let (bytes, _) = files::read(&path, MOST).map_err(|error| failed(std::io::Error::other(error.to_string())))?;
-    let mut spec: oci::Spec =
-        serde_json::from_slice(&bytes).map_err(|error| SpecError::Config { path: path.clone(), why: error.to_string() })?;
+    let mut spec: oci::Spec = serde_json::from_slice(&bytes)
+        .map_err(|error| SpecError::Config { path: path.clone(), why: error.to_string() })?;
     let config = |why: &str| SpecError::Config { path: path.clone(), why: why.to_owned() };
     if !(spec.version().starts_with("1.") || spec.version() == "1") {
         return Err(config("its ociVersion is not 1.x"));
@@ -63,7 +63,9 @@ fn sort_mounts(spec: &mut oci::Spec) -> Result<Vec<String>, SpecError> {
             Some("bind" | "none") | None => kept.push(mount.clone()),
             Some("tmpfs") if !target.starts_with("/dev") => kept.push(mount.clone()),
             Some("proc" | "devpts" | "tmpfs") => {}
-            Some(kind @ ("sysfs" | "cgroup" | "cgroup2" | "mqueue")) => left_out.push(format!("{kind} on {}", target.display())),
+            Some(kind @ ("sysfs" | "cgroup" | "cgroup2" | "mqueue")) => {
+                left_out.push(format!("{kind} on {}", target.display()))
+            }
             Some(kind) => return Err(SpecError::Unsupported { what: format!("a mount of type {kind}") }),
         }
     }
@@ -84,13 +86,24 @@ mod tests {
     #[test]
     fn what_is_not_done_is_said() {
         let with = |extra: &str| {
-            bundle(&format!(r#"{{"ociVersion":"1.0.2","process":{{"args":["x"],"cwd":"/","user":{{"uid":0,"gid":0}}}},"root":{{"path":"r"}}{extra}}}"#))
+            bundle(&format!(
+                r#"{{"ociVersion":"1.0.2","process":{{"args":["x"],"cwd":"/","user":{{"uid":0,"gid":0}}}},"root":{{"path":"r"}}{extra}}}"#
+            ))
         };
         assert!(with("").is_ok());
         assert!(matches!(with(r#","hooks":{"prestart":[{"path":"/x"}]}"#), Err(SpecError::Unsupported { .. })));
-        assert!(matches!(with(r#","linux":{"namespaces":[{"type":"network","path":"/p"}]}"#), Err(SpecError::Unsupported { .. })));
-        assert!(matches!(with(r#","mounts":[{"destination":"/x","type":"nfs","source":"y"}]"#), Err(SpecError::Unsupported { .. })));
-        assert_eq!(with(r#","mounts":[{"destination":"/sys","type":"sysfs","source":"sysfs"}]"#).unwrap().left_out, ["sysfs on /sys"]);
+        assert!(matches!(
+            with(r#","linux":{"namespaces":[{"type":"network","path":"/p"}]}"#),
+            Err(SpecError::Unsupported { .. })
+        ));
+        assert!(matches!(
+            with(r#","mounts":[{"destination":"/x","type":"nfs","source":"y"}]"#),
+            Err(SpecError::Unsupported { .. })
+        ));
+        assert_eq!(
+            with(r#","mounts":[{"destination":"/sys","type":"sysfs","source":"sysfs"}]"#).unwrap().left_out,
+            ["sysfs on /sys"]
+        );
     }
 
     #[test]

@@ -43,6 +43,8 @@ pub struct Own {
     pub profile: &'static profile::Builtin,
     pub seccomp: Option<seccomp::Profile>,
     pub landlock: Option<landlock::Policy>,
+    /// The targets of writable mounts, and the host's owner of each.
+    pub writable_mounts: Vec<(PathBuf, (u32, u32))>,
     /// Whether files are to be read out of the sandbox after the run.
     pub fetches: bool,
     /// Mounts of a bundle that fumehood does not give, told by `explain`.
@@ -81,8 +83,12 @@ pub enum SpecError {
 impl crate::error::Hint for SpecError {
     fn hint(&self) -> Option<String> {
         match self {
-            Self::Bundle { .. } => Some("a bundle is a directory with config.json and a root file system; `runc spec` writes one".to_owned()),
-            Self::Hostile { .. } => Some("a root file system that redirects its mount points is not mounted on".to_owned()),
+            Self::Bundle { .. } => Some(
+                "a bundle is a directory with config.json and a root file system; `runc spec` writes one".to_owned(),
+            ),
+            Self::Hostile { .. } => {
+                Some("a root file system that redirects its mount points is not mounted on".to_owned())
+            }
             Self::NothingToHide { .. } => Some("--exclude takes a host path below /usr, /opt or a --mount".to_owned()),
             Self::Root { .. } => Some("--rootfs takes `host` or a directory with a whole system tree".to_owned()),
             Self::Config { .. } | Self::Oci(_) | Self::Text { .. } | Self::Unsupported { .. } => None,

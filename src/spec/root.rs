@@ -24,7 +24,9 @@ pub(super) fn examine(root: &Path, targets: &[(PathBuf, Kind)]) -> Result<Base, 
             let hostile = |what| SpecError::Hostile { root: path.clone(), path: inside.display().to_string(), what };
             match std::fs::symlink_metadata(path.join(inside.strip_prefix("/").unwrap_or(&inside))) {
                 Ok(found) if found.is_symlink() => return Err(hostile("a symlink")),
-                Ok(found) if found.is_dir() != (wanted == Kind::Dir) => return Err(hostile("not what must be mounted there")),
+                Ok(found) if found.is_dir() != (wanted == Kind::Dir) => {
+                    return Err(hostile("not what must be mounted there"));
+                }
                 Ok(_) => {}
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                     if !skeleton.iter().any(|(known, _)| *known == inside) {

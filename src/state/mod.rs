@@ -57,10 +57,13 @@ impl Entry {
         let failed = |source| StateError::Write { path: path.clone(), source };
         let file = File::options().write(true).create_new(true).mode(0o600).open(&path);
         let mut file = match file {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => return Err(StateError::Taken(plan.id.to_string())),
+            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                return Err(StateError::Taken(plan.id.to_string()));
+            }
             other => other.map_err(failed)?,
         };
-        fs::try_lock(file.as_fd()).map_err(|errno| failed(errno.into()))?;
+        // Somebody who lists may hold it for a moment.
+        fs::lock(file.as_fd()).map_err(|errno| failed(errno.into()))?;
         let entry = Self { path: path.clone(), _locked: file.try_clone().map_err(failed)? };
         let run = plan.steps.last();
         let mut command: String = run.map(|step| step.argv.join(" ")).unwrap_or_default();
@@ -184,7 +187,9 @@ fn directory() -> Result<PathBuf, StateError> {
         (_, None) => PathBuf::from(format!("/tmp/fumehood-{uid}")),
     };
     match std::fs::DirBuilder::new().mode(0o700).create(&dir) {
-        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(StateError::Write { path: dir, source: error }),
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+            return Err(StateError::Write { path: dir, source: error });
+        }
         _ => {}
     }
     let found = std::fs::symlink_metadata(&dir).map_err(|source| StateError::Read { path: dir.clone(), source })?;
@@ -196,7 +201,9 @@ fn directory() -> Result<PathBuf, StateError> {
 
 /// Field 22 of /proc/PID/stat; the name before it may hold anything.
 fn start_time(pid: i32) -> Option<u64> {
-    let stat = std::fs::read_to_string(format!("/proc/{pid}/stat")).ok()?;
+    let mut stat = [0; 512];
+    let length = File::open(format!("/proc/{pid}/stat")).and_then(|mut file| file.read(&mut stat)).ok()?;
+    let stat = String::from_utf8_lossy(&stat[..length]);
     stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
 }
 
@@ -217,8 +224,12 @@ pub enum StateError {
 impl crate::error::Hint for StateError {
     fn hint(&self) -> Option<String> {
         match self {
-            Self::NotOurs(dir) => Some(format!("somebody else made it; remove {} or set XDG_RUNTIME_DIR", dir.display())),
-            Self::Taken(_) => Some("`fumehood ps` lists them; if it was killed, `fumehood cleanup` removes what is left".to_owned()),
+            Self::NotOurs(dir) => {
+                Some(format!("somebody else made it; remove {} or set XDG_RUNTIME_DIR", dir.display()))
+            }
+            Self::Taken(_) => {
+                Some("`fumehood ps` lists them; if it was killed, `fumehood cleanup` removes what is left".to_owned())
+            }
             Self::Kill { .. } | Self::Read { .. } | Self::Write { .. } => None,
         }
     }

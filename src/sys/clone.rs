@@ -1,6 +1,9 @@
 //! Making processes: `clone3` for the sandbox's init, a `vfork`-like clone for its payload.
 
-use std::os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd};
+use std::{
+    mem::MaybeUninit,
+    os::fd::{BorrowedFd, FromRawFd, OwnedFd, RawFd},
+};
 
 use super::{Errno, Result, check};
 
@@ -45,7 +48,11 @@ pub fn clone_process(flags: u64, cgroup: Option<BorrowedFd<'_>>) -> Result<Clone
 /// has called `execve`, which parts them, or ended. Returns its pid. `body`'s result is its exit status.
 ///
 /// `stack` is the child's: the caller's own cannot be shared, since both return through it.
-pub fn spawn_sharing_memory<T>(stack: &mut [u8], body: fn(&T) -> i32, argument: &T) -> Result<libc::pid_t> {
+pub fn spawn_sharing_memory<T>(
+    stack: &mut [MaybeUninit<u8>],
+    body: fn(&T) -> i32,
+    argument: &T,
+) -> Result<libc::pid_t> {
     struct Call<'a, T> {
         body: fn(&T) -> i32,
         argument: &'a T,

@@ -20,12 +20,6 @@ pub fn cwd() -> BorrowedFd<'static> {
     unsafe { BorrowedFd::borrow_raw(libc::AT_FDCWD) }
 }
 
-/// A descriptor that is known to be open because this process's copy of it is owned elsewhere.
-pub fn borrow(fd: std::os::fd::RawFd) -> BorrowedFd<'static> {
-    // SAFETY: used for descriptors that a fork inherited and never closes.
-    unsafe { BorrowedFd::borrow_raw(fd) }
-}
-
 pub fn open_in(dir: BorrowedFd<'_>, path: &CStr, flags: i32, mode: u32, resolve: u64) -> Result<OwnedFd> {
     // SAFETY: `open_how` is plain data for which all zeroes is valid.
     let mut how: libc::open_how = unsafe { std::mem::zeroed() };
@@ -96,10 +90,22 @@ pub fn read(fd: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize> {
         .map(|n| n as usize)
 }
 
+/// Reads once into the room that `buffer` has left; 0 is the end.
+pub fn read_more(fd: BorrowedFd<'_>, buffer: &mut Vec<u8>) -> Result<usize> {
+    let room = buffer.spare_capacity_mut();
+    // SAFETY: the room is valid for its length.
+    let read = unsafe { libc::read(fd.as_raw_fd(), room.as_mut_ptr().cast(), room.len()) };
+    let read = check(read as libc::c_long)? as usize;
+    // SAFETY: the kernel has just written that many bytes.
+    unsafe { buffer.set_len(buffer.len() + read) };
+    Ok(read)
+}
+
 /// Writes once, without raising SIGPIPE's alternative: the caller sees EPIPE or EAGAIN.
 pub fn write(fd: BorrowedFd<'_>, bytes: &[u8]) -> Result<usize> {
     // SAFETY: the slice is valid for its length.
-    check(unsafe { libc::write(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len()) } as libc::c_long).map(|n| n as usize)
+    check(unsafe { libc::write(fd.as_raw_fd(), bytes.as_ptr().cast(), bytes.len()) } as libc::c_long)
+        .map(|n| n as usize)
 }
 
 pub fn change_dir(fd: BorrowedFd<'_>) -> Result<()> {
@@ -139,6 +145,12 @@ pub fn set_nonblocking(fd: BorrowedFd<'_>) -> Result<()> {
     let flags = check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) }.into())?;
     // SAFETY: takes no pointer.
     check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags as i32 | libc::O_NONBLOCK) }.into()).map(drop)
+}
+
+/// Takes an exclusive lock on an open file.
+pub fn lock(fd: BorrowedFd<'_>) -> Result<()> {
+    // SAFETY: takes no pointer.
+    check(unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_EX) }.into()).map(drop)
 }
 
 /// Takes an exclusive lock on an open file, without waiting.

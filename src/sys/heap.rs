@@ -79,7 +79,7 @@ mod tests {
             let layout = Layout::from_size_align(size, 1 << (size % 6)).unwrap();
             // SAFETY: the layout has a size.
             let pointer = unsafe { HEAP.alloc(layout) };
-            assert!(!pointer.is_null() && pointer as usize % layout.align() == 0);
+            assert!(!pointer.is_null() && (pointer as usize).is_multiple_of(layout.align()));
             if HEAP.owns(pointer) {
                 assert!(pointer as usize >= last);
                 last = pointer as usize + size;

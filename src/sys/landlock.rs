@@ -73,10 +73,8 @@ pub fn allow_path(ruleset: BorrowedFd<'_>, path: BorrowedFd<'_>, rights: u64) ->
     const PATH_BENEATH: u32 = 1;
     let attr = PathBeneathAttr { allowed_access: rights, parent_fd: path.as_raw_fd() };
     // SAFETY: `attr` is valid for the call.
-    check(unsafe {
-        libc::syscall(libc::SYS_landlock_add_rule, ruleset.as_raw_fd(), PATH_BENEATH, &raw const attr, 0)
-    })
-    .map(drop)
+    check(unsafe { libc::syscall(libc::SYS_landlock_add_rule, ruleset.as_raw_fd(), PATH_BENEATH, &raw const attr, 0) })
+        .map(drop)
 }
 
 /// Binds the calling thread and its future children. Needs no_new_privs.

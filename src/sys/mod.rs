@@ -4,12 +4,12 @@
 //! used between `clone3` and `execve` in a child of a multi-threaded process (signal-safety(7)).
 //! Errors are [`Errno`]s; the caller knows the object and says so.
 
+pub mod aside;
 pub mod clone;
 pub mod fs;
 pub mod heap;
 pub mod landlock;
 pub mod mount;
-pub mod net;
 pub mod probe;
 pub mod process;
 pub mod seccomp;

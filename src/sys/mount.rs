@@ -91,7 +91,7 @@ pub fn map_ids(tree: BorrowedFd<'_>, user_namespace: BorrowedFd<'_>) -> Result<(
         propagation: 0,
         userns_fd: user_namespace.as_raw_fd() as u64,
     };
-    mount_setattr(tree, attributes, true)
+    mount_setattr(tree, attributes, false)
 }
 
 /// Cuts the mount behind `tree` and all below it off from what the host mounts later.

@@ -20,6 +20,17 @@ pub fn exit_now(status: i32) -> ! {
     unsafe { libc::_exit(status) }
 }
 
+/// Does nothing until it is killed, or its parent ends.
+pub fn wait_to_be_killed() -> ! {
+    loop {
+        // SAFETY: takes no pointer.
+        unsafe {
+            libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            libc::pause();
+        }
+    }
+}
+
 pub fn new_session() -> Result<()> {
     // SAFETY: takes no argument.
     check(unsafe { libc::setsid() }.into()).map(drop)
@@ -227,7 +238,8 @@ pub fn take_signals(signals: &[i32]) -> Result<std::os::fd::OwnedFd> {
         libc::sigemptyset(&raw mut set);
         for signal in signals {
             let mut now: libc::sigaction = std::mem::zeroed();
-            let ignored = libc::sigaction(*signal, std::ptr::null(), &raw mut now) == 0 && now.sa_sigaction == libc::SIG_IGN;
+            let ignored =
+                libc::sigaction(*signal, std::ptr::null(), &raw mut now) == 0 && now.sa_sigaction == libc::SIG_IGN;
             if !ignored {
                 libc::sigaddset(&raw mut set, *signal);
             }

@@ -44,7 +44,8 @@ pub fn send(socket: BorrowedFd<'_>, record: &[u8], fd: Option<BorrowedFd<'_>>) -
     }
     loop {
         // SAFETY: `message` and all it points to are valid for the call.
-        match check(unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL) } as libc::c_long) {
+        match check(unsafe { libc::sendmsg(socket.as_raw_fd(), &raw const message, libc::MSG_NOSIGNAL) } as libc::c_long)
+        {
             Err(nix::errno::Errno::EINTR) => {}
             other => return other.map(drop),
         }
@@ -63,7 +64,9 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<(usize, Opti
     message.msg_controllen = size_of::<ControlBuffer>() as _;
     let length = loop {
         // SAFETY: `message` and all it points to are valid for the call.
-        match check(unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) } as libc::c_long) {
+        match check(
+            unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) } as libc::c_long
+        ) {
             Err(nix::errno::Errno::EINTR) => {}
             other => break other? as usize,
         }
