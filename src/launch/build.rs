@@ -81,7 +81,7 @@ impl<'a> Builder<'a> {
                 self.attach(proc.as_fd(), path, Kind::Dir)
             }
             SetupOp::Terminals { path } => self.terminals(path),
-            SetupOp::Mask { path } => self.mask(path),
+            SetupOp::Mask { path, required } => self.mask(path, *required),
             SetupOp::ReadOnly { path } => match self.find(path) {
                 Err(Errno::ENOENT) => Ok(()),
                 Err(errno) => Err(errno),
@@ -91,7 +91,10 @@ impl<'a> Builder<'a> {
                     mount::attach(view.as_fd(), target.as_fd())
                 }
             },
-            SetupOp::SealRoot => mount::set_attributes(self.root()?, mount::READ_ONLY, false),
+            SetupOp::Seal { path } => {
+                let mounted = self.find(path)?;
+                mount::set_attributes(mounted.as_fd(), mount::READ_ONLY, false)
+            }
             SetupOp::Enter => {
                 fs::change_dir(self.root()?)?;
                 mount::enter_root_here()
@@ -149,6 +152,9 @@ impl<'a> Builder<'a> {
             attributes |= mount::READ_ONLY;
         }
         let root = mount::create(context.as_fd(), attributes)?;
+        // The overlay holds its layers itself. Left there, the staging would lie between our root and the host's,
+        // and be what is let go of in its place.
+        mount::detach_here()?;
         self.root = Some(attach_over_root(root)?);
         Ok(())
     }
@@ -167,7 +173,8 @@ impl<'a> Builder<'a> {
     fn file(&mut self, path: &'a BoxPath, mode: u32, owner: Owner, content: &[u8]) -> sys::Result<()> {
         let program = self.receiver(owner);
         let parent = self.parent(path)?;
-        let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_TRUNC | libc::O_NOFOLLOW;
+        // Never over what is there: a writable mount may have brought a file of the host's.
+        let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
         let file = fs::open_in(parent, path.name(), flags, mode, fs::BENEATH)?;
         fs::write_all(file.as_fd(), content)?;
         give(file.as_fd(), c"", program)
@@ -200,10 +207,10 @@ impl<'a> Builder<'a> {
         self.attach(terminals.as_fd(), path, Kind::Dir)
     }
 
-    /// What is not there needs no mask.
-    fn mask(&self, path: &BoxPath) -> sys::Result<()> {
+    /// Of what every kernel may have, what is not there needs no mask.
+    fn mask(&self, path: &BoxPath, required: bool) -> sys::Result<()> {
         let target = match self.find(path) {
-            Err(Errno::ENOENT) => return Ok(()),
+            Err(Errno::ENOENT) if !required => return Ok(()),
             found => found?,
         };
         let cover = if fs::stat(target.as_fd())?.st_mode & libc::S_IFMT == libc::S_IFDIR {

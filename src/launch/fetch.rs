@@ -2,18 +2,19 @@
 //!
 //! Every name and link in there was made by the program. Directories are walked by descriptor and no link is
 //! followed, inside or out; only regular files are taken (a FIFO would block, a device would act); on the host
-//! a file is made anew beside its name and renamed over it, so a link there is replaced and not followed
+//! all happens below a directory that was opened before the program ran, and a file is made anew and renamed
+//! over its name, so a link there is replaced and not followed
 //! (CVE-2024-28185, CVE-2024-28189, CVE-2018-15664).
 
 use std::{
-    ffi::{CStr, CString, OsStr},
+    ffi::{CStr, CString, OsStr, OsString},
     fs::File,
-    io::{Read, Write},
+    io::Read,
     os::{
-        fd::{AsFd, BorrowedFd},
-        unix::ffi::OsStrExt,
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::{ffi::OsStrExt, fs::OpenOptionsExt},
     },
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use sha2::{Digest, Sha256};
@@ -21,7 +22,7 @@ use sha2::{Digest, Sha256};
 use super::LaunchError;
 use crate::{
     report::ProducedFile,
-    request::Fetch,
+    request::{Bytes, Fetch},
     spec::WORKDIR,
     sys::{Errno, fs},
 };
@@ -30,14 +31,47 @@ use crate::{
 const MAX_NAMES: usize = 100_000;
 const MAX_DEPTH: usize = 64;
 
-/// What was fetched, and the first thing that could not be.
-pub(super) fn fetch(root: BorrowedFd<'_>, wanted: &[Fetch]) -> (Vec<ProducedFile>, Option<LaunchError>) {
-    let mut files = Vec::new();
-    let result = wanted.iter().try_for_each(|fetch| {
-        let pattern = Path::new(WORKDIR).join(&fetch.pattern);
-        let many = fetch.pattern.contains(['*', '?', '[', '{']);
-        find(root, &pattern)?.iter().try_for_each(|path| {
-            files.push(copy(root, path, &target(fetch, path, many), many)?);
+/// A wish, and the directory that its files go to: opened before the program ran, since a mount may have given
+/// the program that very place to plant links in.
+#[derive(Debug)]
+pub(super) struct Target<'a> {
+    fetch: &'a Fetch,
+    dir: OwnedFd,
+    /// The file's name there; `None` keeps its own.
+    name: Option<OsString>,
+}
+
+impl<'a> Target<'a> {
+    pub(super) fn open(fetch: &'a Fetch) -> Result<Self, LaunchError> {
+        let to = fetch.to.clone().unwrap_or_else(|| PathBuf::from("."));
+        let failed = |path: &Path, error: &std::io::Error| LaunchError::Fetch {
+            path: PathBuf::from(&fetch.pattern),
+            why: format!("cannot write to `{}`: {error}", path.display()),
+        };
+        let is_dir = fetch.is_pattern() || to.is_dir() || to.as_os_str().as_bytes().ends_with(b"/");
+        if is_dir && !to.is_dir() {
+            std::fs::create_dir(&to).map_err(|error| failed(&to, &error))?;
+        }
+        let parent = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
+        let (dir, name) = if is_dir { (to.as_path(), None) } else { (parent, to.file_name().map(OsStr::to_owned)) };
+        let opened = File::options().read(true).custom_flags(libc::O_DIRECTORY).open(dir);
+        Ok(Self { fetch, dir: opened.map_err(|error| failed(dir, &error))?.into(), name })
+    }
+}
+
+/// What was fetched, at most `most` bytes together, and the first thing that could not be.
+pub(super) fn fetch(
+    root: BorrowedFd<'_>,
+    targets: &[Target<'_>],
+    most: Bytes,
+) -> (Vec<ProducedFile>, Option<LaunchError>) {
+    let mut files: Vec<ProducedFile> = Vec::new();
+    let mut left = most.get();
+    let result = targets.iter().try_for_each(|target| {
+        find(root, &Path::new(WORKDIR).join(&target.fetch.pattern))?.iter().try_for_each(|path| {
+            let file = copy(root, path, target, left, most)?;
+            left -= file.bytes;
+            files.push(file);
             Ok(())
         })
     });
@@ -85,21 +119,13 @@ fn find(root: BorrowedFd<'_>, pattern: &Path) -> Result<Vec<PathBuf>, LaunchErro
     if found.is_empty() { Err(nothing()) } else { Ok(found) }
 }
 
-/// Where a file goes: into the directory given, or to the name given.
-fn target(fetch: &Fetch, path: &Path, many: bool) -> PathBuf {
-    let name = path.file_name().unwrap_or(OsStr::new("file"));
-    match &fetch.to {
-        None => PathBuf::from(name),
-        Some(to) if many || to.is_dir() || to.as_os_str().as_bytes().ends_with(b"/") => {
-            // Files of a pattern keep their place below the working directory, so that none hides another.
-            let below = path.strip_prefix(WORKDIR).unwrap_or(Path::new(name));
-            to.join(if many { below } else { Path::new(name) })
-        }
-        Some(to) => to.clone(),
-    }
-}
-
-fn copy(root: BorrowedFd<'_>, path: &Path, target: &Path, make_dirs: bool) -> Result<ProducedFile, LaunchError> {
+fn copy(
+    root: BorrowedFd<'_>,
+    path: &Path,
+    target: &Target<'_>,
+    left: u64,
+    most: Bytes,
+) -> Result<ProducedFile, LaunchError> {
     let failed = |why: String| LaunchError::Fetch { path: path.to_owned(), why };
     let fd = open(root, path, libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY).map_err(|errno| {
         failed(match errno {
@@ -112,41 +138,70 @@ fn copy(root: BorrowedFd<'_>, path: &Path, target: &Path, make_dirs: bool) -> Re
     if stat.st_mode & libc::S_IFMT != libc::S_IFREG {
         return Err(failed("it is not a regular file".to_owned()));
     }
-    let written = |error: std::io::Error| failed(format!("cannot write `{}`: {error}", target.display()));
-    if make_dirs && let Some(parent) = target.parent().filter(|parent| !parent.as_os_str().is_empty()) {
-        std::fs::create_dir_all(parent).map_err(written)?;
-    }
-    let mut partial = target.as_os_str().to_owned();
-    partial.push(format!(".fumehood-{}", std::process::id()));
-    let mut out = File::options().write(true).create_new(true).open(&partial).map_err(written)?;
-    let mut file = File::from(fd);
-    let (mut hash, mut bytes, mut chunk) = (Sha256::new(), 0, vec![0u8; 64 << 10]);
-    let copied = loop {
-        match file.read(&mut chunk) {
-            Ok(0) => break std::fs::rename(&partial, target),
-            Err(error) => break Err(error),
-            Ok(length) => {
-                hash.update(&chunk[..length]);
-                bytes += length as u64;
-                if let Err(error) = out.write_all(&chunk[..length]) {
-                    break Err(error);
-                }
-            }
-        }
-    };
-    if let Err(error) = copied {
-        // What was written is no use to anybody.
-        _ = std::fs::remove_file(&partial);
-        return Err(written(error));
+    // A sparse one is as long as it says once it is copied.
+    if stat.st_size as u64 > left {
+        return Err(failed(format!("what is fetched is over {most} bytes (--sandbox-size)")));
     }
     let shown = path.strip_prefix(WORKDIR).unwrap_or(path).to_owned();
-    Ok(ProducedFile { path: shown, bytes, sha256: hash.finalize().into() })
+    let written = |errno: Errno| failed(format!("cannot write it: {}", errno.desc()));
+    // Files of a pattern keep their place below the working directory, so that none hides another.
+    let kept =
+        if target.fetch.is_pattern() { shown.as_path() } else { Path::new(path.file_name().unwrap_or_default()) };
+    let (dir, name) = match &target.name {
+        Some(name) => (target.dir.try_clone().map_err(|error| failed(error.to_string()))?, name.as_os_str()),
+        None => (make_dirs(target.dir.as_fd(), kept.parent()).map_err(written)?, kept.file_name().unwrap_or_default()),
+    };
+    let name = c_string(name).map_err(written)?;
+    let partial = c_string(OsStr::new(&format!(".fumehood-{}", std::process::id()))).map_err(written)?;
+    let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
+    let out = fs::open_in(dir.as_fd(), &partial, flags, 0o666, fs::BENEATH).map_err(written)?;
+    let copied = copy_bytes(File::from(fd), out.as_fd(), left)
+        .and_then(|done| fs::rename_over(dir.as_fd(), &partial, &name).map(|()| done));
+    if copied.is_err() {
+        // What was written is no use to anybody.
+        _ = fs::remove_file(dir.as_fd(), &partial);
+    }
+    let (bytes, sha256) = copied.map_err(written)?;
+    Ok(ProducedFile { path: shown, bytes, sha256 })
+}
+
+fn copy_bytes(mut from: File, to: BorrowedFd<'_>, most: u64) -> Result<(u64, [u8; 32]), Errno> {
+    let (mut hash, mut bytes, mut chunk) = (Sha256::new(), 0, vec![0u8; 64 << 10]);
+    loop {
+        let length =
+            from.read(&mut chunk).map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
+        bytes += length as u64;
+        if length == 0 {
+            return Ok((bytes, hash.finalize().into()));
+        }
+        if bytes > most {
+            return Err(Errno::EFBIG);
+        }
+        hash.update(&chunk[..length]);
+        fs::write_all(to, &chunk[..length])?;
+    }
+}
+
+/// The directory `path` below `dir`, made where it is missing; a link on the way is an error.
+fn make_dirs(dir: BorrowedFd<'_>, path: Option<&Path>) -> Result<OwnedFd, Errno> {
+    let open =
+        |dir: BorrowedFd<'_>, name: &CStr| fs::open_in(dir, name, libc::O_RDONLY | libc::O_DIRECTORY, 0, fs::BENEATH);
+    path.into_iter().flat_map(Path::components).try_fold(open(dir, c".")?, |dir, part| {
+        let Component::Normal(name) = part else { return Ok(dir) };
+        let name = c_string(name)?;
+        match fs::make_dir(dir.as_fd(), &name, 0o777) {
+            Err(Errno::EEXIST) | Ok(()) => open(dir.as_fd(), &name),
+            Err(errno) => Err(errno),
+        }
+    })
+}
+
+fn c_string(name: &OsStr) -> Result<CString, Errno> {
+    CString::new(name.as_bytes()).map_err(|_| Errno::EINVAL)
 }
 
 fn open(root: BorrowedFd<'_>, path: &Path, flags: i32) -> Result<std::os::fd::OwnedFd, Errno> {
-    let path: CString = CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL)?;
-    let path: &CStr = &path;
-    fs::open_in(root, path, flags, 0, fs::IN_ROOT)
+    fs::open_in(root, &c_string(path.as_os_str())?, flags, 0, fs::IN_ROOT)
 }
 
 #[cfg(test)]
@@ -165,7 +220,8 @@ mod tests {
     }
 
     fn get(root: &File, pattern: &str, to: &Path) -> Result<Vec<ProducedFile>, LaunchError> {
-        let (files, error) = fetch(root.as_fd(), &[Fetch { pattern: pattern.to_owned(), to: Some(to.to_owned()) }]);
+        let wish = Fetch { pattern: pattern.to_owned(), to: Some(to.to_owned()) };
+        let (files, error) = fetch(root.as_fd(), &[Target::open(&wish)?], Bytes::mib(1));
         error.map_or(Ok(files), Err)
     }
 
@@ -193,6 +249,24 @@ mod tests {
         std::os::unix::fs::symlink(&victim, out.path().join("a.txt")).unwrap();
         get(&root, "a.txt", out.path()).unwrap();
         assert_eq!(std::fs::read(&victim).unwrap(), b"marker");
+    }
+
+    #[test]
+    fn a_link_planted_where_files_go_is_not_followed() {
+        let (_dir, root) = sandbox();
+        let (out, victim) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        std::os::unix::fs::symlink(victim.path(), out.path().join("d")).unwrap();
+        assert!(get(&root, "d/*.txt", out.path()).is_err());
+        assert_eq!(std::fs::read_dir(victim.path()).unwrap().count(), 0);
+    }
+
+    #[test]
+    fn a_sparse_file_does_not_fill_the_disk() {
+        let (dir, root) = sandbox();
+        File::create(dir.path().join("sandbox/big")).unwrap().set_len(1 << 40).unwrap();
+        let out = tempfile::tempdir().unwrap();
+        assert!(get(&root, "big", out.path()).is_err());
+        assert_eq!(std::fs::read_dir(out.path()).unwrap().count(), 0);
     }
 
     #[test]

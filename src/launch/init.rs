@@ -60,6 +60,8 @@ impl World<'_> {
 
     fn live(&self, end: InitEnd<'_>) -> Result<i32, Failure> {
         self.close_others().map_err(at(Stage::Descriptors, 0))?;
+        // The caller's handlers are not ours, and one who ignores SIGCHLD would make the program's end vanish.
+        process::reset_signals();
         if !end.wait_for(Order::Build) {
             return Ok(1);
         }

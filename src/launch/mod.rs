@@ -71,6 +71,7 @@ pub fn launch(
 ) -> Result<Outcome, LaunchError> {
     let images = plan.steps.iter().map(Image::new).collect::<Result<Vec<_>, _>>().map_err(LaunchError::Plan)?;
     let holds = Holds::decide(plan, hierarchy)?;
+    let targets = extras.fetch.iter().map(fetch::Target::open).collect::<Result<Vec<_>, _>>()?;
     // On v2 the init is cloned into its cgroup; on v1 it enters by itself, and the cgroup is made while it builds.
     let entered_by_clone = matches!(hierarchy, Hierarchy::V2(_));
     let mut leaf = if entered_by_clone { holds.create_leaf(plan, hierarchy)? } else { None };
@@ -86,7 +87,8 @@ pub fn launch(
     }
     _ = running.control.order(Order::Entered);
     let controls = controls(plan, hierarchy, &holds, extras.secrets.len());
-    let outcome = supervise::Supervisor::new(plan, running, streams, leaf, holds, controls, extras).run(observer);
+    let outcome =
+        supervise::Supervisor::new(plan, running, streams, leaf, holds, controls, targets, extras).run(observer);
     drop(entry);
     outcome
 }
@@ -218,6 +220,10 @@ impl Holds {
                 _ => "its controller is not available here".to_owned(),
             };
             return Err(LaunchError::Unheld { flag: "--cpu", why });
+        }
+        if plan.limits.cpu_time.is_some() && !hierarchy.can(Controller::CpuTime) {
+            let why = "without a cgroup only each process's own is counted".to_owned();
+            return Err(LaunchError::Unheld { flag: "--cpu-time", why });
         }
         Ok(holds)
     }

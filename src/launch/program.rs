@@ -96,7 +96,8 @@ impl<'a> Start<'a> {
         if self.terminal {
             tty::take_control(self.stdio[0]).map_err(at(Stage::ProgramIo, 1))?;
         }
-        process::reset_signals();
+        // Their actions are the default ones since the init was made.
+        process::unblock_signals();
         for (number, fd) in self.stdio.iter().enumerate() {
             process::install_fd(*fd, number as i32).map_err(at(Stage::ProgramIo, 2 + number))?;
         }

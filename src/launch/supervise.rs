@@ -85,6 +85,8 @@ pub(super) struct Supervisor<'a> {
     /// Where input goes; closed when there is no more.
     stdin: Option<OwnedFd>,
     pending: Vec<u8>,
+    /// How much of it is written already.
+    fed: usize,
     outputs: [Output; 2],
     /// What was read last.
     chunk: Vec<u8>,
@@ -108,6 +110,7 @@ pub(super) struct Supervisor<'a> {
     killed_by: Option<Reason>,
     failure: Option<super::protocol::Failure>,
     files: Vec<crate::report::ProducedFile>,
+    targets: Vec<fetch::Target<'a>>,
     fetch_error: Option<LaunchError>,
 }
 
@@ -136,6 +139,7 @@ impl<'a> Supervisor<'a> {
         leaf: Option<Leaf>,
         holds: Holds,
         controls: Controls,
+        targets: Vec<fetch::Target<'a>>,
         mut extras: Extras<'a>,
     ) -> Self {
         let mask = Mask::new(extras.secrets);
@@ -145,7 +149,7 @@ impl<'a> Supervisor<'a> {
             Input::Bytes(bytes) => (bytes, None),
             Input::Stream(fd) => (Vec::new(), Some(fd)),
         };
-        let watched = holds.memory == Means::Watched || (plan.limits.cpu_time.is_some() && leaf.is_none());
+        let watched = holds.memory == Means::Watched;
         let stdin = (input.is_some() || !pending.is_empty()).then_some(streams.stdin);
         Self {
             watch: watched.then(|| Watch::new(running.pid)),
@@ -160,6 +164,7 @@ impl<'a> Supervisor<'a> {
             mask,
             input,
             pending,
+            fed: 0,
             chunk: Vec::with_capacity(CHUNK),
             control_open: true,
             listener: None,
@@ -177,6 +182,7 @@ impl<'a> Supervisor<'a> {
             killed_by: None,
             failure: None,
             files: Vec::new(),
+            targets,
             fetch_error: None,
         }
     }
@@ -281,14 +287,13 @@ impl<'a> Supervisor<'a> {
         if self.ended.is_none() && self.timeout().is_some_and(|timeout| started.elapsed() >= timeout) {
             self.kill(Reason::Timeout);
         }
-        let sample = self.watch.as_mut().map(Watch::sample);
-        if let Some(limit) = self.plan.limits.cpu_time {
-            let counted = self.leaf.as_ref().and_then(|leaf| leaf.usage().cpu_time);
-            if counted.or(sample.map(|sample| sample.cpu)).is_some_and(|used| used >= limit) {
-                self.kill(Reason::CpuTime);
-            }
+        let counted =
+            self.leaf.as_ref().filter(|_| self.plan.limits.cpu_time.is_some()).and_then(|leaf| leaf.usage().cpu_time);
+        if self.plan.limits.cpu_time.zip(counted).is_some_and(|(limit, used)| used >= limit) {
+            self.kill(Reason::CpuTime);
         }
-        if self.holds.memory == Means::Watched && sample.is_some_and(|sample| sample.memory > self.memory_limit()) {
+        let memory = self.watch.as_mut().map(Watch::look);
+        if memory.is_some_and(|memory| memory > self.memory_limit()) {
             self.kill(Reason::Memory);
         }
     }
@@ -363,7 +368,7 @@ impl<'a> Supervisor<'a> {
             // The kernel takes the sandbox down meanwhile.
             self.count()?;
             if let Some(root) = self.root.take() {
-                let (files, error) = fetch::fetch(root.as_fd(), self.extras.fetch);
+                let (files, error) = fetch::fetch(root.as_fd(), &self.targets, self.plan.limits.sandbox);
                 (self.files, self.fetch_error) = (files, error);
                 _ = self.running.control.order(Order::Next);
             }
@@ -472,14 +477,19 @@ impl<'a> Supervisor<'a> {
 
     fn feed(&mut self) {
         let Some(to) = self.terminal.as_ref().or(self.stdin.as_ref()) else { return };
-        match fs::write(to.as_fd(), &self.pending) {
+        match fs::write(to.as_fd(), &self.pending[self.fed..]) {
             Ok(written) => {
-                self.pending.drain(..written);
+                self.fed += written;
+                if self.fed == self.pending.len() {
+                    self.pending.clear();
+                    self.fed = 0;
+                }
             }
             Err(Errno::EAGAIN | Errno::EINTR) => {}
             Err(_) => {
                 // The program does not read any more.
                 self.pending.clear();
+                self.fed = 0;
                 self.input = None;
             }
         }
@@ -552,16 +562,10 @@ impl<'a> Supervisor<'a> {
             &mut [libc::pollfd { fd: self.running.control.0.as_raw_fd(), events: libc::POLLIN, revents: 0 }],
             Some(Duration::ZERO),
         ) {
-            match self.running.control.receive() {
-                Some(Report::Ended { status, disk_full }) if self.ended.is_none() => {
-                    self.ended = Some((wait_status(status), Instant::now()));
-                    self.disk_full = disk_full;
-                }
-                Some(Report::Failed(failure)) => self.failure = Some(failure),
-                Some(Report::Started) if self.started.is_none() => self.started = Some(Instant::now()),
-                Some(_) => {}
-                None => break,
+            if !self.control_open {
+                break;
             }
+            self.hear(observer)?;
         }
         let compiled_badly = self.compile.as_ref().is_some_and(|compile| compile.verdict != Verdict::Ok);
         (0..2).for_each(|number| self.drain(number, observer));

@@ -9,9 +9,10 @@ use crate::{
 
 /// How many ids a sandbox made by root has.
 const COUNT: u32 = 65_536;
-/// Where root's sandboxes get their ids: the range systemd keeps for containers, in blocks of 65,536, none of
-/// which belongs to a person or a service (systemd's docs/UIDS-GIDS.md).
-const FIRST: u32 = 524_288;
+/// Where root's sandboxes get their ids, in blocks of 65,536: of the range systemd keeps for containers, the part
+/// above what login.defs(5) gives out as subordinate ids. None belongs to a person or a service (systemd's
+/// docs/UIDS-GIDS.md; SUB_UID_MAX is 600,100,000).
+const FIRST: u32 = 9157 * COUNT;
 const BLOCKS: u32 = (1_879_048_191 - FIRST) / COUNT;
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]

@@ -73,8 +73,11 @@ pub(super) fn plan(
         tree.place(placed)?;
     }
     let masked = oci.linux().as_ref().and_then(|linux| linux.masked_paths().clone()).unwrap_or_default();
-    for path in masked.iter().map(PathBuf::from).chain(own.hidden.iter().cloned()) {
-        tree.setup.push(SetupOp::Mask { path: BoxPath::new(&path)? });
+    for path in masked.iter().map(Path::new) {
+        tree.setup.push(SetupOp::Mask { path: BoxPath::new(path)?, required: false });
+    }
+    for path in &own.hidden {
+        tree.setup.push(SetupOp::Mask { path: BoxPath::new(path)?, required: true });
     }
     let read_only = oci.linux().as_ref().and_then(|linux| linux.readonly_paths().clone()).unwrap_or_default();
     // Ours of /proc is read-only as a whole.
@@ -82,9 +85,9 @@ pub(super) fn plan(
         tree.setup.push(SetupOp::ReadOnly { path: BoxPath::new(Path::new(path))? });
     }
     if own_dev {
-        tree.setup.push(SetupOp::ReadOnly { path: BoxPath::new(Path::new("/dev"))? });
+        tree.setup.push(SetupOp::Seal { path: BoxPath::new(Path::new("/dev"))? });
     } else if !writable_root {
-        tree.setup.push(SetupOp::SealRoot);
+        tree.setup.push(SetupOp::Seal { path: BoxPath::new(Path::new("/"))? });
     }
     if own.network == crate::request::Network::None {
         tree.setup.push(SetupOp::Network);

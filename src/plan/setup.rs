@@ -84,13 +84,17 @@ pub enum SetupOp {
     /// Nothing to be seen here: an empty file or directory, read-only, over what is there.
     Mask {
         path: BoxPath,
+        /// Whether it must be there: what a person asked to be hidden must not turn up later.
+        required: bool,
     },
     /// Read-only over what is there.
     ReadOnly {
         path: BoxPath,
     },
-    /// No writes to the root's own file system any more.
-    SealRoot,
+    /// No writes to the file system mounted here any more; what is mounted below it stays as it is.
+    Seal {
+        path: BoxPath,
+    },
     /// The new root becomes the root, and the host's is let go of.
     Enter,
 }
@@ -160,9 +164,9 @@ impl fmt::Display for SetupOp {
             }
             Self::Proc { path } => write!(f, "mount proc {} ro hidepid", path.shown()),
             Self::Terminals { path } => write!(f, "mount devpts {}", path.shown()),
-            Self::Mask { path } => write!(f, "mask {}", path.shown()),
+            Self::Mask { path, .. } => write!(f, "mask {}", path.shown()),
             Self::ReadOnly { path } => write!(f, "make {} read-only", path.shown()),
-            Self::SealRoot => write!(f, "make / read-only"),
+            Self::Seal { path } => write!(f, "make the file system of {} read-only", path.shown()),
             Self::Enter => write!(f, "enter the new root and let go of the host's"),
         }
     }
@@ -187,7 +191,7 @@ impl SetupOp {
             Self::Terminals { .. } => "terminals that are no terminal of the host",
             Self::Mask { .. } => "tells too much about the host, or was asked to be hidden",
             Self::ReadOnly { .. } => "may be seen, not changed",
-            Self::SealRoot => "only the writable places are writable",
+            Self::Seal { .. } => "only the writable places are writable",
             Self::Enter => "from here on no host path can be named",
         }
     }

@@ -4,14 +4,24 @@
 //! read, and nothing can be swapped between the check and the use.
 
 use std::{
+    ffi::OsStr,
     fs::File,
     io::Read,
-    os::unix::fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
+    os::{
+        fd::{AsFd, OwnedFd},
+        unix::{
+            ffi::OsStrExt,
+            fs::{MetadataExt, OpenOptionsExt, PermissionsExt},
+        },
+    },
     path::{Path, PathBuf},
     sync::Arc,
 };
 
+use nix::dir::Dir;
+
 use super::{Bytes, mounts::inside_path};
+use crate::sys::{Errno, fs};
 
 /// One thing written into the sandbox before the program starts.
 #[derive(Debug, Clone)]
@@ -34,6 +44,12 @@ pub struct Fetch {
 }
 
 impl Fetch {
+    /// Whether it may stand for several files.
+    #[must_use]
+    pub fn is_pattern(&self) -> bool {
+        self.pattern.contains(['*', '?', '[', '{'])
+    }
+
     /// `PATH[:HOST]`.
     pub fn parse(text: &str) -> Result<Self, FileError> {
         let (pattern, to) = match text.rsplit_once(':') {
@@ -99,30 +115,49 @@ pub fn read_at_most(from: impl Read, size_hint: u64, most: Bytes) -> std::io::Re
     Ok((content.len() as u64 <= most.get()).then(|| content.into()))
 }
 
-/// Everything below `host`, as it is to be below `inside`. Links are left out: they could lead anywhere.
+/// Everything below `host`, as it is to be below `inside`. Links are left out: they could lead anywhere. Each
+/// directory is opened below the one before it, so that none that is swapped for a link meanwhile is followed.
 pub fn read_dir(host: &Path, inside: &Path, most: Bytes) -> Result<Vec<Placed>, FileError> {
     let mut placed = vec![Placed::Dir { path: inside.to_owned(), mode: 0o755 }];
     let mut left = most.get();
-    let mut pending = vec![(host.to_owned(), inside.to_owned(), 0)];
-    while let Some((from, to, depth)) = pending.pop() {
-        let failed = |source| FileError::Read { path: from.clone(), source };
-        for entry in std::fs::read_dir(&from).map_err(failed)? {
+    let top = File::options().read(true).custom_flags(libc::O_DIRECTORY).open(host);
+    let top = top.map_err(|source| FileError::Read { path: host.to_owned(), source })?;
+    let mut pending = vec![(OwnedFd::from(top), host.to_owned(), inside.to_owned(), 0)];
+    while let Some((dir, from, to, depth)) = pending.pop() {
+        let failed = |errno: Errno| FileError::Read { path: from.clone(), source: errno.into() };
+        let names = Dir::from_fd(dir.try_clone().map_err(|source| FileError::Read { path: from.clone(), source })?);
+        for entry in names.map_err(failed)?.iter() {
             let entry = entry.map_err(failed)?;
-            let kind = entry.file_type().map_err(failed)?;
-            let path = to.join(entry.file_name());
+            let name = entry.file_name();
+            if matches!(name.to_bytes(), b"." | b"..") {
+                continue;
+            }
             if placed.len() == MAX_ENTRIES || depth == MAX_DEPTH {
                 return Err(FileError::TooMany { path: host.to_owned() });
             }
-            if kind.is_dir() {
-                placed.push(Placed::Dir { path: path.clone(), mode: 0o755 });
-                pending.push((entry.path(), path, depth + 1));
-            } else if kind.is_file() {
-                let (content, mode) = read(&entry.path(), Bytes::new(left)).map_err(|error| match error {
-                    FileError::TooLarge { .. } => FileError::TooLarge { path: host.to_owned(), most },
-                    other => other,
-                })?;
-                left -= content.len() as u64;
-                placed.push(Placed::File { path, mode, content });
+            let part = Path::new(OsStr::from_bytes(name.to_bytes()));
+            let flags = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY;
+            let at = |errno: Errno| FileError::Read { path: from.join(part), source: errno.into() };
+            let fd = match fs::open_in(dir.as_fd(), name, flags, 0, fs::BENEATH) {
+                // A link, or a socket: neither is copied. Or gone since it was listed.
+                Err(Errno::ELOOP | Errno::ENXIO | Errno::ENOENT) => continue,
+                found => found.map_err(at)?,
+            };
+            let found = fs::stat(fd.as_fd()).map_err(at)?;
+            let path = to.join(part);
+            match found.st_mode & libc::S_IFMT {
+                libc::S_IFDIR => {
+                    placed.push(Placed::Dir { path: path.clone(), mode: 0o755 });
+                    pending.push((fd, from.join(part), path, depth + 1));
+                }
+                libc::S_IFREG => {
+                    let content = read_at_most(File::from(fd), found.st_size as u64, Bytes::new(left));
+                    let content = content.map_err(|source| FileError::Read { path: from.join(part), source })?;
+                    let content = content.ok_or_else(|| FileError::TooLarge { path: host.to_owned(), most })?;
+                    left -= content.len() as u64;
+                    placed.push(Placed::File { path, mode: found.st_mode & 0o777, content });
+                }
+                _ => {}
             }
         }
     }

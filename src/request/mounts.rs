@@ -38,6 +38,15 @@ impl Mount {
             return Err(MountError::Reserved { target });
         }
         let missing = |cause| MountError::Source { path: source.to_owned(), source: cause };
+        // Its parents may be links, it may not: with a slash behind it, or swapped for one later, neither.
+        let source: &Path = &source.components().collect::<PathBuf>();
+        let source = match (source.parent(), source.file_name()) {
+            (Some(parent), Some(name)) => {
+                let parent = if parent.as_os_str().is_empty() { Path::new(".") } else { parent };
+                &std::fs::canonicalize(parent).map_err(missing)?.join(name)
+            }
+            _ => &std::fs::canonicalize(source).map_err(missing)?,
+        };
         let found = std::fs::symlink_metadata(source).map_err(missing)?;
         if found.is_symlink() {
             let to = std::fs::read_link(source).map_err(missing)?;
@@ -46,8 +55,7 @@ impl Mount {
         if !found.is_dir() && !found.is_file() {
             return Err(MountError::Special { path: source.to_owned() });
         }
-        let source = std::fs::canonicalize(source).map_err(missing)?;
-        Ok(Self { source, is_dir: found.is_dir(), owner: (found.uid(), found.gid()), target, writable })
+        Ok(Self { source: source.clone(), is_dir: found.is_dir(), owner: (found.uid(), found.gid()), target, writable })
     }
 }
 

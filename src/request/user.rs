@@ -20,7 +20,7 @@ impl Default for User {
 }
 
 /// Ids above this are not in the 65,536 that a sandbox has.
-const LAST_ID: u32 = 65_534;
+pub(crate) const LAST_ID: u32 = 65_534;
 
 impl User {
     /// `UID[:GID]`; the names `root` and `sandbox` are known too. A group left out equals the user.

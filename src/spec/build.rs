@@ -11,7 +11,7 @@ use super::{Base, Own, Spec, SpecError, WORKDIR, load, root, text};
 use crate::{
     host::{Layout, TopLevel},
     plan::setup::Kind,
-    request::{Bytes, Limits, Mount, Network, Placed, Request, Rootfs},
+    request::{Bytes, Limits, Mount, Network, Placed, Request, Rootfs, user::LAST_ID},
 };
 
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -87,6 +87,9 @@ pub fn build(request: Request) -> Result<Spec, SpecError> {
     let mut user = request.user;
     if matches!(rootfs, Rootfs::Bundle(_)) && !user.asked {
         (user.uid, user.gid) = (process.user().uid(), process.user().gid());
+        if user.uid.max(user.gid) > LAST_ID {
+            return Err(SpecError::Unsupported { what: format!("user {}:{}, beyond {LAST_ID}", user.uid, user.gid) });
+        }
     }
     process.set_user(oci::UserBuilder::default().uid(user.uid).gid(user.gid).build()?);
     process.set_rlimits(Some(rlimits(&limits)?));
@@ -278,7 +281,10 @@ fn environment(
 fn rlimits(limits: &Limits) -> Result<Vec<oci::PosixRlimit>, SpecError> {
     use oci::PosixRlimitType as Type;
     let limit = |kind, value: u64| oci::PosixRlimitBuilder::default().typ(kind).soft(value).hard(value).build();
-    let mut all = vec![limit(Type::RlimitNofile, limits.nofile)?, limit(Type::RlimitCore, 0)?];
+    let mut all = vec![
+        limit(Type::RlimitNofile, limits.nofile)?, // One byte is no core dump either, and unlike 0 keeps the host's handler from being run (core(5)).
+        limit(Type::RlimitCore, 1)?,
+    ];
     if let Some(time) = limits.cpu_time {
         // One process alone must not go past it; all together are watched from outside.
         all.push(limit(Type::RlimitCpu, time.as_secs_f64().ceil() as u64 + 1)?);

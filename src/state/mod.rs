@@ -4,13 +4,17 @@
 //! to nobody. It names its process by pid and start time: a number that was given to another is not killed.
 
 use std::{
+    ffi::CString,
     fs::File,
     io::{self, Read, Write},
     os::{
         fd::{AsFd, AsRawFd, OwnedFd},
-        unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+        unix::{
+            ffi::OsStrExt,
+            fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+        },
     },
-    path::PathBuf,
+    path::{Path, PathBuf},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -55,16 +59,10 @@ impl Entry {
         let dir = directory()?;
         let path = dir.join(format!("{}.json", plan.id));
         let failed = |source| StateError::Write { path: path.clone(), source };
-        let file = File::options().write(true).create_new(true).mode(0o600).open(&path);
-        let mut file = match file {
-            Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
-                return Err(StateError::Taken(plan.id.to_string()));
-            }
-            other => other.map_err(failed)?,
-        };
-        // Somebody who lists may hold it for a moment.
+        // Nobody sees it before it is whole and locked.
+        let unseen = dir.join(format!(".{}.{pid}", plan.id));
+        let mut file = File::options().write(true).create_new(true).mode(0o600).open(&unseen).map_err(failed)?;
         fs::lock(file.as_fd()).map_err(|errno| failed(errno.into()))?;
-        let entry = Self { path: path.clone(), _locked: file.try_clone().map_err(failed)? };
         let run = plan.steps.last();
         let mut command: String = run.map(|step| step.argv.join(" ")).unwrap_or_default();
         if command.len() > COMMAND_LENGTH {
@@ -81,8 +79,17 @@ impl Entry {
             network: plan.network.to_owned(),
         };
         let text = serde_json::to_vec(&record).map_err(|error| failed(error.into()))?;
-        file.write_all(&text).map_err(failed)?;
-        Ok(entry)
+        let placed = file.write_all(&text).and_then(|()| rename_new(&unseen, &path));
+        match placed {
+            Ok(()) => Ok(Self { path, _locked: file }),
+            Err(error) => {
+                _ = std::fs::remove_file(&unseen);
+                Err(match error.kind() {
+                    io::ErrorKind::AlreadyExists => StateError::Taken(plan.id.to_string()),
+                    _ => failed(error),
+                })
+            }
+        }
     }
 }
 
@@ -93,6 +100,14 @@ impl Drop for Entry {
     }
 }
 
+fn rename_new(from: &Path, to: &Path) -> io::Result<()> {
+    let text = |path: &Path| CString::new(path.as_os_str().as_bytes()).map_err(io::Error::from);
+    fs::rename_new(&text(from)?, &text(to)?).map_err(io::Error::from)
+}
+
+/// A record is unseen for less than this.
+const UNSEEN: Duration = Duration::from_secs(10);
+
 /// Every record, and whether somebody still stands by it.
 pub fn list() -> Result<Vec<(Record, Liveness)>, StateError> {
     let dir = directory()?;
@@ -100,6 +115,12 @@ pub fn list() -> Result<Vec<(Record, Liveness)>, StateError> {
     let mut records = Vec::new();
     for entry in std::fs::read_dir(&dir).map_err(failed)? {
         let path = entry.map_err(failed)?.path();
+        let unseen = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
+        let age =
+            std::fs::symlink_metadata(&path).and_then(|found| found.modified()).ok().and_then(|at| at.elapsed().ok());
+        if unseen && age.is_none_or(|age| age < UNSEEN) {
+            continue;
+        }
         let id = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default().to_owned();
         // Another may remove it at any moment.
         let Ok(mut file) = File::options().read(true).custom_flags(libc::O_NOFOLLOW).open(&path) else { continue };

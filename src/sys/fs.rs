@@ -147,6 +147,27 @@ pub fn set_nonblocking(fd: BorrowedFd<'_>) -> Result<()> {
     check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags as i32 | libc::O_NONBLOCK) }.into()).map(drop)
 }
 
+/// Renames a file to a name that nothing has yet (renameat2(2), RENAME_NOREPLACE).
+pub fn rename_new(from: &CStr, to: &CStr) -> Result<()> {
+    rename(cwd(), from, to, libc::RENAME_NOREPLACE)
+}
+
+/// Renames within a directory, over what has the new name, be it a link.
+pub fn rename_over(dir: BorrowedFd<'_>, from: &CStr, to: &CStr) -> Result<()> {
+    rename(dir, from, to, 0)
+}
+
+fn rename(dir: BorrowedFd<'_>, from: &CStr, to: &CStr, flags: u32) -> Result<()> {
+    let dir = dir.as_raw_fd();
+    // SAFETY: both paths are valid for the call.
+    check(unsafe { libc::syscall(libc::SYS_renameat2, dir, from.as_ptr(), dir, to.as_ptr(), flags) }).map(drop)
+}
+
+pub fn remove_file(dir: BorrowedFd<'_>, name: &CStr) -> Result<()> {
+    // SAFETY: the path is valid for the call.
+    check(unsafe { libc::unlinkat(dir.as_raw_fd(), name.as_ptr(), 0) }.into()).map(drop)
+}
+
 /// Takes an exclusive lock on an open file.
 pub fn lock(fd: BorrowedFd<'_>) -> Result<()> {
     // SAFETY: takes no pointer.

@@ -6,7 +6,7 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
 };
 
-use super::{Result, check};
+use super::{Errno, Result, check};
 
 pub const READ_ONLY: u64 = libc::MOUNT_ATTR_RDONLY;
 pub const NO_SUID: u64 = libc::MOUNT_ATTR_NOSUID;
@@ -132,14 +132,34 @@ pub fn attach(tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<()> {
     check(unsafe { libc::syscall(libc::SYS_move_mount, from, c"".as_ptr(), to, c"".as_ptr(), flags) }).map(drop)
 }
 
+/// Takes the mount that is the working directory off the tree again.
+pub fn detach_here() -> Result<()> {
+    // SAFETY: the path is valid for the call.
+    check(unsafe { libc::umount2(c".".as_ptr(), libc::MNT_DETACH) }.into()).map(drop)
+}
+
 /// Makes the mount that is the working directory the root, and lets go of the old root and all its mounts
-/// (pivot_root(2), `pivot_root(".", ".")`).
+/// (pivot_root(2), `pivot_root(".", ".")`). If anything of it were left, `/..` would lead there: that is looked at,
+/// and is EXDEV.
 pub fn enter_root_here() -> Result<()> {
     // SAFETY: the paths are valid for the calls.
     unsafe {
         check(libc::syscall(libc::SYS_pivot_root, c".".as_ptr(), c".".as_ptr()))?;
-        check(libc::umount2(c".".as_ptr(), libc::MNT_DETACH).into())?;
+        detach_here()?;
         check(libc::chdir(c"/".as_ptr()).into())?;
     }
-    Ok(())
+    if mount_id(c"/")? == mount_id(c"/..")? { Ok(()) } else { Err(Errno::EXDEV) }
+}
+
+/// The mount that `path` is on (statx(2), STATX_MNT_ID, since 5.8).
+fn mount_id(path: &CStr) -> Result<u64> {
+    const STATX_MNT_ID: u32 = 0x1000;
+    /// Where `stx_mnt_id` is in a `struct statx`, in words.
+    const MOUNT_ID: usize = 0x90 / 8;
+    let mut found = [0u64; 32];
+    // SAFETY: a `struct statx` has 256 bytes.
+    check(unsafe {
+        libc::syscall(libc::SYS_statx, libc::AT_FDCWD, path.as_ptr(), 0, STATX_MNT_ID, found.as_mut_ptr())
+    })?;
+    Ok(found[MOUNT_ID])
 }

@@ -263,14 +263,21 @@ pub fn read_signal(fd: BorrowedFd<'_>) -> Option<i32> {
 pub fn reset_signals() {
     // SAFETY: `set` is initialised by sigemptyset. SIGKILL, SIGSTOP and the C library's own refuse: as wanted.
     unsafe {
-        // The kernel keeps ignored signals ignored over exec, and nothing else: only those matter.
         for signal in 1..32 {
             let mut old: libc::sigaction = std::mem::zeroed();
-            if libc::sigaction(signal, std::ptr::null(), &raw mut old) == 0 && old.sa_sigaction == libc::SIG_IGN {
+            if libc::sigaction(signal, std::ptr::null(), &raw mut old) == 0 && old.sa_sigaction != libc::SIG_DFL {
                 old.sa_sigaction = libc::SIG_DFL;
                 libc::sigaction(signal, &raw const old, std::ptr::null_mut());
             }
         }
+    }
+    unblock_signals();
+}
+
+/// No signal is blocked any more.
+pub fn unblock_signals() {
+    // SAFETY: `set` is initialised by sigemptyset.
+    unsafe {
         let mut set: libc::sigset_t = std::mem::zeroed();
         libc::sigemptyset(&raw mut set);
         libc::sigprocmask(libc::SIG_SETMASK, &raw const set, std::ptr::null_mut());
