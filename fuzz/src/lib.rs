@@ -257,7 +257,9 @@ pub fn fetch(data: &[u8]) {
         };
     }
     let root = fs::File::open(&root).expect("the root");
-    _ = fuzzing::fetch(&root, Fetch { pattern: wanted.pattern, to: Some(out.clone()) });
+    let wanted = Fetch { pattern: wanted.pattern, to: Some(out.clone()) };
+    let (files, _) = fuzzing::fetch(&root, &wanted, Bytes::new(20));
+    assert!(files.iter().map(|file| file.bytes).sum::<u64>() <= 20);
     assert_eq!(fs::read(host.join("marker")).expect("the marker"), b"host");
     assert_eq!(fs::read_dir(&host).expect("the host").count(), 1);
     assert_eq!(fs::read_dir(dir.path()).expect("all").count(), 3);

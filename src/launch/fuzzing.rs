@@ -2,8 +2,8 @@
 
 use std::{fs::File, os::fd::AsFd};
 
-use super::{LaunchError, protocol::SupervisorEnd};
-use crate::{report::ProducedFile, request::Fetch, sys::socket};
+use super::{LaunchError, fetch::Target, protocol::SupervisorEnd};
+use crate::{report::ProducedFile, request::{Bytes, Fetch}, sys::socket};
 
 /// The supervisor receives `bytes` as if the init had sent them.
 pub fn record(bytes: &[u8]) {
@@ -14,7 +14,10 @@ pub fn record(bytes: &[u8]) {
     }
 }
 
-/// Takes a file out of the tree at `root`, as after a run.
-pub fn fetch(root: &File, wanted: Fetch) -> (Vec<ProducedFile>, Option<LaunchError>) {
-    super::fetch::fetch(root.as_fd(), &[wanted])
+/// Takes files of at most `most` bytes out of the tree at `root`, as after a run.
+pub fn fetch(root: &File, wanted: &Fetch, most: Bytes) -> (Vec<ProducedFile>, Option<LaunchError>) {
+    match Target::open(wanted) {
+        Ok(target) => super::fetch::fetch(root.as_fd(), &[target], most),
+        Err(error) => (Vec::new(), Some(error)),
+    }
 }
