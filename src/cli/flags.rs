@@ -8,11 +8,14 @@ use std::{ffi::OsString, path::PathBuf};
 use fumehood::{
     Error, Result,
     error::Hint,
-    request::{RequestError, limits::QuantityError},
+    request::{Bytes, RequestError, files, limits::QuantityError},
 };
 
 use super::{low::Low, usage::UsageError};
 pub use table::FLAGS;
+
+/// What a policy of the caller's may hold.
+const LARGEST_POLICY: Bytes = Bytes::mib(4);
 
 /// One option.
 #[derive(Debug)]
@@ -91,9 +94,11 @@ impl Given {
     /// The contents of the file it names.
     fn read(self) -> Result<(PathBuf, String)> {
         let (flag, path) = (self.flag.long, self.path());
-        match std::fs::read_to_string(&path) {
-            Ok(text) => Ok((path, text)),
-            Err(error) => Err(Error::new(format!("--{flag}: cannot read `{}`: {error}", path.display()))),
+        let fail = |why: String| Error::new(format!("--{flag}: {why}"));
+        let (bytes, _) = files::read(&path, LARGEST_POLICY).map_err(|error| fail(error.to_string()))?;
+        match std::str::from_utf8(&bytes) {
+            Ok(text) => Ok((path, text.to_owned())),
+            Err(_) => Err(fail(format!("`{}` is not text", path.display()))),
         }
     }
 }

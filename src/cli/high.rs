@@ -2,7 +2,7 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    io::{IsTerminal, Read},
+    io::IsTerminal,
     os::unix::ffi::{OsStrExt, OsStringExt},
     path::Path,
 };
@@ -182,10 +182,8 @@ fn env_file(path: &Path) -> Result<Vec<OsString>> {
 /// A better error where a program was given as source code.
 pub fn explain_file(low: &Low, error: Error) -> Error {
     let Some(path) = low.file.as_deref().filter(|file| *file != "-").map(Path::new) else { return error };
-    let mut magic = [0u8; 4];
-    let is_program =
-        std::fs::File::open(path).and_then(|mut file| file.read_exact(&mut magic)).is_ok() && magic == *b"\x7fELF";
-    if is_program {
+    // Any size will do: only its first bytes are looked at, and a FIFO is refused.
+    if files::read(path, Bytes::mib(1024)).is_ok_and(|(content, _)| content.starts_with(b"\x7fELF")) {
         return UsageError::Program { path: path.to_owned() }.into_error();
     }
     if error.hint().is_none() && !path.exists() {

@@ -135,7 +135,8 @@ fn copy(
         })
     })?;
     let stat = fs::stat(fd.as_fd()).map_err(|errno| failed(errno.desc().to_owned()))?;
-    if stat.st_mode & libc::S_IFMT != libc::S_IFREG {
+    // The files of /proc are answers of the kernel, and some are about us.
+    if stat.st_mode & libc::S_IFMT != libc::S_IFREG || fs::is_proc(fd.as_fd()) {
         return Err(failed("it is not a regular file".to_owned()));
     }
     // A sparse one is as long as it says once it is copied.

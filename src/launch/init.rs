@@ -39,6 +39,8 @@ pub struct World<'a> {
     pub stdio: [BorrowedFd<'a>; 3],
     /// For seccomp(2).
     pub filter_flags: u32,
+    /// Whether the supervisor measures memory, and so wants to see the sandbox's file systems.
+    pub watched: bool,
     /// RLIMIT_NPROC, where it is what holds the limit of processes.
     pub processes: Option<u64>,
     /// Every descriptor above, in order: all others are closed.
@@ -124,7 +126,7 @@ impl World<'_> {
         let disks = [c"/sandbox", c"/tmp"]
             .map(|path| fs::open_in(fs::cwd(), path, libc::O_PATH | libc::O_DIRECTORY, 0, fs::IN_ROOT).ok());
         let root = fs::open_in(fs::cwd(), c"/", libc::O_PATH | libc::O_DIRECTORY, 0, 0).map_err(at(Stage::Setup, 0))?;
-        if self.plan.fetches {
+        if self.plan.fetches || self.watched {
             end.root(root.as_fd()).map_err(at(Stage::Setup, 0))?;
         }
         let terminal =

@@ -71,11 +71,11 @@ pub fn launch(
 ) -> Result<Outcome, LaunchError> {
     let images = plan.steps.iter().map(Image::new).collect::<Result<Vec<_>, _>>().map_err(LaunchError::Plan)?;
     let holds = Holds::decide(plan, hierarchy)?;
-    let targets = extras.fetch.iter().map(fetch::Target::open).collect::<Result<Vec<_>, _>>()?;
+    let files = extras.fetch.iter().map(fetch::Target::open).collect::<Result<Vec<_>, _>>()?;
     // On v2 the init is cloned into its cgroup; on v1 it enters by itself, and the cgroup is made while it builds.
     let entered_by_clone = matches!(hierarchy, Hierarchy::V2(_));
     let mut leaf = if entered_by_clone { holds.create_leaf(plan, hierarchy)? } else { None };
-    let (running, streams) = start(plan, &images, &holds, leaf.as_ref())?;
+    let (running, streams) = start(plan, &images, &holds, leaf.as_ref(), files)?;
     mapped::hand_over(plan, &running)?;
     let entry = Entry::create(plan, extras.runtime.as_deref(), running.pid).map_err(LaunchError::State)?;
     if !entered_by_clone {
@@ -87,8 +87,7 @@ pub fn launch(
     }
     _ = running.control.order(Order::Entered);
     let controls = controls(plan, hierarchy, &holds, extras.secrets.len());
-    let outcome =
-        supervise::Supervisor::new(plan, running, streams, leaf, holds, controls, targets, extras).run(observer);
+    let outcome = supervise::Supervisor::new(plan, running, streams, leaf, holds, controls, extras).run(observer);
     drop(entry);
     outcome
 }
@@ -125,16 +124,23 @@ impl Drop for Running {
     }
 }
 
-/// Our ends of the program's streams.
+/// Our ends of the program's streams, and where its files go.
 #[derive(Debug)]
-struct Streams {
+struct Streams<'a> {
+    files: Vec<fetch::Target<'a>>,
     stdin: OwnedFd,
     stdout: OwnedFd,
     stderr: OwnedFd,
 }
 
 /// Clones the init and gives it its ids; it builds on while we go on.
-fn start(plan: &Plan, images: &[Image], holds: &Holds, leaf: Option<&Leaf>) -> Result<(Running, Streams), LaunchError> {
+fn start<'a>(
+    plan: &Plan,
+    images: &[Image],
+    holds: &Holds,
+    leaf: Option<&Leaf>,
+    files: Vec<fetch::Target<'a>>,
+) -> Result<(Running, Streams<'a>), LaunchError> {
     let (ours, theirs) = socket::record_pair().map_err(system("make a socket pair"))?;
     let (in_read, in_write) = fs::pipe().map_err(system("make a pipe"))?;
     let (out_read, out_write) = fs::pipe().map_err(system("make a pipe"))?;
@@ -152,6 +158,7 @@ fn start(plan: &Plan, images: &[Image], holds: &Holds, leaf: Option<&Leaf>) -> R
         stdio,
         filter_flags: filter_flags(plan),
         processes: holds.processes(plan),
+        watched: holds.memory == Means::Watched,
         keep: &keep,
     };
     let into = leaf.and_then(Leaf::clone_into);
@@ -160,7 +167,7 @@ fn start(plan: &Plan, images: &[Image], holds: &Holds, leaf: Option<&Leaf>) -> R
     let running = Running { pid, pidfd, control: SupervisorEnd(ours), waited: false };
     write_maps(plan, pid)?;
     _ = running.control.order(Order::Build);
-    Ok((running, Streams { stdin: in_write, stdout: out_read, stderr: err_read }))
+    Ok((running, Streams { files, stdin: in_write, stdout: out_read, stderr: err_read }))
 }
 
 fn system(what: &'static str) -> impl Fn(sys::Errno) -> LaunchError {

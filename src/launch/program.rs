@@ -11,7 +11,7 @@ use std::{
 
 use super::protocol::{Failure, Stage};
 use crate::{
-    plan::{Plan, PlanError, Step, ids::IdsKind, landlock::Layer},
+    plan::{Plan, PlanError, Step, ids::IdsKind, landlock::Layer, seccomp::Insn},
     sys::{self, Errno, fs, landlock, process, seccomp, tty},
 };
 
@@ -101,7 +101,10 @@ impl<'a> Start<'a> {
         for (number, fd) in self.stdio.iter().enumerate() {
             process::install_fd(*fd, number as i32).map_err(at(Stage::ProgramIo, 2 + number))?;
         }
-        process::change_dir(&self.image.cwd).map_err(at(Stage::WorkingDirectory, 0))?;
+        // Never through /proc/self/fd, where what we hold open could lead elsewhere (CVE-2024-21626).
+        fs::open_in(fs::cwd(), &self.image.cwd, libc::O_PATH | libc::O_DIRECTORY, 0, libc::RESOLVE_NO_MAGICLINKS)
+            .and_then(|dir| fs::change_dir(dir.as_fd()))
+            .map_err(at(Stage::WorkingDirectory, 0))?;
         for (index, limit) in plan.rlimits.iter().enumerate() {
             process::set_limit(limit.resource, limit.soft, limit.hard).map_err(at(Stage::ResourceLimit, index))?;
         }
@@ -120,8 +123,10 @@ impl<'a> Start<'a> {
         }
         process::close_on_exec_from(3).map_err(at(Stage::Descriptors, 3))?;
         // From here on every call is filtered: only execve and exit_group follow, which every filter lets by.
-        let listener = seccomp::install(plan.seccomp.loaded(), self.filter_flags)
-            .map_err(|error| at(Stage::Seccomp, 0)(Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))))?;
+        if let Some(filter) = &plan.no_setuid {
+            install(filter.program.quiet(), 0).map_err(at(Stage::Seccomp, 2))?;
+        }
+        let listener = install(plan.seccomp.loaded(), self.filter_flags).map_err(at(Stage::Seccomp, 0))?;
         if let Some(listener) = listener {
             _ = self.listener.set(listener);
         }
@@ -143,12 +148,17 @@ impl<'a> Start<'a> {
     }
 }
 
+fn install(program: &[Insn], flags: u32) -> sys::Result<Option<OwnedFd>> {
+    seccomp::install(program, flags).map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))
+}
+
 /// Rules are for what is there: a path that the root does not have needs none.
 fn restrict(layer: &Layer) -> sys::Result<()> {
     let ruleset = landlock::create_ruleset(layer.abi, layer.handled_files, layer.handled_tcp, layer.scoped)?;
     for rule in &layer.rules {
         let path = match fs::open_in(fs::cwd(), &rule.path, libc::O_PATH, 0, fs::NO_LINKS) {
-            Err(Errno::ENOENT) => continue,
+            // Or is a link, as /bin is where /usr has all: what it leads to has a rule of its own.
+            Err(Errno::ENOENT | Errno::ELOOP) => continue,
             found => found?,
         };
         let mut rights = rule.rights;

@@ -135,11 +135,10 @@ impl<'a> Supervisor<'a> {
     pub(super) fn new(
         plan: &'a Plan,
         running: Running,
-        streams: Streams,
+        streams: Streams<'a>,
         leaf: Option<Leaf>,
         holds: Holds,
         controls: Controls,
-        targets: Vec<fetch::Target<'a>>,
         mut extras: Extras<'a>,
     ) -> Self {
         let mask = Mask::new(extras.secrets);
@@ -182,7 +181,7 @@ impl<'a> Supervisor<'a> {
             killed_by: None,
             failure: None,
             files: Vec::new(),
-            targets,
+            targets: streams.files,
             fetch_error: None,
         }
     }
@@ -292,7 +291,8 @@ impl<'a> Supervisor<'a> {
         if self.plan.limits.cpu_time.zip(counted).is_some_and(|(limit, used)| used >= limit) {
             self.kill(Reason::CpuTime);
         }
-        let memory = self.watch.as_mut().map(Watch::look);
+        let root = self.root.as_ref().map(AsFd::as_fd);
+        let memory = self.watch.as_mut().map(|watch| watch.look(root));
         if memory.is_some_and(|memory| memory > self.memory_limit()) {
             self.kill(Reason::Memory);
         }
@@ -367,7 +367,9 @@ impl<'a> Supervisor<'a> {
         if last {
             // The kernel takes the sandbox down meanwhile.
             self.count()?;
-            if let Some(root) = self.root.take() {
+            if self.plan.fetches
+                && let Some(root) = self.root.take()
+            {
                 let (files, error) = fetch::fetch(root.as_fd(), &self.targets, self.plan.limits.sandbox);
                 (self.files, self.fetch_error) = (files, error);
                 _ = self.running.control.order(Order::Next);

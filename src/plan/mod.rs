@@ -35,6 +35,8 @@ pub struct Plan {
     pub rlimits: Vec<ResourceLimit>,
     pub landlock: Vec<Layer>,
     pub seccomp: Filter,
+    /// Loaded beside it when the program can write to the host's own directories: no set-id files there.
+    pub no_setuid: Option<Filter>,
     pub limits: Limits,
     pub terminal: bool,
     /// One, or a compiler and then what it made.
@@ -182,7 +184,10 @@ pub fn make(spec: Spec, host: &Host) -> Result<Plan, PlanError> {
         Some(profile) => Filter::custom(&profile, host)?,
         None => Filter::builtin(own.profile.name)?,
     };
+    let writes_host = setup.iter().any(|op| matches!(op, SetupOp::Bind { writable: true, .. }));
+    let no_setuid = if writes_host { Some(Filter::no_setuid(host)?) } else { None };
     Ok(Plan {
+        no_setuid,
         namespaces: namespaces(own.network),
         rootfs: match own.base {
             Base::Host { .. } => "host",
@@ -296,9 +301,19 @@ impl Filter {
         Ok(Self::new(name, Cow::Borrowed(&builtin.filter)))
     }
 
-    fn custom(profile: &seccomp::Profile, host: &Host) -> Result<Self, PlanError> {
+    /// Also for filters of the caller's own, which know nothing of mounts.
+    fn no_setuid(host: &Host) -> Result<Self, PlanError> {
+        let profile = seccomp::Profile::parse(include_str!("../../profiles/seccomp/no-setuid.json"))?;
+        Ok(Self::new("no-setuid", Cow::Owned(Self::compile(&profile, host)?)))
+    }
+
+    fn compile(profile: &seccomp::Profile, host: &Host) -> Result<seccomp::Filter, PlanError> {
         let kernel = seccomp::KernelVersion(host.kernel.major, host.kernel.minor);
-        let filter = seccomp::compile(profile, seccomp::Target { arch: seccomp::Arch::NATIVE, kernel })?;
+        Ok(seccomp::compile(profile, seccomp::Target { arch: seccomp::Arch::NATIVE, kernel })?)
+    }
+
+    fn custom(profile: &seccomp::Profile, host: &Host) -> Result<Self, PlanError> {
+        let filter = Self::compile(profile, host)?;
         // The last steps to the program are made under the filter already.
         for (name, number) in [("execve", libc::SYS_execve), ("exit_group", libc::SYS_exit_group)] {
             if !filter.decide(number as u32, &[0; 6]).permits() {

@@ -122,13 +122,27 @@ pub fn stat(fd: BorrowedFd<'_>) -> Result<libc::stat> {
     Ok(stat)
 }
 
-/// True when the file system behind `fd` has no free block or no free inode left.
-pub fn is_full(fd: BorrowedFd<'_>) -> bool {
+fn filesystem(fd: BorrowedFd<'_>) -> Option<libc::statfs> {
     // SAFETY: `statfs` is plain data for which all zeroes is valid.
     let mut stat: libc::statfs = unsafe { std::mem::zeroed() };
     // SAFETY: the buffer is valid for the call.
-    let known = unsafe { libc::fstatfs(fd.as_raw_fd(), &raw mut stat) } == 0;
-    known && ((stat.f_blocks > 0 && stat.f_bfree == 0) || (stat.f_files > 0 && stat.f_ffree == 0))
+    (unsafe { libc::fstatfs(fd.as_raw_fd(), &raw mut stat) } == 0).then_some(stat)
+}
+
+/// True when the file system behind `fd` has no free block or no free inode left.
+pub fn is_full(fd: BorrowedFd<'_>) -> bool {
+    filesystem(fd)
+        .is_some_and(|stat| (stat.f_blocks > 0 && stat.f_bfree == 0) || (stat.f_files > 0 && stat.f_ffree == 0))
+}
+
+/// Bytes in use in the file system behind `fd`, if it has a size.
+pub fn used(fd: BorrowedFd<'_>) -> u64 {
+    filesystem(fd).map_or(0, |stat| (stat.f_blocks - stat.f_bfree) * stat.f_bsize as u64)
+}
+
+/// Whether `fd` is of a procfs, or cannot be told.
+pub fn is_proc(fd: BorrowedFd<'_>) -> bool {
+    filesystem(fd).is_none_or(|stat| stat.f_type == libc::PROC_SUPER_MAGIC)
 }
 
 /// A pipe; both ends close on exec.

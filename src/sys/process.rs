@@ -161,11 +161,6 @@ pub fn exec(path: &CStr, arguments: &StringVector, environment: &StringVector) -
     Errno::last()
 }
 
-pub fn change_dir(path: &CStr) -> Result<()> {
-    // SAFETY: the path is valid for the call.
-    check(unsafe { libc::chdir(path.as_ptr()) }.into()).map(drop)
-}
-
 pub fn set_file_mask(mask: u32) {
     // SAFETY: takes no pointer and cannot fail.
     unsafe { libc::umask(mask) };

@@ -64,9 +64,8 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<(usize, Opti
     message.msg_controllen = size_of::<ControlBuffer>() as _;
     let length = loop {
         // SAFETY: `message` and all it points to are valid for the call.
-        match check(
-            unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) } as libc::c_long
-        ) {
+        let received = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) };
+        match check(received as libc::c_long) {
             Err(nix::errno::Errno::EINTR) => {}
             other => break other? as usize,
         }

@@ -107,7 +107,7 @@ both! {
         if who == Who::User {
             let run = Run::new(who);
             let file = run.place.write("closed.py", "1");
-            std::fs::set_permissions(&file, PermissionsExt::from_mode(0)).unwrap();
+            std::fs::set_permissions(&file, PermissionsExt::from_mode(0o0)).unwrap();
             run.arg("closed.py").done().expect_error("closed.py");
         }
     }
