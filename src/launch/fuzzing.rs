@@ -3,7 +3,11 @@
 use std::{fs::File, os::fd::AsFd};
 
 use super::{LaunchError, fetch::Target, protocol::SupervisorEnd};
-use crate::{report::ProducedFile, request::{Bytes, Fetch}, sys::socket};
+use crate::{
+    report::ProducedFile,
+    request::{Bytes, Fetch},
+    sys::socket,
+};
 
 /// The supervisor receives `bytes` as if the init had sent them.
 pub fn record(bytes: &[u8]) {
