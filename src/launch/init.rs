@@ -39,6 +39,8 @@ pub struct World<'a> {
     pub stdio: [BorrowedFd<'a>; 3],
     /// For seccomp(2).
     pub filter_flags: u32,
+    /// The size of the caller's terminal, for the program's.
+    pub window: Option<libc::winsize>,
     /// Whether the supervisor measures memory, and so wants to see the sandbox's file systems.
     pub watched: bool,
     /// RLIMIT_NPROC, where it is what holds the limit of processes.
@@ -129,8 +131,11 @@ impl World<'_> {
         if self.plan.fetches || self.watched {
             end.root(root.as_fd()).map_err(at(Stage::Setup, 0))?;
         }
-        let terminal =
-            if self.plan.terminal { Some(open_terminal(end).map_err(at(Stage::Terminal, 0))?) } else { None };
+        let terminal = if self.plan.terminal {
+            Some(open_terminal(end, self.window).map_err(at(Stage::Terminal, 0))?)
+        } else {
+            None
+        };
         let stdio = terminal.as_ref().map_or(self.stdio, |terminal| [terminal.as_fd(); 3]);
         let children = process::take_signals(&[libc::SIGCHLD]).map_err(at(Stage::Spawn, 0))?;
         let deadline = self.plan.longest().map(|longest| Instant::now() + longest + GRACE);
@@ -195,11 +200,13 @@ fn wait_for(pid: i32, children: BorrowedFd<'_>, control: BorrowedFd<'_>, deadlin
 }
 
 /// A terminal of the sandbox's own devpts, whose master goes to the supervisor.
-fn open_terminal(end: InitEnd<'_>) -> sys::Result<OwnedFd> {
+fn open_terminal(end: InitEnd<'_>, size: Option<libc::winsize>) -> sys::Result<OwnedFd> {
     let flags = libc::O_RDWR | libc::O_NOCTTY;
     let master = fs::open_in(fs::cwd(), c"/dev/pts/ptmx", flags, 0, fs::NO_LINKS)?;
     tty::unlock(master.as_fd())?;
     let terminal = tty::peer(master.as_fd())?;
+    // Before the program looks, and so without a signal that it changed.
+    size.map_or(Ok(()), |size| tty::set_window_size(master.as_fd(), size))?;
     end.terminal(master.as_fd())?;
     Ok(terminal)
 }

@@ -75,7 +75,7 @@ pub fn launch(
     // On v2 the init is cloned into its cgroup; on v1 it enters by itself, and the cgroup is made while it builds.
     let entered_by_clone = matches!(hierarchy, Hierarchy::V2(_));
     let mut leaf = if entered_by_clone { holds.create_leaf(plan, hierarchy)? } else { None };
-    let (running, streams) = start(plan, &images, &holds, leaf.as_ref(), files)?;
+    let (running, streams) = start(plan, &images, &holds, leaf.as_ref(), files, extras.input.window())?;
     mapped::hand_over(plan, &running)?;
     let entry = Entry::create(plan, extras.runtime.as_deref(), running.pid).map_err(LaunchError::State)?;
     if !entered_by_clone {
@@ -140,6 +140,7 @@ fn start<'a>(
     holds: &Holds,
     leaf: Option<&Leaf>,
     files: Vec<fetch::Target<'a>>,
+    window: Option<libc::winsize>,
 ) -> Result<(Running, Streams<'a>), LaunchError> {
     let (ours, theirs) = socket::record_pair().map_err(system("make a socket pair"))?;
     let (in_read, in_write) = fs::pipe().map_err(system("make a pipe"))?;
@@ -158,6 +159,7 @@ fn start<'a>(
         stdio,
         filter_flags: filter_flags(plan),
         processes: holds.processes(plan),
+        window,
         watched: holds.memory == Means::Watched,
         keep: &keep,
     };

@@ -38,6 +38,16 @@ pub enum Input {
     Stream(OwnedFd),
 }
 
+impl Input {
+    /// The size of the terminal that it is, if it is one.
+    pub(super) fn window(&self) -> Option<libc::winsize> {
+        match self {
+            Self::Stream(fd) => tty::window_size(fd.as_fd()).ok(),
+            Self::Empty | Self::Bytes(_) => None,
+        }
+    }
+}
+
 /// Sees a run as it happens. An error (a closed pipe, a full disk) ends the run as SIGPIPE would.
 pub trait Observer {
     fn started(&mut self, _start: &Started<'_>) -> io::Result<()> {
@@ -330,7 +340,6 @@ impl<'a> Supervisor<'a> {
                 self.outputs[1].from = None;
                 self.stdin = None;
                 self.terminal = Some(master);
-                self.resize();
             }
             Some(Report::Started) => {
                 let now = Instant::now();

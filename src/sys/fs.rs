@@ -135,9 +135,10 @@ pub fn is_full(fd: BorrowedFd<'_>) -> bool {
         .is_some_and(|stat| (stat.f_blocks > 0 && stat.f_bfree == 0) || (stat.f_files > 0 && stat.f_ffree == 0))
 }
 
-/// Bytes in use in the file system behind `fd`, if it has a size.
+/// Bytes in use in the tmpfs behind `fd`; nothing of any other file system is memory.
 pub fn used(fd: BorrowedFd<'_>) -> u64 {
-    filesystem(fd).map_or(0, |stat| (stat.f_blocks - stat.f_bfree) * stat.f_bsize as u64)
+    let tmpfs = filesystem(fd).filter(|stat| stat.f_type == libc::TMPFS_MAGIC);
+    tmpfs.map_or(0, |stat| (stat.f_blocks - stat.f_bfree) * stat.f_bsize as u64)
 }
 
 /// Whether `fd` is of a procfs, or cannot be told.

@@ -5,6 +5,17 @@ use crate::{
     common::{Done, Run, Who},
 };
 
+/// What was asked for and can't be held is an error: without a cgroup, the CPU time of all processes together.
+fn refused_without_cgroup(who: Who, flag: &str) -> bool {
+    let plain = Run::new(who).args(["--json"]).cmd(":").done().expect_verdict("ok");
+    let refused = plain.json()["controls"]["cgroup"] == "none";
+    if refused {
+        let done = Run::new(who).args([flag, "1s"]).cmd(":").done().expect_code(125);
+        assert!(done.err().contains("cannot be held"), "{done}");
+    }
+    refused
+}
+
 fn memory(who: Who, kind: &str) -> Done {
     Run::new(who)
         .args(["--memory", "64m", "--json"])
@@ -23,16 +34,25 @@ both! {
     }
 
     fn cpu_time(who: Who) {
+        if refused_without_cgroup(who, "--cpu-time") {
+            return;
+        }
         let done = Run::new(who).args(["--cpu-time", "300ms", "--timeout", "100s", "--json"]);
         done.cmd("while :; do :; done").done().expect_code(124).expect_verdict("cpu_timeout");
     }
 
     fn cpu_time_of_children(who: Who) {
+        if refused_without_cgroup(who, "--cpu-time") {
+            return;
+        }
         let line = "for i in 1 2 3; do (while :; do :; done) & done; wait";
         Run::new(who).args(["--cpu-time", "400ms", "--timeout", "100s", "--json"]).cmd(line).done().expect_verdict("cpu_timeout");
     }
 
     fn sleeping_costs_no_cpu_time(who: Who) {
+        if refused_without_cgroup(who, "--cpu-time") {
+            return;
+        }
         Run::new(who).args(["--cpu-time", "400ms", "--json"]).cmd("sleep 0.7").done().expect_verdict("ok");
     }
 
