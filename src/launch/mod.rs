@@ -8,6 +8,9 @@
 mod build;
 mod error;
 mod fetch;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod init;
 mod mapped;
 mod program;
