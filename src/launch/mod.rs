@@ -13,8 +13,10 @@ mod fetch;
 pub mod fuzzing;
 mod init;
 mod mapped;
+mod observer;
 mod program;
 mod protocol;
+mod refused;
 mod supervise;
 mod watch;
 
@@ -24,7 +26,7 @@ use std::{
 };
 
 pub use error::LaunchError;
-pub use supervise::{Input, Observer, Started};
+pub use observer::{Input, Observer, Started};
 
 use crate::{
     cgroup::{Caps, Controller, CpuBandwidth, Hierarchy, Leaf},

@@ -12,68 +12,24 @@ use std::{
 };
 
 use super::{
-    Extras, Holds, LaunchError, Running, Streams, fetch,
+    Extras, Holds, LaunchError, Running, Streams,
+    error::not_executed,
+    fetch,
+    observer::{Input, Observer, Started},
     protocol::{Order, Report, Stage},
-    system,
+    refused, system,
     watch::Watch,
 };
 use crate::{
     cgroup::{self, Events, Leaf, OomWatch},
     error::Hint,
-    plan::{Plan, StepKind, seccomp::explain_refused},
+    plan::{Plan, StepKind},
     report::{
-        Capture, Captured, Compile, Controls, Denial, DenialKind, Denials, Ending, Failure, Isolation, Mask, Means,
-        Outcome, Reason, Stream, Tail, Usage, Verdict, WaitStatus,
+        Capture, Captured, Compile, Controls, Denials, Ending, Failure, Isolation, Mask, Means, Outcome, Reason,
+        Stream, Tail, Usage, Verdict, WaitStatus,
     },
-    request::{Limits, SandboxId},
     sys::{Errno, fs, process, seccomp, tty},
 };
-
-/// What the program reads.
-#[derive(Debug)]
-pub enum Input {
-    Empty,
-    Bytes(Vec<u8>),
-    /// Passed on as it comes; with a terminal, its window size too.
-    Stream(OwnedFd),
-}
-
-impl Input {
-    /// The size of the terminal that it is, if it is one.
-    pub(super) fn window(&self) -> Option<libc::winsize> {
-        match self {
-            Self::Stream(fd) => tty::window_size(fd.as_fd()).ok(),
-            Self::Empty | Self::Bytes(_) => None,
-        }
-    }
-}
-
-/// Sees a run as it happens. An error (a closed pipe, a full disk) ends the run as SIGPIPE would.
-pub trait Observer {
-    fn started(&mut self, _start: &Started<'_>) -> io::Result<()> {
-        Ok(())
-    }
-
-    /// Output with secrets masked and within its limit.
-    fn output(&mut self, _stream: Stream, _bytes: &[u8]) -> io::Result<()> {
-        Ok(())
-    }
-
-    fn denied(&mut self, _denial: &Denial) -> io::Result<()> {
-        Ok(())
-    }
-}
-
-/// What is known when the program starts.
-#[derive(Debug)]
-pub struct Started<'a> {
-    pub id: &'a SandboxId,
-    pub runtime: Option<&'a str>,
-    /// The sandbox's init, as the host numbers it.
-    pub pid: u32,
-    pub limits: &'a Limits,
-    pub controls: &'a Controls,
-}
 
 /// How often usage is looked at that nothing reports by itself.
 const WATCH_INTERVAL: Duration = Duration::from_millis(20);
@@ -524,24 +480,9 @@ impl<'a> Supervisor<'a> {
             }
             let Ok(Some(call)) = seccomp::recv(listener.as_fd()) else { return };
             let errno = self.plan.seccomp.program.errno(call.number, &call.args);
+            // A caller that is gone needs no answer.
             _ = seccomp::reply_errno(listener.as_fd(), call.id, errno);
-            let refused = explain_refused(call.number, &call.args);
-            let unknown;
-            let name = match refused.name {
-                Some(name) => name,
-                None => {
-                    unknown = format!("#{}", call.number);
-                    &unknown
-                }
-            };
-            let hint = || {
-                Some(match refused.allowed_by {
-                    Some(profile) if profile != self.plan.seccomp.name => format!("--profile {profile}"),
-                    _ => "--seccomp FILE with a filter that allows it".to_owned(),
-                })
-            };
-            let rule = format!("seccomp {}", self.plan.seccomp.name);
-            if let Some(denial) = self.denials.record(DenialKind::Syscall, name, &rule, hint)
+            if let Some(denial) = refused::record(&mut self.denials, &self.plan.seccomp.name, &call)
                 && observer.denied(denial).is_err()
             {
                 self.kill(Reason::Cancelled(libc::SIGPIPE as u8));
@@ -663,19 +604,7 @@ impl<'a> Supervisor<'a> {
     fn not_executed(self, errno: Errno) -> Outcome {
         let program = self.plan.steps[self.step].argv.first().map_or("", String::as_str);
         let cause = io::Error::from_raw_os_error(errno as i32);
-        let error = match errno {
-            Errno::ENOENT if program.contains('/') => {
-                crate::Error::new(format!("`{program}`: no such file or directory inside the sandbox"))
-                    .with_hint("paths are those inside; if it is a script, its `#!` interpreter may be what is missing")
-            }
-            Errno::ENOENT => crate::Error::new(format!("`{program}`: executable file not found in the sandbox's PATH"))
-                .with_hint("programs are looked for under /usr and /opt of the host; --mount shows more"),
-            Errno::E2BIG => {
-                crate::Error::new(format!("cannot execute `{program}`: arguments and environment are too long"))
-                    .with_hint("pass large data with --stdin or --file")
-            }
-            _ => crate::Error::new(format!("cannot execute `{program}`: {}", errno.desc())),
-        };
+        let error = not_executed(program, errno);
         let mut outcome = Outcome::setup_error(
             self.plan.id.clone(),
             self.extras.runtime.clone(),
