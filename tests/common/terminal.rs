@@ -9,6 +9,7 @@ use std::{
 };
 
 use nix::{
+    fcntl::{FcntlArg, FdFlag, fcntl},
     poll::{PollFd, PollFlags, PollTimeout, poll},
     pty::{Winsize, openpty},
 };
@@ -28,6 +29,10 @@ impl Session {
     pub fn start(run: &Run) -> Self {
         let size = Winsize { ws_row: 33, ws_col: 111, ws_xpixel: 0, ws_ypixel: 0 };
         let pty = openpty(Some(&size), None).unwrap();
+        // Held open by another test's child, it would never hang up.
+        for end in [&pty.master, &pty.slave] {
+            fcntl(end, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).unwrap();
+        }
         let end = || Stdio::from(pty.slave.try_clone().unwrap());
         let mut command = run.command();
         command.env("TERM", "xterm").stdin(end()).stdout(end()).stderr(end());

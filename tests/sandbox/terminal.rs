@@ -34,7 +34,8 @@ both! {
     fn its_size_is_the_callers_and_follows_it(who: Who) {
         let code = "import os, signal\nsignal.pthread_sigmask(signal.SIG_BLOCK, [signal.SIGWINCH])\n\
             print('size', os.get_terminal_size().columns, os.get_terminal_size().lines, flush=True)\n\
-            signal.sigwait([signal.SIGWINCH])\nprint('now', os.get_terminal_size().columns)";
+            columns = 0\nwhile columns != 77:\n  signal.sigwait([signal.SIGWINCH])\n  columns = os.get_terminal_size().columns\n  \
+            print('now', columns, flush=True)";
         let (_run, mut session) = session(Run::new(who).python(code));
         session.expect("size 111 33");
         resize(&session, 77);
