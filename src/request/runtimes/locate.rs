@@ -282,7 +282,8 @@ mod tests {
         let mut ran = 0;
         for (runtime, code) in [
             ("python", "import json\nprint(json.dumps(42))"),
-            ("node", "import fs from 'node:fs'; console.log(await 42, process.argv.length)"),
+            // Neither needs a node that tells ESM by itself, which Debian 12's does not.
+            ("node", "import('node:fs').then(() => console.log(42, process.argv.length))"),
             ("node", "require('fs'); console.log(42)"),
             ("typescript", "enum E { A = 42 }\nconst x: number = E.A; console.log(x)"),
             ("bun", "const x: number = 42; console.log(x)"),
