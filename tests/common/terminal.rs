@@ -12,6 +12,7 @@ use nix::{
     fcntl::{FcntlArg, FdFlag, fcntl},
     poll::{PollFd, PollFlags, PollTimeout, poll},
     pty::{Winsize, openpty},
+    sys::termios::{Termios, tcgetattr},
 };
 
 use super::{LONGEST, Run};
@@ -22,6 +23,8 @@ pub struct Session {
     pub master: File,
     pub child: Child,
     pub seen: Vec<u8>,
+    /// As the terminal was before anything ran on it.
+    pub before: Termios,
     _slave: OwnedFd,
 }
 
@@ -33,11 +36,12 @@ impl Session {
         for end in [&pty.master, &pty.slave] {
             fcntl(end, FcntlArg::F_SETFD(FdFlag::FD_CLOEXEC)).unwrap();
         }
+        let before = tcgetattr(&pty.slave).unwrap();
         let end = || Stdio::from(pty.slave.try_clone().unwrap());
         let mut command = run.command();
         command.env("TERM", "xterm").stdin(end()).stdout(end()).stderr(end());
         let child = command.spawn().unwrap();
-        Self { master: File::from(pty.master), child, seen: Vec::new(), _slave: pty.slave }
+        Self { master: File::from(pty.master), child, seen: Vec::new(), before, _slave: pty.slave }
     }
 
     pub fn type_in(&mut self, text: &str) {

@@ -62,7 +62,7 @@ both! {
     fn the_callers_terminal_is_as_it_was_afterwards(who: Who) {
         use nix::sys::termios::tcgetattr;
         let (_run, mut session) = session(Run::new(who).cmd("stty raw -echo; echo ready"));
-        let before = tcgetattr(&session.master).unwrap();
+        let before = session.before.clone();
         session.expect("ready");
         session.end();
         let after = tcgetattr(&session.master).unwrap();
