@@ -83,12 +83,12 @@ impl Bytes {
     pub fn parse(text: &str) -> Result<Self, QuantityError> {
         let bad = |why| QuantityError { text: text.to_owned(), what: "size", why };
         let (number, unit) = split_unit(text);
-        let shift = match unit.to_ascii_lowercase().trim_end_matches('b').trim_end_matches('i') {
-            "" if unit.len() <= 1 => 0,
-            "k" => 10,
-            "m" => 20,
-            "g" => 30,
-            "t" => 40,
+        let shift = match unit.to_ascii_lowercase().as_str() {
+            "" | "b" => 0,
+            "k" | "kb" | "kib" => 10,
+            "m" | "mb" | "mib" => 20,
+            "g" | "gb" | "gib" => 30,
+            "t" | "tb" | "tib" => 40,
             _ => return Err(bad("the units are b, k, m, g, t")),
         };
         let value = parse_decimal(number).ok_or_else(|| bad("it has no number"))?;
@@ -203,8 +203,24 @@ mod tests {
         ] {
             assert_eq!(Bytes::parse(text), Ok(Bytes::new(bytes)), "{text}");
         }
-        for text in ["", "m", "-1", "1x", "0", "1e9", "nan", "inf", "99999999t", "1..5m", "1bb", "512 m", "0x10", "１m"]
-        {
+        for text in [
+            "",
+            "m",
+            "-1",
+            "1x",
+            "0",
+            "1e9",
+            "nan",
+            "inf",
+            "99999999t",
+            "1..5m",
+            "1bb",
+            "1kbbb",
+            "1kii",
+            "512 m",
+            "0x10",
+            "１m",
+        ] {
             assert!(Bytes::parse(text).is_err(), "{text}");
         }
     }

@@ -125,7 +125,7 @@ both! {
 
     fn threads_count_as_processes(who: Who) {
         let code = "import threading, time\nn = 0\ntry:\n  for n in range(200): threading.Thread(target=time.sleep, args=(30,), daemon=True).start()\n\
-            finally: print(n, flush=True)";
+            finally:\n  print(n, flush=True)\n  time.sleep(1)";
         let done = Run::new(who).args(["--pids-limit", "20", "--json"]).python(code).done().expect_verdict("pids_limit");
         assert!(done.json()["stdout"].as_str().unwrap().trim().parse::<u32>().unwrap() < 20, "{done}");
     }
