@@ -294,7 +294,6 @@ impl Sandbox {
         let spec = spec::build::build(request).map_err(Hint::into_error)?;
         let plan = plan::make(spec, &Host::probe()).map_err(Hint::into_error)?;
         let input = match std::mem::replace(&mut self.stdin, Stdin::Empty) {
-            Stdin::Empty if self.terminal => Input::Empty,
             Stdin::Empty => Input::Empty,
             Stdin::Bytes(bytes) => Input::Bytes(bytes),
             Stdin::Inherit => Input::Stream(own_stdin()?),

@@ -280,25 +280,21 @@ fn make_target(parent: BorrowedFd<'_>, name: &CStr, kind: Kind) -> sys::Result<(
 }
 
 fn tmpfs(bytes: u64, mode: u32, attributes: u64) -> sys::Result<OwnedFd> {
-    let mut text = [0u8; 24];
+    let mut buffer = [0u8; 24];
+    let inodes = (bytes / BYTES_PER_INODE).max(64);
     let context = mount::open_filesystem(c"tmpfs")?;
-    mount::configure(context.as_fd(), c"size", decimal(&mut text, bytes)?)?;
-    mount::configure(context.as_fd(), c"nr_inodes", decimal(&mut text, (bytes / BYTES_PER_INODE).max(64))?)?;
+    mount::configure(context.as_fd(), c"size", text(&mut buffer, format_args!("{bytes}"))?)?;
+    mount::configure(context.as_fd(), c"nr_inodes", text(&mut buffer, format_args!("{inodes}"))?)?;
     if mode != TMPFS_MODE {
-        mount::configure(context.as_fd(), c"mode", octal(&mut text, mode)?)?;
+        mount::configure(context.as_fd(), c"mode", text(&mut buffer, format_args!("{mode:o}"))?)?;
     }
     mount::create(context.as_fd(), SAFE | attributes)
 }
 
-fn decimal(buffer: &mut [u8; 24], number: u64) -> sys::Result<&CStr> {
+/// A number as fsconfig takes it, without allocating.
+fn text<'a>(buffer: &'a mut [u8; 24], number: std::fmt::Arguments<'_>) -> sys::Result<&'a CStr> {
     buffer.fill(0);
-    write!(&mut buffer[..], "{number}").map_err(|_| Errno::EOVERFLOW)?;
-    CStr::from_bytes_until_nul(buffer).map_err(|_| Errno::EOVERFLOW)
-}
-
-fn octal(buffer: &mut [u8; 24], number: u32) -> sys::Result<&CStr> {
-    buffer.fill(0);
-    write!(&mut buffer[..], "{number:o}").map_err(|_| Errno::EOVERFLOW)?;
+    buffer.as_mut_slice().write_fmt(number).map_err(|_| Errno::EOVERFLOW)?;
     CStr::from_bytes_until_nul(buffer).map_err(|_| Errno::EOVERFLOW)
 }
 

@@ -59,9 +59,7 @@ pub fn build(request: Request) -> Result<Spec, SpecError> {
 
     let base = match (&rootfs, &spec.root) {
         (Rootfs::Host, _) => Base::Host { links },
-        (Rootfs::Dir(path), _) | (Rootfs::Bundle(_), Some(path)) => {
-            root::examine(path, &targets(&all, &placed, &mounts))?
-        }
+        (Rootfs::Dir(path), _) | (Rootfs::Bundle(_), Some(path)) => root::examine(path, &targets(&all, &mounts))?,
         (Rootfs::Bundle(dir), None) => {
             return Err(SpecError::Config { path: dir.clone(), why: "it has no root".to_owned() });
         }
@@ -221,7 +219,7 @@ fn synthetic_etc(user: &crate::request::User, hostname: &str, placed: &mut Vec<P
 }
 
 /// What must be there to be mounted on or written to. /dev's own insides are made on its tmpfs.
-fn targets(mounts: &[oci::Mount], placed: &[Placed], user: &[Mount]) -> Vec<(PathBuf, Kind)> {
+fn targets(mounts: &[oci::Mount], user: &[Mount]) -> Vec<(PathBuf, Kind)> {
     let is_file = |path: &Path| user.iter().any(|mount| mount.target == path && !mount.is_dir);
     let mut targets: Vec<_> = mounts
         .iter()
@@ -232,9 +230,6 @@ fn targets(mounts: &[oci::Mount], placed: &[Placed], user: &[Mount]) -> Vec<(Pat
     // Longer ones may lie on a mount that comes later in the list, and then need nothing of the root.
     let tops: Vec<PathBuf> = targets.iter().map(|(path, _)| path.clone()).collect();
     targets.retain(|(path, _)| !tops.iter().any(|top| top != path && path.starts_with(top)));
-    debug_assert!(
-        placed.iter().all(|p| matches!(p, Placed::Dir { path, .. } | Placed::File { path, .. } if path.is_absolute()))
-    );
     targets
 }
 
