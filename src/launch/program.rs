@@ -153,7 +153,7 @@ fn install(program: &[Insn], flags: u32) -> sys::Result<Option<OwnedFd>> {
 }
 
 /// Rules are for what is there: a path that the root does not have needs none.
-fn restrict(layer: &Layer) -> sys::Result<()> {
+pub(super) fn restrict(layer: &Layer) -> sys::Result<()> {
     let ruleset = landlock::create_ruleset(layer.abi, layer.handled_files, layer.handled_tcp, layer.scoped)?;
     for rule in &layer.rules {
         let path = match fs::open_in(fs::cwd(), &rule.path, libc::O_PATH, 0, fs::NO_LINKS) {

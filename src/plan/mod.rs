@@ -247,7 +247,7 @@ fn namespaces(network: Network) -> Vec<Namespace> {
     all
 }
 
-fn rlimits(process: &oci_spec::runtime::Process) -> Vec<ResourceLimit> {
+pub(crate) fn rlimits(process: &oci_spec::runtime::Process) -> Vec<ResourceLimit> {
     use oci_spec::runtime::PosixRlimitType as Type;
     let known = |kind| {
         Some(match kind {

@@ -288,3 +288,10 @@ pub fn poll(fds: &mut [libc::pollfd], timeout: Option<std::time::Duration>) -> R
         other => other.map(|n| n as usize),
     }
 }
+
+/// This process's number, in its own pid namespace. Asked of the kernel, as after a clone no cache knows.
+#[must_use]
+pub fn id() -> i32 {
+    // SAFETY: takes nothing and cannot fail.
+    unsafe { libc::syscall(libc::SYS_getpid) as i32 }
+}

@@ -1,0 +1,335 @@
+//! The facade of the engines' side: an OCI container's life, as runc's verbs have it.
+//!
+//! Whatever is made is recorded before it is made, so that a runtime killed at any instant leaves nothing that
+//! `delete --force` cannot find.
+
+use std::{
+    io::Write,
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::{ffi::OsStrExt, fs::OpenOptionsExt, net::UnixListener},
+    },
+    path::{Path, PathBuf},
+};
+
+use oci_spec::runtime as oci;
+
+use crate::{
+    Error, Result,
+    cgroup::{
+        Hierarchy,
+        container::{Driver, Group, Place},
+    },
+    error::Hint,
+    host::Host,
+    launch::container::{self as launch, hooks},
+    plan::{
+        container::{self as plan, Facts},
+        seccomp::KernelVersion,
+    },
+    spec::container as spec,
+    state::container::{ContainerId, Dir, Init, Record, StateRoot, Status},
+};
+
+/// The socket on which a created container waits for `start`, in its state directory.
+const START: &str = "start";
+
+/// What `create` and `run` are asked for.
+#[derive(Debug)]
+pub struct Create {
+    pub root: StateRoot,
+    pub id: ContainerId,
+    pub bundle: PathBuf,
+    /// Instead of the bundle's config.json.
+    pub config: Option<PathBuf>,
+    pub pid_file: Option<PathBuf>,
+    pub console_socket: Option<PathBuf>,
+    pub pidfd_socket: Option<PathBuf>,
+    pub preserve_fds: u32,
+    pub no_pivot: bool,
+    pub no_new_keyring: bool,
+    pub driver: Driver,
+    pub rootless: bool,
+}
+
+/// What `exec` is asked for.
+#[derive(Debug)]
+pub struct Exec {
+    pub root: StateRoot,
+    pub id: ContainerId,
+    pub process: oci::Process,
+    pub detach: bool,
+    pub pid_file: Option<PathBuf>,
+    pub console_socket: Option<PathBuf>,
+    pub pidfd_socket: Option<PathBuf>,
+    pub preserve_fds: u32,
+    /// A cgroup below the container's.
+    pub cgroup: Option<String>,
+    pub ignore_paused: bool,
+}
+
+fn failed(why: impl Into<String>) -> Error {
+    Error::new(why)
+}
+
+fn io(what: &str, path: &Path) -> impl Fn(std::io::Error) -> Error {
+    let text = format!("{what} {}", path.display());
+    move |error| Error::new(format!("{text}: {error}"))
+}
+
+/// Makes the container: a process waits inside, and its state is recorded.
+pub fn create(wanted: &Create) -> Result<()> {
+    let (dir, child) = begin(wanted)?;
+    drop(dir);
+    _ = child.keep();
+    Ok(())
+}
+
+/// A container in the making; dropped, all of it is undone.
+struct Undo<'a> {
+    dir: Option<Dir>,
+    group: Option<Group>,
+    hooks: Option<&'a Vec<oci::Hook>>,
+    record: Option<Record>,
+}
+
+impl Drop for Undo<'_> {
+    fn drop(&mut self) {
+        if let Some(group) = self.group.take() {
+            _ = group.kill_all(libc::SIGKILL);
+            _ = group.remove();
+        }
+        if let Some(record) = self.record.take() {
+            // As when it is deleted: what earlier hooks made is theirs to unmake.
+            _ = hooks::run("poststop", self.hooks, &state_json(&record, "stopped", 0));
+        }
+        if let Some(dir) = self.dir.take() {
+            _ = dir.remove();
+        }
+    }
+}
+
+fn begin(wanted: &Create) -> Result<(Dir, launch::Child)> {
+    let bundle = std::fs::canonicalize(&wanted.bundle).map_err(io("open bundle", &wanted.bundle))?;
+    let config = wanted.config.clone().unwrap_or_else(|| bundle.join("config.json"));
+    let (bytes, spec) = spec::load(&config).map_err(Hint::into_error)?;
+    let host = Host::probe();
+    let hierarchy = Hierarchy::detect();
+    let facts = Facts {
+        bundle: &bundle,
+        kernel: KernelVersion(host.kernel.major, host.kernel.minor),
+        landlock_abi: host.landlock_abi,
+        privileged: host.privileged,
+        cgroup: hierarchy.kind(),
+        no_pivot: wanted.no_pivot,
+    };
+    let plan = plan::make(&spec, &facts).map_err(Hint::into_error)?;
+    check_terminal(plan.process.terminal, wanted.console_socket.as_deref(), true)?;
+    let linux = spec.linux().clone().unwrap_or_default();
+    let cgroups_path = linux.cgroups_path().as_deref();
+    let place = Place::decide(wanted.driver, cgroups_path, wanted.id.as_ref()).map_err(Hint::into_error)?;
+    let console = connect(wanted.console_socket.as_deref())?;
+
+    let dir = wanted.root.create(&wanted.id).map_err(Hint::into_error)?;
+    let mut undo = Undo { dir: Some(dir), group: None, hooks: plan.hooks.poststop().as_ref(), record: None };
+    let Some(dir) = undo.dir.as_ref() else { return Err(failed("no state directory")) };
+    let _lock = dir.lock().map_err(Hint::into_error)?;
+    dir.write_config(&bytes).map_err(Hint::into_error)?;
+    let mut record = Record::new(&wanted.id, &bundle, &spec, plan.namespaces.has(libc::CLONE_NEWPID));
+    record.cgroup = Some(place.record());
+    dir.save(&record).map_err(Hint::into_error)?;
+    let owner = plan.ids.as_ref().and_then(plan::IdMaps::root);
+    let group = Group::create(&place, linux.resources().as_ref(), owner).map_err(Hint::into_error)?;
+    record.cgroup = Some(group.record());
+    undo.group = Some(group);
+    let start = listen(dir)?;
+    let state = |status: &'static str, pid: i32| state_json(&record, status, pid);
+    let child = launch::create(
+        &launch::Create {
+            plan: &plan,
+            group: undo.group.as_ref(),
+            start: start.as_fd(),
+            console: console.as_ref().map(AsFd::as_fd),
+            preserve: wanted.preserve_fds,
+            keyring: !wanted.no_new_keyring,
+            privileged: host.privileged,
+        },
+        &state,
+    )
+    .map_err(failed)?;
+    let start_time = crate::state::start_time(child.pid).unwrap_or(0);
+    let mut record = record.clone();
+    record.init = Some(Init { pid: child.pid, start_time });
+    dir.save(&record).map_err(Hint::into_error)?;
+    undo.record = Some(record);
+    if let Some(path) = &wanted.pidfd_socket {
+        send_pidfd(path, child.pidfd.as_fd())?;
+    }
+    if let Some(path) = &wanted.pid_file {
+        write_pid(path, child.pid)?;
+    }
+    drop(_lock);
+    undo.record = None;
+    // What is through stays.
+    std::mem::forget(undo.group.take());
+    let dir = undo.dir.take().ok_or_else(|| failed("no state directory"))?;
+    Ok((dir, child))
+}
+
+/// A container with a terminal needs somebody to give it to.
+fn check_terminal(terminal: bool, socket: Option<&Path>, detached: bool) -> Result<()> {
+    match (terminal, socket) {
+        (true, None) if detached => Err(failed("cannot allocate tty if runc will detach without setting console socket")),
+        (false, Some(_)) => Err(failed("cannot use console socket if runc will not detach or allocate tty")),
+        _ => Ok(()),
+    }
+}
+
+fn connect(socket: Option<&Path>) -> Result<Option<std::os::fd::OwnedFd>> {
+    socket.map(|path| launch::connect_console(path).map_err(io("connect to console socket", path))).transpose()
+}
+
+/// Bound by way of the directory's descriptor: a state directory's path may be longer than a socket's address.
+fn listen(dir: &Dir) -> Result<UnixListener> {
+    let path = near(dir).join(START);
+    UnixListener::bind(&path).map_err(io("listen for start at", &path))
+}
+
+fn near(dir: &Dir) -> PathBuf {
+    use std::os::fd::AsRawFd;
+    Path::new("/proc/self/fd").join(dir.fd().as_raw_fd().to_string())
+}
+
+/// Decimal, without a newline, and whole at once.
+fn write_pid(path: &Path, pid: i32) -> Result<()> {
+    let name = path.file_name().unwrap_or_default().as_bytes();
+    let unseen = path.with_file_name(std::ffi::OsStr::from_bytes(&[b".", name].concat()));
+    let written = std::fs::File::options()
+        .write(true)
+        .create_new(true)
+        .mode(0o666)
+        .open(&unseen)
+        .and_then(|mut file| file.write_all(pid.to_string().as_bytes()))
+        .and_then(|()| std::fs::rename(&unseen, path));
+    written.map_err(|error| {
+        _ = std::fs::remove_file(&unseen);
+        io("write pid file", path)(error)
+    })
+}
+
+fn send_pidfd(path: &Path, pidfd: BorrowedFd<'_>) -> Result<()> {
+    let socket = launch::connect_console(path).map_err(io("connect to pidfd socket", path))?;
+    crate::sys::socket::send(socket.as_fd(), b"pidfd", Some(pidfd))
+        .map_err(|errno| failed(format!("send pidfd: {}", errno.desc())))
+}
+
+/// The state as hooks and agents get it.
+#[must_use]
+pub fn state_json(record: &Record, status: &str, pid: i32) -> Vec<u8> {
+    let mut state = serde_json::json!({
+        "ociVersion": record.oci_version, "id": record.id, "status": status, "bundle": record.bundle,
+        "annotations": record.annotations,
+    });
+    if pid > 0 {
+        state["pid"] = pid.into();
+    }
+    state.to_string().into_bytes()
+}
+
+/// Lets the program of a created container run.
+pub fn start(root: &StateRoot, id: &ContainerId) -> Result<()> {
+    let dir = root.open(id).map_err(Hint::into_error)?;
+    let _lock = dir.lock().map_err(Hint::into_error)?;
+    let mut record = dir.load().map_err(Hint::into_error)?;
+    let pid = match (record.status(), &record.init) {
+        (Status::Created, Some(init)) => init.pid,
+        (Status::Running | Status::Paused, _) => return Err(failed("cannot start an already running container")),
+        (Status::Stopped, _) => return Err(failed("cannot start a container that has stopped")),
+        (_, _) => return Err(failed("cannot start a container that is being created")),
+    };
+    let spec = spec::parse(&dir.read_config().map_err(Hint::into_error)?).map_err(Hint::into_error)?;
+    let seccomp = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+    let agent = seccomp.and_then(|seccomp| {
+        seccomp.listener_path().as_deref().map(|path| (path, seccomp.listener_metadata().as_deref()))
+    });
+    let state = |status: &'static str, pid: i32| state_json(&record, status, pid);
+    launch::start(&near(&dir).join(START), agent, pid, &state).map_err(failed)?;
+    let told = state_json(&record, "running", pid);
+    record.started = true;
+    dir.save(&record).map_err(Hint::into_error)?;
+    let poststart = spec.hooks().as_ref().and_then(|hooks| hooks.poststart().as_ref());
+    if let Err(why) = hooks::run("poststart", poststart, &told) {
+        // Runtime-spec 1.3: the container is stopped then.
+        if let Some(init) = record.init_pidfd() {
+            _ = crate::sys::process::signal(init.as_fd(), libc::SIGKILL);
+        }
+        return Err(failed(why));
+    }
+    Ok(())
+}
+
+/// `create`, `start`, and unless detached, the wait for its end and `delete`. Returns the program's exit status.
+pub fn run(wanted: &Create, detach: bool, keep: bool) -> Result<i32> {
+    let (dir, child) = begin(wanted)?;
+    drop(dir);
+    let (_, child) = child.keep();
+    if let Err(error) = start(&wanted.root, &wanted.id) {
+        _ = delete(&wanted.root, &wanted.id, true);
+        return Err(error);
+    }
+    if detach {
+        return Ok(0);
+    }
+    let status = child.wait().map_err(failed);
+    if !keep {
+        delete(&wanted.root, &wanted.id, true)?;
+    }
+    status
+}
+
+/// Adds a process. Returns its exit status, or 0 when detached.
+pub fn exec(wanted: &Exec) -> Result<i32> {
+    let dir = wanted.root.open(&wanted.id).map_err(Hint::into_error)?;
+    let record = dir.load().map_err(Hint::into_error)?;
+    let (Some(init), Some(pidfd)) = (&record.init, record.init_pidfd()) else {
+        return Err(failed("cannot exec in a stopped container"));
+    };
+    match record.status() {
+        Status::Paused if !wanted.ignore_paused => return Err(failed("cannot exec in a paused container (use --ignore-paused to override)")),
+        Status::Stopped | Status::Creating => return Err(failed("cannot exec in a stopped container")),
+        _ => {}
+    }
+    check_terminal(wanted.process.terminal().unwrap_or(false), wanted.console_socket.as_deref(), wanted.detach)?;
+    let spec = spec::parse(&dir.read_config().map_err(Hint::into_error)?).map_err(Hint::into_error)?;
+    let host = Host::probe();
+    let kernel = KernelVersion(host.kernel.major, host.kernel.minor);
+    let linux = spec.linux().clone().unwrap_or_default();
+    let process = plan::process::Process::new(&wanted.process, Some(&linux), kernel).map_err(Hint::into_error)?;
+    let group = record.cgroup.as_ref().map(Group::open).transpose().map_err(Hint::into_error)?;
+    let console = connect(wanted.console_socket.as_deref())?;
+    let listener = |listener: BorrowedFd<'_>, pid: i32| {
+        let agent = process.seccomp.as_ref().and_then(|seccomp| seccomp.listener.as_ref());
+        let Some((path, metadata)) = agent else { return Ok(()) };
+        launch::hand_listener(path, metadata.as_deref(), listener, pid, &state_json(&record, "running", init.pid))
+    };
+    let child = launch::exec(&launch::Exec {
+        process: &process,
+        init: pidfd.as_fd(),
+        init_pid: init.pid,
+        group: group.as_ref(),
+        console: console.as_ref().map(AsFd::as_fd),
+        preserve: wanted.preserve_fds,
+        keyring: false,
+        privileged: host.privileged,
+        listener: &listener,
+    })
+    .map_err(failed)?;
+    if let Some(path) = &wanted.pidfd_socket {
+        send_pidfd(path, child.pidfd.as_fd())?;
+    }
+    if let Some(path) = &wanted.pid_file {
+        write_pid(path, child.pid)?;
+    }
+    let (_, child) = child.keep();
+    if wanted.detach { Ok(0) } else { child.wait().map_err(failed) }
+}

@@ -1,0 +1,278 @@
+//! Carries out a container's plan, in the two halves that engines want: `create` leaves a process that waits inside,
+//! `start` lets it go. `exec` adds a process to one that runs.
+//!
+//! The runtime process makes everything outside the container's namespaces (cgroup, id maps, hooks, the engine's
+//! sockets) and goes; what waits is [`init`]. When anything fails before `create` is through, the init is killed
+//! and waited for: no half-made container stays.
+
+mod channel;
+mod console;
+mod exec;
+pub mod hooks;
+mod init;
+mod namespaces;
+mod program;
+
+use std::{
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::net::UnixStream,
+    },
+    path::Path,
+};
+
+use crate::{
+    cgroup::container::Group,
+    launch::protocol::{Order, SupervisorEnd},
+    plan::container::{IdMaps, NEW_TIME, Plan},
+    sys::{
+        clone::{self, Cloned},
+        process, socket,
+    },
+};
+use channel::{ChildEnd, Word, hear};
+pub use console::connect as connect_console;
+pub use exec::{Exec, exec};
+use init::World;
+use namespaces::{Joined, Visit};
+use program::failed;
+
+/// What `create` needs beside the plan.
+#[derive(Debug)]
+pub struct Create<'a> {
+    pub plan: &'a Plan,
+    pub group: Option<&'a Group>,
+    /// Listens where `start` will call.
+    pub start: BorrowedFd<'a>,
+    /// Connected to whoever wants the terminal.
+    pub console: Option<BorrowedFd<'a>>,
+    /// How many of the caller's descriptors from 3 on the program keeps.
+    pub preserve: u32,
+    pub keyring: bool,
+    pub privileged: bool,
+}
+
+/// Tells the container's state as JSON, with a status and a pid, to hooks and agents.
+pub type State<'a> = &'a dyn Fn(&'static str, i32) -> Vec<u8>;
+
+/// A process of a container that this process is the parent of. Dropped before [`Child::keep`], it is killed.
+#[derive(Debug)]
+pub struct Child {
+    pub pid: i32,
+    pub pidfd: OwnedFd,
+    kept: bool,
+}
+
+impl Child {
+    pub(super) fn new(pid: i32, pidfd: OwnedFd) -> Self {
+        Self { pid, pidfd, kept: false }
+    }
+
+    /// From here on it lives without us.
+    #[must_use]
+    pub fn keep(mut self) -> (i32, BorrowedChild) {
+        self.kept = true;
+        (self.pid, BorrowedChild(self.pid))
+    }
+}
+
+/// A child that is only waited for.
+#[derive(Debug)]
+pub struct BorrowedChild(i32);
+
+impl BorrowedChild {
+    /// Its exit status as a shell has it.
+    pub fn wait(&self) -> Result<i32, String> {
+        let ended = process::wait(self.0, true).map_err(failed("wait for the process"))?;
+        let status = ended.map_or(0, |ended| ended.status);
+        Ok(if libc::WIFSIGNALED(status) { 128 + libc::WTERMSIG(status) } else { libc::WEXITSTATUS(status) })
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if !self.kept {
+            // ESRCH: it is gone already, which is what was wanted.
+            _ = process::signal(self.pidfd.as_fd(), libc::SIGKILL);
+            _ = process::wait(self.pid, true);
+        }
+    }
+}
+
+/// Makes the container, up to where `start` is waited for.
+pub fn create(create: &Create<'_>, state: State<'_>) -> Result<Child, String> {
+    let plan = create.plan;
+    let (ours, theirs) = socket::record_pair().map_err(failed("make a socket pair"))?;
+    let world = World {
+        plan,
+        control: theirs.as_fd(),
+        start: create.start,
+        console: create.console,
+        preserve: create.preserve,
+        keyring: create.keyring,
+        state,
+    };
+    let into = create.group.and_then(Group::clone_into);
+    let child = clone_into_place(&world, &ours, into)?;
+    drop(theirs);
+    let control = SupervisorEnd(ours);
+    if let Some(ids) = &plan.ids {
+        write_maps(child.pid, ids, create.privileged)?;
+    }
+    if let Some(score) = plan.process.oom_score_adj {
+        set_oom_score(child.pid, score, create.privileged)?;
+    }
+    if let Some(group) = create.group {
+        group.adopt(child.pid).map_err(|error| error.to_string())?;
+    }
+    // A child that is gone has left word why.
+    _ = control.order(Order::Build);
+    for tasks in create.group.into_iter().flat_map(Group::join_fds) {
+        _ = control.enter_cgroup(tasks);
+    }
+    _ = control.order(Order::Entered);
+    loop {
+        match hear(&control.0) {
+            Some(Word::Hooks) => {
+                let told = state("creating", child.pid);
+                #[allow(deprecated)]
+                hooks::run("prestart", plan.hooks.prestart().as_ref(), &told)?;
+                hooks::run("createRuntime", plan.hooks.create_runtime().as_ref(), &told)?;
+                _ = control.order(Order::Next);
+            }
+            Some(Word::Listener(listener)) => {
+                let agent = plan.process.seccomp.as_ref().and_then(|seccomp| seccomp.listener.as_ref());
+                if let Some((path, metadata)) = agent {
+                    hand_listener(path, metadata.as_deref(), listener.as_fd(), child.pid, &state("creating", child.pid))?;
+                }
+            }
+            Some(Word::Ready) => return Ok(child),
+            Some(Word::Failed(why)) => return Err(why),
+            Some(Word::Successor(_)) | None => return Err("container init ended before it was ready".to_owned()),
+        }
+    }
+}
+
+/// Clones the init into all its namespaces, those of others included.
+fn clone_into_place(world: &World<'_>, ours: &OwnedFd, into: Option<BorrowedFd<'_>>) -> Result<Child, String> {
+    let wanted = &world.plan.namespaces;
+    let later = libc::CLONE_NEWCGROUP | NEW_TIME;
+    let flags = (wanted.new & !later) as u32 as u64;
+    let joined = Joined::open(wanted)?;
+    let cannot = failed("clone into new namespaces");
+    if joined.has(libc::CLONE_NEWUSER) || joined.has(libc::CLONE_NEWNS) {
+        return by_way_of_another(ours, into, |end| {
+            joined.enter()?;
+            if wanted.new & NEW_TIME != 0 {
+                namespaces::make_time(wanted)?;
+            }
+            match clone::clone_process(flags | libc::CLONE_PARENT as u64, None).map_err(&cannot)? {
+                Cloned::Child => world.run(),
+                Cloned::Parent { pid, .. } => end.successor(pid).map_err(failed("tell the container's pid")),
+            }
+        });
+    }
+    let mut visit = if wanted.joined.is_empty() { Visit::nowhere() } else { joined.visit()? };
+    if wanted.new & NEW_TIME != 0 && wanted.new & libc::CLONE_NEWUSER == 0 {
+        visit.make_time(wanted)?;
+    }
+    let cloned = clone::clone_process(flags, into).map_err(cannot)?;
+    let Cloned::Parent { pid, pidfd } = cloned else { world.run() };
+    drop(visit);
+    Ok(Child::new(pid, pidfd))
+}
+
+/// Has a child of ours do `body`, which clones another child of ours and says so.
+fn by_way_of_another(
+    ours: &OwnedFd,
+    into: Option<BorrowedFd<'_>>,
+    body: impl FnOnce(ChildEnd<'_>) -> Result<(), String>,
+) -> Result<Child, String> {
+    let (hearing, telling) = socket::record_pair().map_err(failed("make a socket pair"))?;
+    let Cloned::Parent { pid, pidfd } = clone::clone_process(0, into).map_err(failed("clone"))? else {
+        let end = ChildEnd(telling.as_fd());
+        if let Err(why) = body(end) {
+            end.failed(&why);
+        }
+        process::exit_now(0);
+    };
+    let between = Child::new(pid, pidfd);
+    drop(telling);
+    let word = hear(&hearing);
+    _ = ours;
+    match word {
+        Some(Word::Successor(pid)) => {
+            let pidfd = process::open_process(pid).map_err(failed("open the container's process"))?;
+            let child = Child::new(pid, pidfd);
+            drop(between);
+            Ok(child)
+        }
+        Some(Word::Failed(why)) => Err(why),
+        _ => Err("a process on the way into the namespaces ended".to_owned()),
+    }
+}
+
+fn write_maps(pid: i32, ids: &IdMaps, privileged: bool) -> Result<(), String> {
+    let write = |file: &str, text: String| {
+        std::fs::write(format!("/proc/{pid}/{file}"), text).map_err(|error| format!("write {file}: {error}"))
+    };
+    let lines = |maps: &[crate::plan::ids::Map]| {
+        maps.iter().map(|map| format!("{} {} {}\n", map.inside, map.outside, map.count)).collect::<String>()
+    };
+    if !privileged {
+        write("setgroups", "deny".to_owned())?;
+    }
+    write("uid_map", lines(&ids.users))?;
+    write("gid_map", lines(&ids.groups))
+}
+
+fn set_oom_score(pid: i32, score: i32, privileged: bool) -> Result<(), String> {
+    match std::fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string()) {
+        // Only the privileged may lower it; engines ask for it all the same (runc does as much).
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied && !privileged => Ok(()),
+        other => other.map_err(|error| format!("write oom_score_adj: {error}")),
+    }
+}
+
+/// Sends the listener to the agent that the spec names (runtime-spec `config-linux.md`, "containerProcessState").
+fn hand_listener(
+    path: &Path,
+    metadata: Option<&str>,
+    listener: BorrowedFd<'_>,
+    pid: i32,
+    state: &[u8],
+) -> Result<(), String> {
+    let state: serde_json::Value = serde_json::from_slice(state).map_err(|error| error.to_string())?;
+    let message = serde_json::json!({
+        "ociVersion": state["ociVersion"], "fds": ["seccompFd"], "pid": pid, "metadata": metadata.unwrap_or(""),
+        "state": state,
+    });
+    let agent = UnixStream::connect(path)
+        .map_err(|error| format!("unable to connect with seccomp agent {}: {error}", path.display()))?;
+    socket::send(agent.as_fd(), message.to_string().as_bytes(), Some(listener))
+        .map_err(failed("send the seccomp listener"))
+}
+
+/// Lets a created container go. Returns when its program runs.
+///
+/// # Errors
+/// What kept the program from running, in words.
+pub fn start(socket_path: &Path, plan_listener: Option<(&Path, Option<&str>)>, pid: i32, state: State<'_>) -> Result<(), String> {
+    let caller = console::connect(socket_path).map_err(|error| format!("cannot start: {error}"))?;
+    let mut why = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        match socket::receive(caller.as_fd(), &mut buffer) {
+            // Its end of the connection went with execve.
+            Ok((0, _)) => break,
+            Ok((_, Some(listener))) => {
+                if let Some((path, metadata)) = plan_listener {
+                    hand_listener(path, metadata, listener.as_fd(), pid, &state("created", pid))?;
+                }
+            }
+            Ok((length, None)) => why.extend_from_slice(&buffer[..length]),
+            Err(errno) => return Err(failed("hear from the container")(errno)),
+        }
+    }
+    if why.is_empty() { Ok(()) } else { Err(String::from_utf8_lossy(&why).into_owned()) }
+}
