@@ -16,8 +16,8 @@ use crate::{
     plan::{self, Plan, landlock::Policy, profile::Builtin, seccomp::Profile as SeccompProfile},
     report::{Failure, Isolation, Outcome},
     request::{
-        Fetch, Limits, Mount, Network, Placed, Profile, Request, RequestError, Rootfs, SandboxId, Secret, Step,
-        StepLimits, User, Work, files,
+        Fetch, Hostname, Limits, Mount, Network, Placed, Profile, Request, RequestError, Rootfs, SandboxId, Secret,
+        Step, StepLimits, User, Work, files,
         runtimes::{self, SearchPath},
     },
     spec::{self, Spec},
@@ -48,7 +48,7 @@ pub struct Sandbox {
     secrets: Vec<Secret>,
     user: User,
     workdir: Option<PathBuf>,
-    hostname: String,
+    hostname: Hostname,
     network: Network,
     profile: &'static Builtin,
     seccomp: Option<SeccompProfile>,
@@ -100,7 +100,7 @@ impl Sandbox {
             secrets: Vec::new(),
             user: User::default(),
             workdir: None,
-            hostname: "sandbox".to_owned(),
+            hostname: Hostname::default(),
             network: Network::None,
             profile: plan::profile::DEFAULT,
             seccomp: None,
@@ -219,8 +219,8 @@ impl Sandbox {
         self
     }
 
-    pub fn hostname(&mut self, name: impl Into<String>) -> &mut Self {
-        self.hostname = name.into();
+    pub fn hostname(&mut self, name: Hostname) -> &mut Self {
+        self.hostname = name;
         self
     }
 

@@ -4,6 +4,7 @@
 //! has been found. Later stages decide how, and never whether.
 
 pub mod files;
+pub mod hostname;
 pub mod id;
 pub mod limits;
 pub mod mounts;
@@ -17,6 +18,7 @@ use std::{
 };
 
 pub use files::{Fetch, Placed};
+pub use hostname::Hostname;
 pub use id::SandboxId;
 pub use limits::{Bytes, Limits};
 pub use mounts::Mount;
@@ -42,7 +44,7 @@ pub struct Request<'a> {
     pub secrets: &'a [Secret],
     pub user: User,
     pub workdir: Option<&'a Path>,
-    pub hostname: &'a str,
+    pub hostname: &'a Hostname,
     pub network: Network,
     pub profile: Profile,
     pub terminal: bool,

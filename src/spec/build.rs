@@ -11,7 +11,7 @@ use super::{Base, Own, Spec, SpecError, WORKDIR, load, root, text};
 use crate::{
     host::{Layout, TopLevel},
     plan::setup::Kind,
-    request::{Bytes, Limits, Mount, Network, Placed, Request, Rootfs, user::LAST_ID},
+    request::{Bytes, Hostname, Limits, Mount, Network, Placed, Request, Rootfs, user::LAST_ID},
 };
 
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -92,7 +92,7 @@ pub fn build(request: Request<'_>) -> Result<Spec, SpecError> {
     process.set_user(oci::UserBuilder::default().uid(user.uid).gid(user.gid).build()?);
     process.set_rlimits(Some(rlimits(&limits)?));
     oci.set_process(Some(process));
-    oci.set_hostname(Some(request.hostname.to_owned()));
+    oci.set_hostname(Some(request.hostname.to_string()));
     let kernel = oci.linux().clone().unwrap_or_default();
     oci.set_linux(Some(linux(kernel, &limits, request.network)?));
     let root_path = match &base {
@@ -197,7 +197,7 @@ fn bind(source: &Path, target: &Path, writable: bool) -> Result<oci::Mount, Spec
 }
 
 /// What a program may ask of /etc without learning about the host.
-fn synthetic_etc(user: &crate::request::User, hostname: &str, placed: &mut Vec<Placed>) {
+fn synthetic_etc(user: &crate::request::User, hostname: &Hostname, placed: &mut Vec<Placed>) {
     let (uid, gid) = (user.uid, user.gid);
     let home = WORKDIR;
     let mut passwd =
