@@ -74,11 +74,13 @@ pub fn build(request: Request<'_>) -> Result<Spec, SpecError> {
     let bundle_env =
         if matches!(rootfs, Rootfs::Bundle(_)) { process.env().clone().unwrap_or_default() } else { Vec::new() };
     process.set_env(Some(environment(request.env, request.secrets, &work.env, bundle_env, request.terminal)?));
-    match (request.workdir, rootfs) {
-        (Some(dir), _) => _ = process.set_cwd(dir.to_owned()),
-        (None, Rootfs::Bundle(_)) => {}
-        (None, _) => _ = process.set_cwd(WORKDIR.into()),
-    }
+    let workdir_by = match (request.workdir, rootfs) {
+        (None, Rootfs::Bundle(_)) => "process.cwd in config.json",
+        (dir, _) => {
+            process.set_cwd(dir.unwrap_or(Path::new(WORKDIR)).to_owned());
+            "--workdir"
+        }
+    };
     process.set_terminal(Some(request.terminal));
     process.set_no_new_privileges(Some(true));
     process.set_capabilities(None);
@@ -118,6 +120,7 @@ pub fn build(request: Request<'_>) -> Result<Spec, SpecError> {
             run_limits: work.run.limits,
             limits,
             user,
+            workdir_by,
             network: request.network,
             profile: request.profile.name,
             seccomp: request.profile.seccomp,
