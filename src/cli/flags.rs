@@ -3,7 +3,10 @@
 
 mod table;
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
 use fumehood::{
     Error, Result,
@@ -87,6 +90,12 @@ impl Given {
         parse(&self.text()?).map_err(|error| Error::new(format!("--{flag}: {error}")))
     }
 
+    /// For errors that do not say by themselves what was asked for.
+    fn named<T, E: Hint>(self, parse: impl FnOnce(&str) -> Result<T, E>) -> Result<T> {
+        let flag = self.flag.long;
+        parse(&self.text()?).map_err(|error| prefixed(&format!("--{flag}"), &error.into_error()))
+    }
+
     fn parse<T, E: Into<RequestError>>(self, parse: impl FnOnce(&str) -> Result<T, E>) -> Result<T> {
         parse(&self.text()?).map_err(|error| error.into().into_error())
     }
@@ -100,6 +109,19 @@ impl Given {
             Ok(text) => Ok((path, text.to_owned())),
             Err(_) => Err(fail(format!("`{}` is not text", path.display()))),
         }
+    }
+}
+
+fn shown(path: &Path) -> String {
+    format!("`{}`", path.display())
+}
+
+/// The error with what it is about before it.
+fn prefixed(what: &str, error: &Error) -> Error {
+    let named = Error::new(format!("{what}: {}", error.message()));
+    match error.hint() {
+        Some(hint) => named.with_hint(hint),
+        None => named,
     }
 }
 

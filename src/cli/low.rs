@@ -10,7 +10,7 @@ use fumehood::{
     Result,
     error::Hint,
     plan::{landlock::Policy, profile::Builtin, seccomp::Profile as SeccompProfile},
-    request::{Fetch, Limits, Mount, Network, Rootfs, SandboxId, Secret, User},
+    request::{Fetch, Hostname, Limits, Mount, Network, Rootfs, SandboxId, Secret, User},
 };
 
 use super::{
@@ -65,7 +65,7 @@ pub struct Low {
     pub secrets: Vec<Secret>,
     pub user: Option<User>,
     pub workdir: Option<PathBuf>,
-    pub hostname: Option<String>,
+    pub hostname: Option<Hostname>,
     pub network: Option<Network>,
     pub profile: Option<&'static Builtin>,
     pub seccomp: Option<SeccompProfile>,
@@ -373,7 +373,16 @@ mod tests {
                 "unknown option --spec",
                 "what is meant for the program follows `--`; `fumehood run --help` lists the options",
             ),
-            (&["--hostname", "a b"], "`a b` is no host name: 1 to 64 letters, digits and - . _ are allowed", ""),
+            (
+                &["--hostname", "a b"],
+                "--hostname: `a b` is no host name: it has ' '",
+                "letters, digits and - . _ are allowed",
+            ),
+            (
+                &["--hostname", &"h".repeat(65)],
+                "--hostname: a host name of 65 bytes is too long: Linux takes at most 64 (HOST_NAME_MAX)",
+                "any shorter name will do: it is known inside only",
+            ),
         ] {
             assert_eq!(error(line), (message.to_owned(), hint.to_owned()), "{line:?}");
         }

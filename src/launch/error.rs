@@ -35,6 +35,8 @@ pub enum LaunchError {
     State(StateError),
     #[error("cannot {what}: {}", errno.desc())]
     System { what: &'static str, errno: Errno },
+    #[error("{by}: `{path}`: {}", no_directory(*errno))]
+    WorkingDirectory { by: &'static str, path: String, errno: Errno },
     #[error("{flag} cannot be held on this host: {why}")]
     Unheld { flag: &'static str, why: String },
 }
@@ -49,10 +51,10 @@ impl LaunchError {
                 "rlimit",
                 plan.rlimits.get(index).map_or_else(String::new, |limit| format!("set limit {}", limit.name)),
             ),
-            Stage::WorkingDirectory => (
-                "chdir",
-                plan.steps.get(step).map_or_else(String::new, |step| format!("change to directory {}", step.cwd)),
-            ),
+            Stage::WorkingDirectory => {
+                let path = plan.steps.get(step).map_or_else(String::new, |step| step.cwd.clone());
+                return Self::WorkingDirectory { by: plan.workdir_by, path, errno: failure.errno };
+            }
             Stage::Descriptors => ("descriptors", "close inherited descriptors".to_owned()),
             Stage::Identity => ("identity", "take on the sandbox's identity".to_owned()),
             Stage::Session => ("session", "make a session and keyring of its own".to_owned()),
@@ -101,9 +103,21 @@ impl Hint for LaunchError {
             Self::MappedMount { .. } => {
                 Some("its file system cannot map owners; mount it read-only, or run as its owner".to_owned())
             }
+            Self::WorkingDirectory { errno: Errno::ENOENT | Errno::ENOTDIR, .. } => Some(
+                "it is there only if the root has it or --file, --dir or --mount brings it; /sandbox always is"
+                    .to_owned(),
+            ),
             Self::StandardStreamsClosed => Some("redirect them to /dev/null instead".to_owned()),
             _ => None,
         }
+    }
+}
+
+fn no_directory(errno: Errno) -> &'static str {
+    match errno {
+        Errno::ENOENT => "no such directory inside the sandbox",
+        Errno::ENOTDIR => "it is no directory inside the sandbox",
+        errno => errno.desc(),
     }
 }
 

@@ -89,7 +89,8 @@ pub fn launch(
     }
     _ = running.control.order(Order::Entered);
     let controls = controls(plan, hierarchy, &holds, extras.secrets.len());
-    let outcome = supervise::Supervisor::new(plan, running, streams, leaf, holds, controls, extras).run(observer);
+    let outcome = supervise::Supervisor::new(plan, running, streams, leaf, holds, controls, extras)
+        .and_then(|supervisor| supervisor.run(observer));
     drop(entry);
     outcome
 }

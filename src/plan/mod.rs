@@ -41,6 +41,9 @@ pub struct Plan {
     pub terminal: bool,
     /// One, or a compiler and then what it made.
     pub steps: Vec<Step>,
+    /// What names their working directory, for errors.
+    #[serde(skip)]
+    pub workdir_by: &'static str,
     pub network: &'static str,
     pub fetches: bool,
     /// What a bundle wanted and does not get.
@@ -119,8 +122,8 @@ pub enum PlanError {
     Path(#[from] path::PathError),
     #[error(transparent)]
     Seccomp(#[from] seccomp::SeccompError),
-    #[error("the working directory `{0}` is not an absolute path without `..`")]
-    Workdir(String),
+    #[error("{by}: `{path}` is not an absolute path without `..`")]
+    Workdir { by: &'static str, path: String },
 }
 
 impl crate::error::Hint for PlanError {
@@ -128,6 +131,7 @@ impl crate::error::Hint for PlanError {
         match self {
             Self::Ids(error) => error.hint(),
             Self::Seccomp(error) => error.hint(),
+            Self::Workdir { .. } => Some("it is a path inside the sandbox, such as /sandbox or /tmp".to_owned()),
             Self::Landlock(landlock::PolicyError::Abi { .. }) => Some(
                 "choose another --profile or --landlock, or a newer kernel; `fumehood doctor` tells what this one has"
                     .to_owned(),
@@ -163,7 +167,7 @@ pub fn make(spec: Spec, host: &Host) -> Result<Plan, PlanError> {
     let process = oci.process().clone().unwrap_or_default();
     let cwd = process.cwd().to_string_lossy().into_owned();
     if crate::request::mounts::inside_path(process.cwd()).is_none() {
-        return Err(PlanError::Workdir(cwd));
+        return Err(PlanError::Workdir { by: own.workdir_by, path: cwd });
     }
     let env = process.env().clone().unwrap_or_default();
     let step = |kind, argv: Vec<String>, limits| Step {
@@ -202,6 +206,7 @@ pub fn make(spec: Spec, host: &Host) -> Result<Plan, PlanError> {
         limits: own.limits,
         terminal: process.terminal().unwrap_or(false),
         steps,
+        workdir_by: own.workdir_by,
         network: own.network.name(),
         fetches: own.fetches,
         left_out: own.left_out,

@@ -39,6 +39,8 @@ pub struct Own {
     pub run_limits: StepLimits,
     pub limits: Limits,
     pub user: User,
+    /// What names the working directory, for errors.
+    pub workdir_by: &'static str,
     pub network: Network,
     pub profile: &'static profile::Builtin,
     pub seccomp: Option<seccomp::Profile>,

@@ -1,17 +1,17 @@
 //! Every option, section by section, in the order of `--help`. To add one is to add an entry.
 
 use fumehood::{
-    Error, Result,
+    Error,
     error::Hint,
     plan::{
         landlock::Policy,
         profile::{BUILTINS, Builtin},
         seccomp::Profile as SeccompProfile,
     },
-    request::{Bytes, Fetch, Mount, Network, Rootfs, SandboxId, Secret, User, files, limits},
+    request::{Bytes, Fetch, Hostname, Mount, Network, Rootfs, SandboxId, Secret, User, files, limits},
 };
 
-use super::{Flag, Of, Section, UsageError, switch, value};
+use super::{Flag, Of, Section, UsageError, prefixed, shown, switch, value};
 
 const PROFILES: &[&str] = &[BUILTINS[0].name, BUILTINS[1].name, BUILTINS[2].name];
 
@@ -293,9 +293,9 @@ pub static FLAGS: &[Flag] = &[
         "NAME",
         Of::Text,
         Section::Environment,
-        "What it takes the host's name for [default: sandbox].",
+        "What it takes the host's name for, at most 64 bytes [default: sandbox].",
         |low, given| {
-            low.hostname = Some(given.text().and_then(hostname)?);
+            low.hostname = Some(given.named(Hostname::parse)?);
             Ok(())
         },
     ),
@@ -338,7 +338,8 @@ pub static FLAGS: &[Flag] = &[
         "A filter of your own, as Docker writes them, in place of the profile's.",
         |low, given| {
             let (path, text) = given.read()?;
-            low.seccomp = Some(SeccompProfile::parse(&text).map_err(|error| named(&path, error.into_error()))?);
+            low.seccomp =
+                Some(SeccompProfile::parse(&text).map_err(|error| prefixed(&shown(&path), &error.into_error()))?);
             Ok(())
         },
     ),
@@ -351,7 +352,8 @@ pub static FLAGS: &[Flag] = &[
          others.",
         |low, given| {
             let (path, text) = given.read()?;
-            low.landlock = Some(Policy::parse(&text).map_err(|error| named(&path, Error::new(error.to_string())))?);
+            low.landlock =
+                Some(Policy::parse(&text).map_err(|error| prefixed(&shown(&path), &Error::new(error.to_string())))?);
             Ok(())
         },
     ),
@@ -386,20 +388,3 @@ pub static FLAGS: &[Flag] = &[
         .short('q'),
     switch("help", Section::Output, "Print this.", |low| low.help = true).short('h'),
 ];
-
-/// What sethostname(2) and /etc/hosts take.
-fn hostname(name: String) -> Result<String> {
-    let valid = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-    match (1..=64).contains(&name.len()) && name.bytes().all(valid) {
-        true => Ok(name),
-        false => Err(UsageError::Hostname(name).into_error()),
-    }
-}
-
-fn named(path: &std::path::Path, error: Error) -> Error {
-    let named = Error::new(format!("`{}`: {}", path.display(), error.message()));
-    match error.hint() {
-        Some(hint) => named.with_hint(hint),
-        None => named,
-    }
-}
