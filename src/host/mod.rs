@@ -67,7 +67,7 @@ fn has_root_capabilities() -> bool {
 
 /// The initial user namespace has a fixed inode number (PROC_USER_INIT_INO in the kernel's proc_ns.h, part
 /// of its ABI since 6.18 and the same since 3.8).
-fn in_initial_user_namespace() -> bool {
+pub(crate) fn in_initial_user_namespace() -> bool {
     fs::read_link("/proc/self/ns/user").is_ok_and(|link| link.as_os_str() == "user:[4026531837]")
 }
 

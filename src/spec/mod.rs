@@ -4,6 +4,7 @@
 //! stage, [`crate::plan`], reads nothing else.
 
 pub mod build;
+pub mod container;
 pub mod load;
 mod root;
 

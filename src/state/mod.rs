@@ -1,14 +1,19 @@
-//! Which sandboxes are running: one small file each, for `ps`, `kill` and `cleanup`.
+//! Which sandboxes are running: one small file each, for `ps`, `kill` and `cleanup`; and, below [`root`], a directory
+//! a container of `fumehood-oci`.
 //!
 //! A record is locked by the supervisor for as long as it lives (flock(2)), so one that can be locked belongs
 //! to nobody. It names its process by pid and start time: a number that was given to another is not killed.
+
+pub mod container;
+mod process;
+pub mod root;
 
 use std::{
     ffi::CString,
     fs::File,
     io::{self, Read, Write},
     os::{
-        fd::{AsFd, AsRawFd, OwnedFd},
+        fd::{AsFd, OwnedFd},
         unix::{
             ffi::OsStrExt,
             fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
@@ -22,7 +27,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     plan::Plan,
-    sys::{Errno, fs, process},
+    sys::{Errno, fs, process as sys_process},
 };
 
 /// A sandbox as `ps` shows it.
@@ -71,7 +76,7 @@ impl Entry {
         let record = Record {
             id: plan.id.to_string(),
             pid,
-            start_time: start_time(pid).unwrap_or(0),
+            start_time: process::start_time(pid).unwrap_or(0),
             runtime: runtime.map(str::to_owned),
             command,
             created_ms: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_millis() as u64,
@@ -156,11 +161,11 @@ impl Record {
     pub fn kill(&self) -> Result<bool, StateError> {
         let failed = |errno: Errno| StateError::Kill { id: self.id.clone(), source: errno.into() };
         let Some(init) = self.init().map_err(failed)? else { return Ok(false) };
-        match process::signal(init.as_fd(), libc::SIGKILL) {
+        match sys_process::signal(init.as_fd(), libc::SIGKILL) {
             Err(Errno::ESRCH) => return Ok(false),
             other => other.map_err(failed)?,
         }
-        dies(&init, DYING).map(|_| true).map_err(failed)
+        process::dies(&init, DYING).map(|_| true).map_err(failed)
     }
 
     /// Whether its init lives.
@@ -171,34 +176,17 @@ impl Record {
 
     /// The init as a pidfd, unless it is dead or its number is another's by now.
     fn init(&self) -> Result<Option<OwnedFd>, Errno> {
-        if self.pid <= 0 {
-            return Ok(None);
-        }
-        let init = match process::open_process(self.pid) {
-            Err(Errno::ESRCH) => return Ok(None),
-            other => other?,
-        };
-        // Asked after the pidfd was had: from here on the number cannot become another's. One that nobody
-        // has waited for is dead all the same.
-        let ours = start_time(self.pid) == Some(self.start_time);
-        Ok((ours && !dies(&init, Duration::ZERO)?).then_some(init))
+        process::open(self.pid, self.start_time)
     }
-}
-
-/// Whether the process is dead within `time`.
-fn dies(process: &OwnedFd, time: Duration) -> Result<bool, Errno> {
-    let mut dead = [libc::pollfd { fd: process.as_raw_fd(), events: libc::POLLIN, revents: 0 }];
-    process::poll(&mut dead, Some(time)).map(|ready| ready > 0)
 }
 
 /// `/run/fumehood` for root, `$XDG_RUNTIME_DIR/fumehood` or `/tmp/fumehood-UID` for everyone else: a
 /// directory that belongs to the user alone, or an error.
 fn directory() -> Result<PathBuf, StateError> {
     let uid = nix::unistd::geteuid().as_raw();
-    let runtime_dir = std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty() && PathBuf::from(dir).is_dir());
-    let dir = match (uid, runtime_dir) {
+    let dir = match (uid, runtime_dir()) {
         (0, _) => PathBuf::from("/run/fumehood"),
-        (_, Some(dir)) => PathBuf::from(dir).join("fumehood"),
+        (_, Some(dir)) => dir.join("fumehood"),
         (_, None) => PathBuf::from(format!("/tmp/fumehood-{uid}")),
     };
     match std::fs::DirBuilder::new().mode(0o700).create(&dir) {
@@ -207,23 +195,33 @@ fn directory() -> Result<PathBuf, StateError> {
         }
         _ => {}
     }
-    let found = std::fs::symlink_metadata(&dir).map_err(|source| StateError::Read { path: dir.clone(), source })?;
-    if !found.is_dir() || found.uid() != uid || found.mode() & 0o022 != 0 {
-        return Err(StateError::NotOurs(dir));
-    }
+    ours_alone(&dir)?;
     Ok(dir)
 }
 
-/// Field 22 of /proc/PID/stat; the name before it may hold anything.
-fn start_time(pid: i32) -> Option<u64> {
-    let mut stat = [0; 512];
-    let length = File::open(format!("/proc/{pid}/stat")).and_then(|mut file| file.read(&mut stat)).ok()?;
-    let stat = String::from_utf8_lossy(&stat[..length]);
-    stat.rsplit_once(')')?.1.split_ascii_whitespace().nth(19)?.parse().ok()
+/// `$XDG_RUNTIME_DIR`, if there is such a directory.
+fn runtime_dir() -> Option<PathBuf> {
+    std::env::var_os("XDG_RUNTIME_DIR").filter(|dir| !dir.is_empty()).map(PathBuf::from).filter(|dir| dir.is_dir())
+}
+
+/// A directory that somebody else made, or can write to, is not trusted.
+fn ours_alone(dir: &Path) -> Result<(), StateError> {
+    let found = std::fs::symlink_metadata(dir).map_err(|source| StateError::Read { path: dir.to_owned(), source })?;
+    let ours = found.is_dir() && found.uid() == nix::unistd::geteuid().as_raw() && found.mode() & 0o022 == 0;
+    if ours { Ok(()) } else { Err(StateError::NotOurs(dir.to_owned())) }
 }
 
 #[derive(Debug, thiserror::Error)]
 pub enum StateError {
+    #[error("the state of container `{id}` cannot be read: {why}")]
+    Broken { id: String, why: String },
+    // The next two begin as the errors of runc do: engines look for these words.
+    #[error("container with given ID already exists: `{0}`")]
+    ContainerExists(String),
+    #[error("container does not exist: `{0}`")]
+    ContainerMissing(String),
+    #[error("invalid container ID format: `{id}`: {why}")]
+    Id { id: String, why: &'static str },
     #[error("cannot kill sandbox {id}: {source}")]
     Kill { id: String, source: io::Error },
     #[error("`{}` is not a directory that belongs to you alone", .0.display())]
@@ -239,13 +237,19 @@ pub enum StateError {
 impl crate::error::Hint for StateError {
     fn hint(&self) -> Option<String> {
         match self {
+            Self::Broken { id, .. } => Some(format!("`fumehood-oci delete --force {id}` removes what is left of it")),
             Self::NotOurs(dir) => {
                 Some(format!("somebody else made it; remove {} or set XDG_RUNTIME_DIR", dir.display()))
             }
             Self::Taken(_) => {
                 Some("`fumehood ps` lists them; if it was killed, `fumehood cleanup` removes what is left".to_owned())
             }
-            Self::Kill { .. } | Self::Read { .. } | Self::Write { .. } => None,
+            Self::ContainerExists(_)
+            | Self::ContainerMissing(_)
+            | Self::Id { .. }
+            | Self::Kill { .. }
+            | Self::Read { .. }
+            | Self::Write { .. } => None,
         }
     }
 }

@@ -200,3 +200,9 @@ pub fn try_lock(fd: BorrowedFd<'_>) -> Result<()> {
     // SAFETY: takes no pointer.
     check(unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_EX | libc::LOCK_NB) }.into()).map(drop)
 }
+
+/// Gives a lock up, for all who share the open file. There is nothing to be done when it fails.
+pub fn unlock(fd: BorrowedFd<'_>) {
+    // SAFETY: takes no pointer.
+    unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_UN) };
+}
