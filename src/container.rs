@@ -16,10 +16,7 @@ use oci_spec::runtime as oci;
 
 use crate::{
     Error, Result,
-    cgroup::{
-        Hierarchy,
-        container::{Driver, Group, Place},
-    },
+    cgroup::container::{Driver, Group, Layout, Place},
     error::Hint,
     host::Host,
     launch::container::{self as launch, hooks},
@@ -28,7 +25,10 @@ use crate::{
         seccomp::KernelVersion,
     },
     spec::container as spec,
-    state::container::{ContainerId, Dir, Init, Record, StateRoot, Status},
+    state::{
+        container::{Init, Record, Status, now},
+        root::{ContainerId, Dir, StateRoot},
+    },
 };
 
 /// The socket on which a created container waits for `start`, in its state directory.
@@ -50,6 +50,8 @@ pub struct Create {
     pub no_new_keyring: bool,
     pub driver: Driver,
     pub rootless: bool,
+    /// For what the specification wants passed over, and said.
+    pub warn: fn(&str),
 }
 
 /// What `exec` is asked for.
@@ -70,6 +72,10 @@ pub struct Exec {
 
 fn failed(why: impl Into<String>) -> Error {
     Error::new(why)
+}
+
+fn json(value: &impl serde::Serialize) -> Result<serde_json::Value> {
+    serde_json::to_value(value).map_err(|error| failed(error.to_string()))
 }
 
 fn io(what: &str, path: &Path) -> impl Fn(std::io::Error) -> Error {
@@ -101,7 +107,7 @@ impl Drop for Undo<'_> {
         }
         if let Some(record) = self.record.take() {
             // As when it is deleted: what earlier hooks made is theirs to unmake.
-            _ = hooks::run("poststop", self.hooks, &state_json(&record, "stopped", 0));
+            _ = hooks::run("poststop", self.hooks, &hooks::state(&record, Status::Stopped, 0));
         }
         if let Some(dir) = self.dir.take() {
             _ = dir.remove();
@@ -112,22 +118,20 @@ impl Drop for Undo<'_> {
 fn begin(wanted: &Create) -> Result<(Dir, launch::Child)> {
     let bundle = std::fs::canonicalize(&wanted.bundle).map_err(io("open bundle", &wanted.bundle))?;
     let config = wanted.config.clone().unwrap_or_else(|| bundle.join("config.json"));
-    let (bytes, spec) = spec::load(&config).map_err(Hint::into_error)?;
+    let spec::Container { spec, bytes, warnings } = spec::load(&config).map_err(Hint::into_error)?;
+    warnings.iter().for_each(|warning| (wanted.warn)(warning));
     let host = Host::probe();
-    let hierarchy = Hierarchy::detect();
+    let layout = Layout::detect();
     let facts = Facts {
         bundle: &bundle,
         kernel: KernelVersion(host.kernel.major, host.kernel.minor),
         landlock_abi: host.landlock_abi,
-        privileged: host.privileged,
-        cgroup: hierarchy.kind(),
-        no_pivot: wanted.no_pivot,
     };
     let plan = plan::make(&spec, &facts).map_err(Hint::into_error)?;
     check_terminal(plan.process.terminal, wanted.console_socket.as_deref(), true)?;
     let linux = spec.linux().clone().unwrap_or_default();
     let cgroups_path = linux.cgroups_path().as_deref();
-    let place = Place::decide(wanted.driver, cgroups_path, wanted.id.as_ref()).map_err(Hint::into_error)?;
+    let place = Place::decide(&layout, wanted.driver, cgroups_path, wanted.id.as_str(), wanted.rootless).map_err(Hint::into_error)?;
     let console = connect(wanted.console_socket.as_deref())?;
 
     let dir = wanted.root.create(&wanted.id).map_err(Hint::into_error)?;
@@ -135,31 +139,40 @@ fn begin(wanted: &Create) -> Result<(Dir, launch::Child)> {
     let Some(dir) = undo.dir.as_ref() else { return Err(failed("no state directory")) };
     let _lock = dir.lock().map_err(Hint::into_error)?;
     dir.write_config(&bytes).map_err(Hint::into_error)?;
-    let mut record = Record::new(&wanted.id, &bundle, &spec, plan.namespaces.has(libc::CLONE_NEWPID));
-    record.cgroup = Some(place.record());
+    let mut record = Record {
+        oci_version: spec.version().clone(),
+        id: wanted.id.to_string(),
+        rootfs: spec.root().as_ref().map(|root| bundle.join(root.path())).unwrap_or_default(),
+        bundle: bundle.clone(),
+        created: now(),
+        owner: nix::unistd::geteuid().as_raw(),
+        annotations: spec.annotations().iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect(),
+        init: None,
+        started: false,
+        cgroup: Some(json(place.record())?),
+        pid_namespace_own: plan.namespaces.new & libc::CLONE_NEWPID != 0,
+        user_namespace: plan.namespaces.has(libc::CLONE_NEWUSER),
+        rootless: wanted.rootless,
+    };
     dir.save(&record).map_err(Hint::into_error)?;
     let owner = plan.ids.as_ref().and_then(plan::IdMaps::root);
     let group = Group::create(&place, linux.resources().as_ref(), owner).map_err(Hint::into_error)?;
-    record.cgroup = Some(group.record());
+    record.cgroup = Some(json(&group.record())?);
     undo.group = Some(group);
     let start = listen(dir)?;
-    let state = |status: &'static str, pid: i32| state_json(&record, status, pid);
-    let child = launch::create(
-        &launch::Create {
-            plan: &plan,
-            group: undo.group.as_ref(),
-            start: start.as_fd(),
-            console: console.as_ref().map(AsFd::as_fd),
-            preserve: wanted.preserve_fds,
-            keyring: !wanted.no_new_keyring,
-            privileged: host.privileged,
-        },
-        &state,
-    )
+    let child = launch::create(&launch::Create {
+        plan: &plan,
+        group: undo.group.as_ref(),
+        start: start.as_fd(),
+        console: console.as_ref().map(AsFd::as_fd),
+        preserve: wanted.preserve_fds,
+        keyring: !wanted.no_new_keyring,
+        privileged: host.privileged,
+        record: &record,
+    })
     .map_err(failed)?;
-    let start_time = crate::state::start_time(child.pid).unwrap_or(0);
     let mut record = record.clone();
-    record.init = Some(Init { pid: child.pid, start_time });
+    record.init = Some(Init::of(child.pid).map_err(|error| failed(format!("look at the container's process: {error}")))?);
     dir.save(&record).map_err(Hint::into_error)?;
     undo.record = Some(record);
     if let Some(path) = &wanted.pidfd_socket {
@@ -223,17 +236,11 @@ fn send_pidfd(path: &Path, pidfd: BorrowedFd<'_>) -> Result<()> {
         .map_err(|errno| failed(format!("send pidfd: {}", errno.desc())))
 }
 
-/// The state as hooks and agents get it.
-#[must_use]
-pub fn state_json(record: &Record, status: &str, pid: i32) -> Vec<u8> {
-    let mut state = serde_json::json!({
-        "ociVersion": record.oci_version, "id": record.id, "status": status, "bundle": record.bundle,
-        "annotations": record.annotations,
-    });
-    if pid > 0 {
-        state["pid"] = pid.into();
-    }
-    state.to_string().into_bytes()
+/// The cgroup of a recorded container.
+pub fn group_of(record: &Record) -> Result<Option<Group>> {
+    let Some(value) = &record.cgroup else { return Ok(None) };
+    let place = serde_json::from_value(value.clone()).map_err(|error| failed(format!("read the state: {error}")))?;
+    Group::open(&place).map(Some).map_err(Hint::into_error)
 }
 
 /// Lets the program of a created container run.
@@ -247,14 +254,13 @@ pub fn start(root: &StateRoot, id: &ContainerId) -> Result<()> {
         (Status::Stopped, _) => return Err(failed("cannot start a container that has stopped")),
         (_, _) => return Err(failed("cannot start a container that is being created")),
     };
-    let spec = spec::parse(&dir.read_config().map_err(Hint::into_error)?).map_err(Hint::into_error)?;
+    let spec = spec::parse(dir.read_config().map_err(Hint::into_error)?.into()).map_err(Hint::into_error)?.spec;
     let seccomp = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
     let agent = seccomp.and_then(|seccomp| {
         seccomp.listener_path().as_deref().map(|path| (path, seccomp.listener_metadata().as_deref()))
     });
-    let state = |status: &'static str, pid: i32| state_json(&record, status, pid);
-    launch::start(&near(&dir).join(START), agent, pid, &state).map_err(failed)?;
-    let told = state_json(&record, "running", pid);
+    launch::start(&near(&dir).join(START), agent, pid, &record).map_err(failed)?;
+    let told = hooks::state(&record, Status::Running, pid);
     record.started = true;
     dir.save(&record).map_err(Hint::into_error)?;
     let poststart = spec.hooks().as_ref().and_then(|hooks| hooks.poststart().as_ref());
@@ -287,6 +293,44 @@ pub fn run(wanted: &Create, detach: bool, keep: bool) -> Result<i32> {
     status
 }
 
+/// How long a killed container may take to be gone.
+const DYING: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// Removes what is left of a container, or with `force` ends it first. Absent ones are none of `force`'s business.
+pub fn delete(root: &StateRoot, id: &ContainerId, force: bool) -> Result<()> {
+    let dir = root.open(id).map_err(Hint::into_error)?;
+    let _lock = dir.lock().map_err(Hint::into_error)?;
+    let record = dir.load().map_err(Hint::into_error)?;
+    let group = group_of(&record)?;
+    let status = record.status();
+    if matches!(status, Status::Running | Status::Paused) && !force {
+        return Err(failed(format!("cannot delete container {id} that is not stopped: {status}")));
+    }
+    if let Some(init) = record.init_pidfd() {
+        // ESRCH: gone already.
+        _ = crate::sys::process::signal(init.as_fd(), libc::SIGKILL);
+    }
+    if let Some(group) = group {
+        if force || !record.pid_namespace_own || status == Status::Creating {
+            _ = group.thaw();
+            _ = group.kill_all(libc::SIGKILL);
+        }
+        if !record.ends_within(DYING).map_err(Hint::into_error)? {
+            return Err(failed(format!("container {id} does not die")));
+        }
+        group.remove().map_err(Hint::into_error)?;
+    }
+    let spec = dir.read_config().ok().and_then(|bytes| spec::parse(bytes.into()).ok());
+    let poststop = spec.as_ref().and_then(|found| found.spec.hooks().as_ref()?.poststop().as_ref());
+    // The specification: what they fail at is said, and all goes on.
+    let failure = hooks::run("poststop", poststop, &hooks::state(&record, Status::Stopped, 0));
+    dir.remove().map_err(Hint::into_error)?;
+    if let Err(why) = failure {
+        eprintln!("warning: {why}");
+    }
+    Ok(())
+}
+
 /// Adds a process. Returns its exit status, or 0 when detached.
 pub fn exec(wanted: &Exec) -> Result<i32> {
     let dir = wanted.root.open(&wanted.id).map_err(Hint::into_error)?;
@@ -300,18 +344,13 @@ pub fn exec(wanted: &Exec) -> Result<i32> {
         _ => {}
     }
     check_terminal(wanted.process.terminal().unwrap_or(false), wanted.console_socket.as_deref(), wanted.detach)?;
-    let spec = spec::parse(&dir.read_config().map_err(Hint::into_error)?).map_err(Hint::into_error)?;
+    let spec = spec::parse(dir.read_config().map_err(Hint::into_error)?.into()).map_err(Hint::into_error)?.spec;
     let host = Host::probe();
     let kernel = KernelVersion(host.kernel.major, host.kernel.minor);
     let linux = spec.linux().clone().unwrap_or_default();
     let process = plan::process::Process::new(&wanted.process, Some(&linux), kernel).map_err(Hint::into_error)?;
-    let group = record.cgroup.as_ref().map(Group::open).transpose().map_err(Hint::into_error)?;
+    let group = group_of(&record)?;
     let console = connect(wanted.console_socket.as_deref())?;
-    let listener = |listener: BorrowedFd<'_>, pid: i32| {
-        let agent = process.seccomp.as_ref().and_then(|seccomp| seccomp.listener.as_ref());
-        let Some((path, metadata)) = agent else { return Ok(()) };
-        launch::hand_listener(path, metadata.as_deref(), listener, pid, &state_json(&record, "running", init.pid))
-    };
     let child = launch::exec(&launch::Exec {
         process: &process,
         init: pidfd.as_fd(),
@@ -321,7 +360,7 @@ pub fn exec(wanted: &Exec) -> Result<i32> {
         preserve: wanted.preserve_fds,
         keyring: false,
         privileged: host.privileged,
-        listener: &listener,
+        record: &record,
     })
     .map_err(failed)?;
     if let Some(path) = &wanted.pidfd_socket {

@@ -6,6 +6,7 @@
 //! the entry in the state directory, the init behind its pidfd. The namespaces end with their processes.
 
 mod build;
+pub mod container;
 mod error;
 mod fetch;
 #[cfg(feature = "fuzzing")]

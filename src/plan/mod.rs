@@ -3,6 +3,7 @@
 //! [`make`] computes it from a spec and the facts of the host, without privilege and without touching
 //! anything. `fumehood explain` prints it; [`crate::launch`] carries it out and decides nothing.
 
+pub mod container;
 pub mod ids;
 pub mod landlock;
 mod mounts;

@@ -8,13 +8,14 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use super::{
     Child, by_way_of_another,
     channel::{ChildEnd, Word, hear},
-    namespaces,
+    hooks, namespaces,
     program::{self, Program, failed},
 };
 use crate::{
     cgroup::container::Group,
     launch::protocol::{InitEnd, Order, SupervisorEnd},
     plan::container::process::Process,
+    state::container::{Record, Status},
     sys::{
         Errno, attributes,
         clone::{self, Cloned},
@@ -33,14 +34,8 @@ pub struct Exec<'a> {
     pub preserve: u32,
     pub keyring: bool,
     pub privileged: bool,
-    /// Sends the seccomp listener on, when the filter has one.
-    pub listener: &'a dyn Fn(BorrowedFd<'_>, i32) -> Result<(), String>,
-}
-
-impl std::fmt::Debug for dyn Fn(BorrowedFd<'_>, i32) -> Result<(), String> + '_ {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("listener")
-    }
+    /// What the agent behind a seccomp listener is told.
+    pub record: &'a Record,
 }
 
 /// Starts it. Returns when the program runs, with its process.
@@ -84,7 +79,10 @@ pub fn exec(exec: &Exec<'_>) -> Result<Child, String> {
     _ = control.order(Order::Entered);
     loop {
         match hear(&control.0) {
-            Some(Word::Listener(listener)) => (exec.listener)(listener.as_fd(), child.pid)?,
+            Some(Word::Listener(listener)) => {
+                let state = hooks::state(exec.record, Status::Running, exec.init_pid);
+                super::hand_listener(exec.process, listener.as_fd(), child.pid, &state)?;
+            }
             Some(Word::Failed(why)) => return Err(why),
             Some(_) => {}
             None => return Ok(child),
@@ -131,11 +129,10 @@ fn become_program(exec: &Exec<'_>, end: ChildEnd<'_>, flags: i32) -> Result<std:
     }
     let needs_proc = exec.process.apparmor.is_some() || exec.process.selinux.is_some();
     let proc = if needs_proc { own_proc().ok() } else { None };
-    let program = Program { process: exec.process, proc: proc.as_ref(), keep: exec.preserve };
+    let program = Program { process: exec.process, proc, keep: exec.preserve };
     if let Some(listener) = program.prepare()? {
         end.listener(listener.as_fd()).map_err(failed("hand over the seccomp listener"))?;
     }
-    drop(proc);
     process::set_undumpable().map_err(failed("set undumpable"))?;
     let path = program.find()?;
     let argv = process::StringVector::new(exec.process.argv.clone());

@@ -15,7 +15,16 @@ use std::{
 
 use oci_spec::runtime::Hook;
 
-use crate::sys::{Errno, fs, process};
+use crate::{
+    state::container::{Record, State, Status},
+    sys::{Errno, fs, process},
+};
+
+/// What hooks and agents are told of the container. `pid` is 0 when it has none any more.
+#[must_use]
+pub fn state(record: &Record, status: Status, pid: i32) -> Vec<u8> {
+    serde_json::to_vec(&State { pid, ..record.oci_state(status) }).unwrap_or_default()
+}
 
 /// Runs them in order; the first that fails ends it.
 ///

@@ -29,6 +29,7 @@ use crate::{
         container::{NEW_TIME, Plan},
         setup::SetupOp,
     },
+    state::container::{Record, Status},
     sys::{Errno, attributes, clone, fs, namespace, process},
 };
 
@@ -44,8 +45,7 @@ pub struct World<'a> {
     /// Of the caller's descriptors, from 3 on.
     pub preserve: u32,
     pub keyring: bool,
-    /// The state as hooks get it but for the pid, which is this process's as it sees itself: see `state_json`.
-    pub state: &'a dyn Fn(&'static str, i32) -> Vec<u8>,
+    pub record: &'a Record,
 }
 
 impl World<'_> {
@@ -85,11 +85,10 @@ impl World<'_> {
             home = Some(home_of(plan.process.user.uid));
         }
         make_working_directory(&plan.process.cwd);
-        let start_state = (self.state)("created", process::id());
-        let program = Program { process: &plan.process, proc: proc.as_ref(), keep: self.preserve };
+        let start_state = hooks::state(self.record, Status::Created, process::id());
+        let program = Program { process: &plan.process, proc, keep: self.preserve };
         let listener = program.prepare()?;
         self.hand_over(end, listener)?;
-        drop(proc);
         process::set_undumpable().map_err(failed("set undumpable"))?;
         let path = program.find()?;
         let argv = process::StringVector::new(plan.process.argv.clone());
@@ -162,7 +161,7 @@ impl World<'_> {
                     if !orders.wait_for(Order::Next) {
                         process::exit_now(1);
                     }
-                    let state = (self.state)("creating", process::id());
+                    let state = hooks::state(self.record, Status::Creating, process::id());
                     hooks::run("createContainer", plan.hooks.create_container().as_ref(), &state)?;
                     builder.carry_out(operation).map_err(failed(what()))?;
                     if let Some(console) = self.console {

@@ -24,7 +24,8 @@ use std::{
 use crate::{
     cgroup::container::Group,
     launch::protocol::{Order, SupervisorEnd},
-    plan::container::{IdMaps, NEW_TIME, Plan},
+    plan::container::{IdMaps, NEW_TIME, Plan, process::Process},
+    state::container::{Record, Status},
     sys::{
         clone::{self, Cloned},
         process, socket,
@@ -50,10 +51,9 @@ pub struct Create<'a> {
     pub preserve: u32,
     pub keyring: bool,
     pub privileged: bool,
+    /// What hooks are told.
+    pub record: &'a Record,
 }
-
-/// Tells the container's state as JSON, with a status and a pid, to hooks and agents.
-pub type State<'a> = &'a dyn Fn(&'static str, i32) -> Vec<u8>;
 
 /// A process of a container that this process is the parent of. Dropped before [`Child::keep`], it is killed.
 #[derive(Debug)]
@@ -100,7 +100,7 @@ impl Drop for Child {
 }
 
 /// Makes the container, up to where `start` is waited for.
-pub fn create(create: &Create<'_>, state: State<'_>) -> Result<Child, String> {
+pub fn create(create: &Create<'_>) -> Result<Child, String> {
     let plan = create.plan;
     let (ours, theirs) = socket::record_pair().map_err(failed("make a socket pair"))?;
     let world = World {
@@ -110,7 +110,7 @@ pub fn create(create: &Create<'_>, state: State<'_>) -> Result<Child, String> {
         console: create.console,
         preserve: create.preserve,
         keyring: create.keyring,
-        state,
+        record: create.record,
     };
     let into = create.group.and_then(Group::clone_into);
     let child = clone_into_place(&world, &ours, into)?;
@@ -134,17 +134,15 @@ pub fn create(create: &Create<'_>, state: State<'_>) -> Result<Child, String> {
     loop {
         match hear(&control.0) {
             Some(Word::Hooks) => {
-                let told = state("creating", child.pid);
+                let told = hooks::state(create.record, Status::Creating, child.pid);
                 #[allow(deprecated)]
                 hooks::run("prestart", plan.hooks.prestart().as_ref(), &told)?;
                 hooks::run("createRuntime", plan.hooks.create_runtime().as_ref(), &told)?;
                 _ = control.order(Order::Next);
             }
             Some(Word::Listener(listener)) => {
-                let agent = plan.process.seccomp.as_ref().and_then(|seccomp| seccomp.listener.as_ref());
-                if let Some((path, metadata)) = agent {
-                    hand_listener(path, metadata.as_deref(), listener.as_fd(), child.pid, &state("creating", child.pid))?;
-                }
+                let told = hooks::state(create.record, Status::Creating, child.pid);
+                hand_listener(&plan.process, listener.as_fd(), child.pid, &told)?;
             }
             Some(Word::Ready) => return Ok(child),
             Some(Word::Failed(why)) => return Err(why),
@@ -234,8 +232,16 @@ fn set_oom_score(pid: i32, score: i32, privileged: bool) -> Result<(), String> {
     }
 }
 
-/// Sends the listener to the agent that the spec names (runtime-spec `config-linux.md`, "containerProcessState").
-fn hand_listener(
+/// Sends the listener to the agent that the spec names, if it names one.
+fn hand_listener(process: &Process, listener: BorrowedFd<'_>, pid: i32, state: &[u8]) -> Result<(), String> {
+    match process.seccomp.as_ref().and_then(|seccomp| seccomp.listener.as_ref()) {
+        Some((path, metadata)) => tell_agent(path, metadata.as_deref(), listener, pid, state),
+        None => Ok(()),
+    }
+}
+
+/// runtime-spec `config-linux.md`, "containerProcessState".
+fn tell_agent(
     path: &Path,
     metadata: Option<&str>,
     listener: BorrowedFd<'_>,
@@ -253,11 +259,14 @@ fn hand_listener(
         .map_err(failed("send the seccomp listener"))
 }
 
+/// Who wants the listener of the container's filter, and what it is told beside the state.
+pub type Agent<'a> = (&'a Path, Option<&'a str>);
+
 /// Lets a created container go. Returns when its program runs.
 ///
 /// # Errors
 /// What kept the program from running, in words.
-pub fn start(socket_path: &Path, plan_listener: Option<(&Path, Option<&str>)>, pid: i32, state: State<'_>) -> Result<(), String> {
+pub fn start(socket_path: &Path, agent: Option<Agent<'_>>, pid: i32, record: &Record) -> Result<(), String> {
     let caller = console::connect(socket_path).map_err(|error| format!("cannot start: {error}"))?;
     let mut why = Vec::new();
     let mut buffer = [0; 4096];
@@ -266,8 +275,9 @@ pub fn start(socket_path: &Path, plan_listener: Option<(&Path, Option<&str>)>, p
             // Its end of the connection went with execve.
             Ok((0, _)) => break,
             Ok((_, Some(listener))) => {
-                if let Some((path, metadata)) = plan_listener {
-                    hand_listener(path, metadata, listener.as_fd(), pid, &state("created", pid))?;
+                if let Some((path, metadata)) = agent {
+                    let state = hooks::state(record, Status::Created, pid);
+                    tell_agent(path, metadata, listener.as_fd(), pid, &state)?;
                 }
             }
             Ok((length, None)) => why.extend_from_slice(&buffer[..length]),

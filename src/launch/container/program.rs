@@ -20,7 +20,7 @@ use crate::{
 pub struct Program<'a> {
     pub process: &'a Process,
     /// A procfs of our own, which nobody inside can have put anything over.
-    pub proc: Option<&'a OwnedFd>,
+    pub proc: Option<OwnedFd>,
     /// Descriptors from 3 on that the program keeps.
     pub keep: u32,
 }
@@ -98,7 +98,7 @@ impl Program<'_> {
     /// (CVE-2019-16884, CVE-2025-52881).
     fn label(&self) -> Outcome {
         let write = |file: &CStr, text: &[u8]| {
-            let proc = self.proc.ok_or(Errno::ENOENT)?;
+            let proc = self.proc.as_ref().ok_or(Errno::ENOENT)?;
             let resolve = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_MAGICLINKS | libc::RESOLVE_NO_XDEV;
             let file = fs::open_in(proc.as_fd(), file, libc::O_WRONLY, 0, resolve)?;
             if !fs::is_proc(file.as_fd()) {
@@ -123,16 +123,8 @@ impl Program<'_> {
     /// another namespace, a read-only file) stays as it is.
     fn own_streams(&self) {
         let uid = self.process.user.uid;
-        for number in 0..3 {
-            // SAFETY-free: the numbers stay open for the whole of this process.
-            let stream = std::io::stdin();
-            let output = std::io::stdout();
-            let error = std::io::stderr();
-            let fd: BorrowedFd<'_> = match number {
-                0 => stream.as_fd(),
-                1 => output.as_fd(),
-                _ => error.as_fd(),
-            };
+        let (input, output, error) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
+        for fd in [input.as_fd(), output.as_fd(), error.as_fd()] {
             let Ok(found) = fs::stat(fd) else { continue };
             let null = found.st_mode & libc::S_IFMT == libc::S_IFCHR && found.st_rdev == libc::makedev(1, 3);
             if !null && found.st_uid != uid {

@@ -12,7 +12,7 @@ use std::{
 
 use oci_spec::runtime as oci;
 
-use super::{ids::Map, path::{HostPath, PathError}, seccomp::{KernelVersion, SeccompError}, setup::SetupOp};
+use super::{ids::Map, path::PathError, seccomp::{KernelVersion, SeccompError}, setup::SetupOp};
 use process::Process;
 
 #[derive(Debug)]

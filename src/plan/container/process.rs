@@ -115,7 +115,7 @@ impl Process {
             io_priority: spec.io_priority().as_ref().map(io_priority).transpose()?,
             affinity: match spec.exec_cpu_affinity() {
                 Some(affinity) => Affinity {
-                    initial: cpus("process.execCPUAffinity.initial", affinity.cpu_affinity_initial().as_deref())?,
+                    initial: cpus("process.execCPUAffinity.initial", affinity.initial().as_deref())?,
                     last: cpus("process.execCPUAffinity.final", affinity.cpu_affinity_final().as_deref())?,
                 },
                 None => Affinity::default(),
@@ -252,9 +252,10 @@ fn personality(spec: &oci::LinuxPersonality) -> Result<u64, ContainerError> {
     if spec.flags().as_ref().is_some_and(|flags| !flags.is_empty()) {
         return Err(ContainerError::spec("linux.personality.flags", "no flag is defined by the specification"));
     }
+    // linux/personality.h
     Ok(match spec.domain() {
         oci::LinuxPersonalityDomain::PerLinux => 0,
-        oci::LinuxPersonalityDomain::PerLinux32 => libc::PER_LINUX32 as u64,
+        oci::LinuxPersonalityDomain::PerLinux32 => 0x0008,
     })
 }
 
