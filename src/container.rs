@@ -85,8 +85,7 @@ fn io(what: &str, path: &Path) -> impl Fn(std::io::Error) -> Error {
 
 /// Makes the container: a process waits inside, and its state is recorded.
 pub fn create(wanted: &Create) -> Result<()> {
-    let (dir, child) = begin(wanted)?;
-    drop(dir);
+    let child = begin(wanted, &Attention::None)?;
     _ = child.keep();
     Ok(())
 }
@@ -115,7 +114,22 @@ impl Drop for Undo<'_> {
     }
 }
 
-fn begin(wanted: &Create) -> Result<(Dir, launch::Child)> {
+/// Whether somebody of ours stays with the process.
+enum Attention {
+    None,
+    /// Made once it is known whether there is a terminal.
+    Foreground(std::cell::OnceCell<launch::Foreground>),
+}
+
+impl Attention {
+    fn begin(&self, terminal: bool) -> Result<Option<BorrowedFd<'_>>> {
+        let Self::Foreground(cell) = self else { return Ok(None) };
+        let foreground = launch::Foreground::new(terminal).map_err(failed)?;
+        Ok(cell.get_or_init(|| foreground).console())
+    }
+}
+
+fn begin(wanted: &Create, attention: &Attention) -> Result<launch::Child> {
     let bundle = std::fs::canonicalize(&wanted.bundle).map_err(io("open bundle", &wanted.bundle))?;
     let config = wanted.config.clone().unwrap_or_else(|| bundle.join("config.json"));
     let spec::Container { spec, bytes, warnings } = spec::load(&config).map_err(Hint::into_error)?;
@@ -128,11 +142,13 @@ fn begin(wanted: &Create) -> Result<(Dir, launch::Child)> {
         landlock_abi: host.landlock_abi,
     };
     let plan = plan::make(&spec, &facts).map_err(Hint::into_error)?;
-    check_terminal(plan.process.terminal, wanted.console_socket.as_deref(), true)?;
+    let detached = matches!(attention, Attention::None);
+    check_terminal(plan.process.terminal, wanted.console_socket.as_deref(), detached)?;
     let linux = spec.linux().clone().unwrap_or_default();
     let cgroups_path = linux.cgroups_path().as_deref();
     let place = Place::decide(&layout, wanted.driver, cgroups_path, wanted.id.as_str(), wanted.rootless).map_err(Hint::into_error)?;
     let console = connect(wanted.console_socket.as_deref())?;
+    let own_console = attention.begin(plan.process.terminal && console.is_none())?;
 
     let dir = wanted.root.create(&wanted.id).map_err(Hint::into_error)?;
     let mut undo = Undo { dir: Some(dir), group: None, hooks: plan.hooks.poststop().as_ref(), record: None };
@@ -164,7 +180,7 @@ fn begin(wanted: &Create) -> Result<(Dir, launch::Child)> {
         plan: &plan,
         group: undo.group.as_ref(),
         start: start.as_fd(),
-        console: console.as_ref().map(AsFd::as_fd),
+        console: console.as_ref().map(AsFd::as_fd).or(own_console),
         preserve: wanted.preserve_fds,
         keyring: !wanted.no_new_keyring,
         privileged: host.privileged,
@@ -184,9 +200,9 @@ fn begin(wanted: &Create) -> Result<(Dir, launch::Child)> {
     drop(_lock);
     undo.record = None;
     // What is through stays.
-    std::mem::forget(undo.group.take());
-    let dir = undo.dir.take().ok_or_else(|| failed("no state directory"))?;
-    Ok((dir, child))
+    undo.group = None;
+    undo.dir = None;
+    Ok(child)
 }
 
 /// A container with a terminal needs somebody to give it to.
@@ -276,17 +292,18 @@ pub fn start(root: &StateRoot, id: &ContainerId) -> Result<()> {
 
 /// `create`, `start`, and unless detached, the wait for its end and `delete`. Returns the program's exit status.
 pub fn run(wanted: &Create, detach: bool, keep: bool) -> Result<i32> {
-    let (dir, child) = begin(wanted)?;
-    drop(dir);
-    let (_, child) = child.keep();
+    let attention = if detach { Attention::None } else { Attention::Foreground(std::cell::OnceCell::new()) };
+    let child = begin(wanted, &attention)?;
     if let Err(error) = start(&wanted.root, &wanted.id) {
         _ = delete(&wanted.root, &wanted.id, true);
         return Err(error);
     }
-    if detach {
+    let Attention::Foreground(cell) = attention else {
+        _ = child.keep();
         return Ok(0);
-    }
-    let status = child.wait().map_err(failed);
+    };
+    let Some(foreground) = cell.into_inner() else { return Err(failed("nobody attends the container")) };
+    let status = foreground.attend(child).map_err(failed);
     if !keep {
         delete(&wanted.root, &wanted.id, true)?;
     }
@@ -351,12 +368,14 @@ pub fn exec(wanted: &Exec) -> Result<i32> {
     let process = plan::process::Process::new(&wanted.process, Some(&linux), kernel).map_err(Hint::into_error)?;
     let group = group_of(&record)?;
     let console = connect(wanted.console_socket.as_deref())?;
+    let attention = if wanted.detach { Attention::None } else { Attention::Foreground(std::cell::OnceCell::new()) };
+    let own_console = attention.begin(process.terminal && console.is_none())?;
     let child = launch::exec(&launch::Exec {
         process: &process,
         init: pidfd.as_fd(),
         init_pid: init.pid,
         group: group.as_ref(),
-        console: console.as_ref().map(AsFd::as_fd),
+        console: console.as_ref().map(AsFd::as_fd).or(own_console),
         preserve: wanted.preserve_fds,
         keyring: false,
         privileged: host.privileged,
@@ -369,6 +388,14 @@ pub fn exec(wanted: &Exec) -> Result<i32> {
     if let Some(path) = &wanted.pid_file {
         write_pid(path, child.pid)?;
     }
-    let (_, child) = child.keep();
-    if wanted.detach { Ok(0) } else { child.wait().map_err(failed) }
+    match attention {
+        Attention::Foreground(cell) => match cell.into_inner() {
+            Some(foreground) => foreground.attend(child).map_err(failed),
+            None => Err(failed("nobody attends the process")),
+        },
+        Attention::None => {
+            _ = child.keep();
+            Ok(0)
+        }
+    }
 }

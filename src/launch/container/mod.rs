@@ -8,6 +8,7 @@
 mod channel;
 mod console;
 mod exec;
+mod foreground;
 pub mod hooks;
 mod init;
 mod namespaces;
@@ -34,6 +35,7 @@ use crate::{
 use channel::{ChildEnd, Word, hear};
 pub use console::connect as connect_console;
 pub use exec::{Exec, exec};
+pub use foreground::Foreground;
 use init::World;
 use namespaces::{Joined, Visit};
 use program::failed;
