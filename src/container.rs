@@ -50,6 +50,9 @@ pub struct Create {
     pub no_new_keyring: bool,
     pub driver: Driver,
     pub rootless: bool,
+    /// The calling program is the runtime and nothing else: it may execute itself again, to have its binary out of
+    /// the container's reach (CVE-2019-5736).
+    pub guard_binary: bool,
     /// For what the specification wants passed over, and said.
     pub warn: fn(&str),
 }
@@ -68,6 +71,8 @@ pub struct Exec {
     /// A cgroup below the container's.
     pub cgroup: Option<String>,
     pub ignore_paused: bool,
+    /// As in [`Create`].
+    pub guard_binary: bool,
 }
 
 fn failed(why: impl Into<String>) -> Error {
@@ -142,6 +147,10 @@ fn begin(wanted: &Create, attention: &Attention) -> Result<launch::Child> {
         landlock_abi: host.landlock_abi,
     };
     let plan = plan::make(&spec, &facts).map_err(Hint::into_error)?;
+    // In a user namespace of its own its root is nobody to our file.
+    if wanted.guard_binary && host.privileged && !plan.namespaces.has(libc::CLONE_NEWUSER) {
+        guard_binary()?;
+    }
     let detached = matches!(attention, Attention::None);
     check_terminal(plan.process.terminal, wanted.console_socket.as_deref(), detached)?;
     let linux = spec.linux().clone().unwrap_or_default();
@@ -203,6 +212,11 @@ fn begin(wanted: &Create, attention: &Attention) -> Result<launch::Child> {
     undo.group = None;
     undo.dir = None;
     Ok(child)
+}
+
+fn guard_binary() -> Result<()> {
+    crate::sys::own_binary::put_out_of_reach()
+        .map_err(|errno| failed(format!("put the runtime's binary out of the container's reach: {}", errno.desc())))
 }
 
 /// A container with a terminal needs somebody to give it to.
@@ -360,9 +374,12 @@ pub fn exec(wanted: &Exec) -> Result<i32> {
         Status::Stopped | Status::Creating => return Err(failed("cannot exec in a stopped container")),
         _ => {}
     }
+    let host = Host::probe();
+    if wanted.guard_binary && host.privileged && !record.user_namespace {
+        guard_binary()?;
+    }
     check_terminal(wanted.process.terminal().unwrap_or(false), wanted.console_socket.as_deref(), wanted.detach)?;
     let spec = spec::parse(dir.read_config().map_err(Hint::into_error)?.into()).map_err(Hint::into_error)?.spec;
-    let host = Host::probe();
     let kernel = KernelVersion(host.kernel.major, host.kernel.minor);
     let linux = spec.linux().clone().unwrap_or_default();
     let process = plan::process::Process::new(&wanted.process, Some(&linux), kernel).map_err(Hint::into_error)?;

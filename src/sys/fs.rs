@@ -152,6 +152,14 @@ pub fn is_proc(fd: BorrowedFd<'_>) -> bool {
     filesystem(fd).is_none_or(|stat| magic(&stat) == libc::PROC_SUPER_MAGIC)
 }
 
+/// Whether nothing on the mount behind `fd` can be written.
+pub fn is_read_only(fd: BorrowedFd<'_>) -> bool {
+    // SAFETY: `statvfs` is plain data for which all zeroes is valid.
+    let mut stat: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: the buffer is valid for the call.
+    (unsafe { libc::fstatvfs(fd.as_raw_fd(), &raw mut stat) } == 0) && stat.f_flag & libc::ST_RDONLY != 0
+}
+
 /// A pipe; both ends close on exec.
 pub fn pipe() -> Result<(OwnedFd, OwnedFd)> {
     let mut ends = [-1; 2];

@@ -12,6 +12,7 @@ pub mod heap;
 pub mod landlock;
 pub mod mount;
 pub mod namespace;
+pub mod own_binary;
 pub mod probe;
 pub mod process;
 pub mod seccomp;

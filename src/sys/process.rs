@@ -147,6 +147,10 @@ impl StringVector {
         let pointers = strings.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect();
         Self { pointers, _strings: strings }
     }
+
+    pub(super) fn as_ptr(&self) -> *const *const c_char {
+        self.pointers.as_ptr()
+    }
 }
 
 // SAFETY: the pointers lead into `_strings`, which is owned, never changed, and heap-allocated.
