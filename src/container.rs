@@ -146,7 +146,8 @@ fn begin(wanted: &Create, attention: &Attention) -> Result<launch::Child> {
         kernel: KernelVersion(host.kernel.major, host.kernel.minor),
         landlock_abi: host.landlock_abi,
     };
-    let plan = plan::make(&spec, &facts).map_err(Hint::into_error)?;
+    let mut plan = plan::make(&spec, &facts).map_err(Hint::into_error)?;
+    let preserve = wanted.preserve_fds + listening(&mut plan);
     // In a user namespace of its own its root is nobody to our file.
     if wanted.guard_binary && host.privileged && !plan.namespaces.has(libc::CLONE_NEWUSER) {
         guard_binary()?;
@@ -155,7 +156,8 @@ fn begin(wanted: &Create, attention: &Attention) -> Result<launch::Child> {
     check_terminal(plan.process.terminal, wanted.console_socket.as_deref(), detached)?;
     let linux = spec.linux().clone().unwrap_or_default();
     let cgroups_path = linux.cgroups_path().as_deref();
-    let place = Place::decide(&layout, wanted.driver, cgroups_path, wanted.id.as_str(), wanted.rootless).map_err(Hint::into_error)?;
+    let place = Place::decide(&layout, wanted.driver, cgroups_path, wanted.id.as_str(), wanted.rootless)
+        .map_err(Hint::into_error)?;
     let console = connect(wanted.console_socket.as_deref())?;
     let own_console = attention.begin(plan.process.terminal && console.is_none())?;
 
@@ -190,14 +192,15 @@ fn begin(wanted: &Create, attention: &Attention) -> Result<launch::Child> {
         group: undo.group.as_ref(),
         start: start.as_fd(),
         console: console.as_ref().map(AsFd::as_fd).or(own_console),
-        preserve: wanted.preserve_fds,
+        preserve,
         keyring: !wanted.no_new_keyring,
         privileged: host.privileged,
         record: &record,
     })
     .map_err(failed)?;
     let mut record = record.clone();
-    record.init = Some(Init::of(child.pid).map_err(|error| failed(format!("look at the container's process: {error}")))?);
+    record.init =
+        Some(Init::of(child.pid).map_err(|error| failed(format!("look at the container's process: {error}")))?);
     dir.save(&record).map_err(Hint::into_error)?;
     undo.record = Some(record);
     if let Some(path) = &wanted.pidfd_socket {
@@ -219,10 +222,23 @@ fn guard_binary() -> Result<()> {
         .map_err(|errno| failed(format!("put the runtime's binary out of the container's reach: {}", errno.desc())))
 }
 
+/// How many sockets the caller passes by systemd's protocol (sd_listen_fds(3)), from descriptor 3 on, and what the
+/// program is told of them.
+fn listening(plan: &mut plan::Plan) -> u32 {
+    let count = std::env::var("LISTEN_FDS").ok().and_then(|text| text.parse().ok()).unwrap_or(0);
+    if count > 0 {
+        let told = [format!("LISTEN_FDS={count}"), "LISTEN_PID=1".to_owned()];
+        plan.process.env.extend(told.into_iter().filter_map(|text| std::ffi::CString::new(text).ok()));
+    }
+    count
+}
+
 /// A container with a terminal needs somebody to give it to.
 fn check_terminal(terminal: bool, socket: Option<&Path>, detached: bool) -> Result<()> {
     match (terminal, socket) {
-        (true, None) if detached => Err(failed("cannot allocate tty if runc will detach without setting console socket")),
+        (true, None) if detached => {
+            Err(failed("cannot allocate tty if runc will detach without setting console socket"))
+        }
         (false, Some(_)) => Err(failed("cannot use console socket if runc will not detach or allocate tty")),
         _ => Ok(()),
     }
@@ -370,7 +386,9 @@ pub fn exec(wanted: &Exec) -> Result<i32> {
         return Err(failed("cannot exec in a stopped container"));
     };
     match record.status() {
-        Status::Paused if !wanted.ignore_paused => return Err(failed("cannot exec in a paused container (use --ignore-paused to override)")),
+        Status::Paused if !wanted.ignore_paused => {
+            return Err(failed("cannot exec in a paused container (use --ignore-paused to override)"));
+        }
         Status::Stopped | Status::Creating => return Err(failed("cannot exec in a stopped container")),
         _ => {}
     }

@@ -117,7 +117,8 @@ fn become_program(exec: &Exec<'_>, end: ChildEnd<'_>, flags: i32) -> Result<std:
     if flags != 0 {
         namespace::enter(exec.init, flags).map_err(failed("setns to the container's namespaces"))?;
     }
-    attributes::set_ids(0, 0).or_else(|errno| if errno == Errno::EINVAL { Ok(()) } else { Err(errno) })
+    attributes::set_ids(0, 0)
+        .or_else(|errno| if errno == Errno::EINVAL { Ok(()) } else { Err(errno) })
         .map_err(failed("become root of the user namespace"))?;
     process::set_undumpable().map_err(failed("set undumpable"))?;
     if let Some(mask) = &exec.process.affinity.last {

@@ -58,7 +58,8 @@ impl Foreground {
         let mut relay = match self.console.take() {
             Some((ours, theirs)) => {
                 drop(theirs);
-                let (_, master) = socket::receive(ours.as_fd(), &mut [0; 64]).map_err(failed("receive the terminal"))?;
+                let (_, master) =
+                    socket::receive(ours.as_fd(), &mut [0; 64]).map_err(failed("receive the terminal"))?;
                 master.map(Relay::new)
             }
             None => None,

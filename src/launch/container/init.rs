@@ -178,7 +178,8 @@ impl World<'_> {
     }
 
     fn hand_over(&self, end: ChildEnd<'_>, listener: Option<OwnedFd>) -> Result<(), String> {
-        listener.map_or(Ok(()), |listener| end.listener(listener.as_fd()).map_err(failed("hand over the seccomp listener")))
+        listener
+            .map_or(Ok(()), |listener| end.listener(listener.as_fd()).map_err(failed("hand over the seccomp listener")))
     }
 }
 

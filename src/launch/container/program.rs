@@ -46,8 +46,10 @@ impl Program<'_> {
         }
         self.own_streams();
         for limit in &process.rlimits {
-            process::set_limit(limit.resource, limit.soft, limit.hard)
-                .map_err(failed(format_args!("error setting rlimits for ready process: error setting rlimit type {} ({})", limit.resource, limit.name)))?;
+            process::set_limit(limit.resource, limit.soft, limit.hard).map_err(failed(format_args!(
+                "error setting rlimits for ready process: error setting rlimit type {} ({})",
+                limit.resource, limit.name
+            )))?;
         }
         if let Some(scheduling) = &process.scheduling {
             attributes::set_scheduling(scheduling).map_err(failed("error setting scheduler"))?;
@@ -64,7 +66,8 @@ impl Program<'_> {
         if let Some(mask) = process.user.umask {
             process::set_file_mask(mask & 0o777);
         }
-        attributes::limit_bounding_set(process.capabilities.bounding).map_err(failed("unable to apply bounding set"))?;
+        attributes::limit_bounding_set(process.capabilities.bounding)
+            .map_err(failed("unable to apply bounding set"))?;
         let listener = if process.no_new_privileges { None } else { self.filter()? };
         attributes::keep_capabilities(true).map_err(failed("unable to set keep caps"))?;
         self.change_user()?;
@@ -141,7 +144,9 @@ impl Program<'_> {
             other => other.map_err(failed("unable to set supplementary groups"))?,
         }
         attributes::set_ids(user.uid, user.gid).map_err(|errno| match errno {
-            Errno::EINVAL => format!("cannot set uid {} and gid {}: not mapped in the user namespace", user.uid, user.gid),
+            Errno::EINVAL => {
+                format!("cannot set uid {} and gid {}: not mapped in the user namespace", user.uid, user.gid)
+            }
             _ => format!("cannot set uid {} and gid {}: {}", user.uid, user.gid, lower(errno)),
         })
     }
@@ -174,7 +179,11 @@ impl Program<'_> {
         if name.as_bytes().contains(&b'/') {
             return match look(name) {
                 Ok(()) => Ok(name.clone()),
-                Err(errno) => Err(format!("exec: \"{shown}\": {}{}", if errno == Errno::ENOENT { format!("stat {shown}: ") } else { String::new() }, lower(errno))),
+                Err(errno) => Err(format!(
+                    "exec: \"{shown}\": {}{}",
+                    if errno == Errno::ENOENT { format!("stat {shown}: ") } else { String::new() },
+                    lower(errno)
+                )),
             };
         }
         let mut refused = None;

@@ -12,7 +12,12 @@ use std::{
 
 use oci_spec::runtime as oci;
 
-use super::{ids::Map, path::PathError, seccomp::{KernelVersion, SeccompError}, setup::SetupOp};
+use super::{
+    ids::Map,
+    path::PathError,
+    seccomp::{KernelVersion, SeccompError},
+    setup::SetupOp,
+};
 use process::Process;
 
 #[derive(Debug)]
@@ -113,15 +118,16 @@ impl IdMaps {
             }
             Ok(maps)
         };
-        Ok(Self { users: maps("linux.uidMappings", linux.uid_mappings())?, groups: maps("linux.gidMappings", linux.gid_mappings())? })
+        Ok(Self {
+            users: maps("linux.uidMappings", linux.uid_mappings())?,
+            groups: maps("linux.gidMappings", linux.gid_mappings())?,
+        })
     }
 
     /// The host's id behind the root inside, if it has one.
     #[must_use]
     pub fn root(&self) -> Option<(u32, u32)> {
-        let find = |maps: &[Map]| {
-            maps.iter().find(|map| map.inside == 0 && map.count > 0).map(|map| map.outside)
-        };
+        let find = |maps: &[Map]| maps.iter().find(|map| map.inside == 0 && map.count > 0).map(|map| map.outside);
         Some((find(&self.users)?, find(&self.groups)?))
     }
 }
@@ -142,6 +148,13 @@ pub fn make(spec: &oci::Spec, facts: &Facts<'_>) -> Result<Plan, ContainerError>
         return Err(ContainerError::spec("linux.namespaces", "there is no mount namespace, and so no root of its own"));
     }
     let ids = if namespaces.new & libc::CLONE_NEWUSER != 0 { Some(IdMaps::new(&linux)?) } else { None };
+    // What cannot be carried out must not be passed over.
+    if linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()) {
+        return Err(ContainerError::spec("linux.netDevices", "moving devices into a container is not supported yet"));
+    }
+    if linux.intel_rdt().is_some() {
+        return Err(ContainerError::spec("linux.intelRdt", "it is not supported yet"));
+    }
     let Some(process) = spec.process() else {
         return Err(ContainerError::spec("process", "it is missing"));
     };

@@ -75,9 +75,17 @@ pub struct Seccomp {
 }
 
 impl Process {
-    pub fn new(spec: &oci::Process, linux: Option<&oci::Linux>, kernel: seccomp::KernelVersion) -> Result<Self, ContainerError> {
+    pub fn new(
+        spec: &oci::Process,
+        linux: Option<&oci::Linux>,
+        kernel: seccomp::KernelVersion,
+    ) -> Result<Self, ContainerError> {
         let strings = |what: &str, list: Option<&Vec<String>>| {
-            list.into_iter().flatten().enumerate().map(|(number, text)| c_string(format_args!("{what}[{number}]"), text)).collect::<Result<Vec<_>, _>>()
+            list.into_iter()
+                .flatten()
+                .enumerate()
+                .map(|(number, text)| c_string(format_args!("{what}[{number}]"), text))
+                .collect::<Result<Vec<_>, _>>()
         };
         let argv = strings("process.args", spec.args().as_ref())?;
         if argv.first().is_none_or(|program| program.is_empty()) {
@@ -88,7 +96,10 @@ impl Process {
         }
         let user = spec.user();
         let label = |what: &'static str, text: &Option<String>| {
-            text.as_deref().filter(|text| !text.is_empty()).map(|text| c_string(format_args!("{what}"), text)).transpose()
+            text.as_deref()
+                .filter(|text| !text.is_empty())
+                .map(|text| c_string(format_args!("{what}"), text))
+                .transpose()
         };
         Ok(Self {
             terminal: spec.terminal().unwrap_or(false),
@@ -120,7 +131,10 @@ impl Process {
                 },
                 None => Affinity::default(),
             },
-            seccomp: linux.and_then(|linux| linux.seccomp().as_ref()).map(|spec| Seccomp::new(spec, kernel)).transpose()?,
+            seccomp: linux
+                .and_then(|linux| linux.seccomp().as_ref())
+                .map(|spec| Seccomp::new(spec, kernel))
+                .transpose()?,
             landlock: Vec::new(),
             personality: linux.and_then(|linux| linux.personality().as_ref()).map(personality).transpose()?,
             memory_policy: linux.and_then(|linux| linux.memory_policy().as_ref()).map(memory_policy).transpose()?,
@@ -130,7 +144,11 @@ impl Process {
     /// The value of an environment variable.
     #[must_use]
     pub fn variable(&self, name: &str) -> Option<&str> {
-        let found = self.env.iter().rev().find_map(|entry| entry.to_str().ok()?.split_once('=').filter(|(key, _)| *key == name));
+        let found = self
+            .env
+            .iter()
+            .rev()
+            .find_map(|entry| entry.to_str().ok()?.split_once('=').filter(|(key, _)| *key == name));
         found.map(|(_, value)| value)
     }
 }
@@ -141,11 +159,46 @@ pub(super) fn c_string(what: std::fmt::Arguments<'_>, text: &str) -> Result<CStr
 
 /// In the order of the kernel's numbers (linux/capability.h).
 pub const CAPABILITIES: [&str; 41] = [
-    "CHOWN", "DAC_OVERRIDE", "DAC_READ_SEARCH", "FOWNER", "FSETID", "KILL", "SETGID", "SETUID", "SETPCAP",
-    "LINUX_IMMUTABLE", "NET_BIND_SERVICE", "NET_BROADCAST", "NET_ADMIN", "NET_RAW", "IPC_LOCK", "IPC_OWNER",
-    "SYS_MODULE", "SYS_RAWIO", "SYS_CHROOT", "SYS_PTRACE", "SYS_PACCT", "SYS_ADMIN", "SYS_BOOT", "SYS_NICE",
-    "SYS_RESOURCE", "SYS_TIME", "SYS_TTY_CONFIG", "MKNOD", "LEASE", "AUDIT_WRITE", "AUDIT_CONTROL", "SETFCAP",
-    "MAC_OVERRIDE", "MAC_ADMIN", "SYSLOG", "WAKE_ALARM", "BLOCK_SUSPEND", "AUDIT_READ", "PERFMON", "BPF",
+    "CHOWN",
+    "DAC_OVERRIDE",
+    "DAC_READ_SEARCH",
+    "FOWNER",
+    "FSETID",
+    "KILL",
+    "SETGID",
+    "SETUID",
+    "SETPCAP",
+    "LINUX_IMMUTABLE",
+    "NET_BIND_SERVICE",
+    "NET_BROADCAST",
+    "NET_ADMIN",
+    "NET_RAW",
+    "IPC_LOCK",
+    "IPC_OWNER",
+    "SYS_MODULE",
+    "SYS_RAWIO",
+    "SYS_CHROOT",
+    "SYS_PTRACE",
+    "SYS_PACCT",
+    "SYS_ADMIN",
+    "SYS_BOOT",
+    "SYS_NICE",
+    "SYS_RESOURCE",
+    "SYS_TIME",
+    "SYS_TTY_CONFIG",
+    "MKNOD",
+    "LEASE",
+    "AUDIT_WRITE",
+    "AUDIT_CONTROL",
+    "SETFCAP",
+    "MAC_OVERRIDE",
+    "MAC_ADMIN",
+    "SYSLOG",
+    "WAKE_ALARM",
+    "BLOCK_SUSPEND",
+    "AUDIT_READ",
+    "PERFMON",
+    "BPF",
     "CHECKPOINT_RESTORE",
 ];
 
@@ -282,7 +335,8 @@ fn memory_policy(spec: &oci::LinuxMemoryPolicy) -> Result<(i32, Vec<u64>), Conta
 
 impl Seccomp {
     fn new(spec: &oci::LinuxSeccomp, kernel: seccomp::KernelVersion) -> Result<Self, ContainerError> {
-        let json = serde_json::to_string(spec).map_err(|error| ContainerError::spec("linux.seccomp", error.to_string()))?;
+        let json =
+            serde_json::to_string(spec).map_err(|error| ContainerError::spec("linux.seccomp", error.to_string()))?;
         let profile = seccomp::Profile::parse(&json)?;
         let target = seccomp::Target { arch: seccomp::Arch::NATIVE, kernel };
         Ok(Self {
