@@ -26,6 +26,7 @@ use crate::{
     },
     spec::container as spec,
     state::{
+        StateError,
         container::{Init, Record, Status, now},
         root::{ContainerId, Dir, StateRoot},
     },
@@ -73,6 +74,13 @@ pub struct Exec {
     pub ignore_paused: bool,
     /// As in [`Create`].
     pub guard_binary: bool,
+}
+
+/// Where tests kill the runtime, to see that nothing it made is lost. Not in releases.
+fn die_at(point: &str) {
+    if cfg!(debug_assertions) && std::env::var_os("FUMEHOOD_DIE_AT").is_some_and(|wanted| wanted == point) {
+        crate::sys::process::kill_self();
+    }
 }
 
 fn failed(why: impl Into<String>) -> Error {
@@ -165,6 +173,7 @@ fn begin(wanted: &Create, attention: &Attention) -> Result<launch::Child> {
     let mut undo = Undo { dir: Some(dir), group: None, hooks: plan.hooks.poststop().as_ref(), record: None };
     let Some(dir) = undo.dir.as_ref() else { return Err(failed("no state directory")) };
     let _lock = dir.lock().map_err(Hint::into_error)?;
+    die_at("named");
     dir.write_config(&bytes).map_err(Hint::into_error)?;
     let mut record = Record {
         oci_version: spec.version().clone(),
@@ -182,12 +191,14 @@ fn begin(wanted: &Create, attention: &Attention) -> Result<launch::Child> {
         rootless: wanted.rootless,
     };
     dir.save(&record).map_err(Hint::into_error)?;
+    die_at("announced");
     let owner = plan.ids.as_ref().and_then(plan::IdMaps::root);
     let group = Group::create(&place, linux.resources().as_ref(), owner).map_err(Hint::into_error)?;
     record.cgroup = Some(json(&group.record())?);
     undo.group = Some(group);
+    die_at("grouped");
     let start = listen(dir)?;
-    let child = launch::create(&launch::Create {
+    let mut child = launch::create(&launch::Create {
         plan: &plan,
         group: undo.group.as_ref(),
         start: start.as_fd(),
@@ -198,6 +209,7 @@ fn begin(wanted: &Create, attention: &Attention) -> Result<launch::Child> {
         record: &record,
     })
     .map_err(failed)?;
+    die_at("ready");
     let mut record = record.clone();
     record.init =
         Some(Init::of(child.pid).map_err(|error| failed(format!("look at the container's process: {error}")))?);
@@ -214,6 +226,8 @@ fn begin(wanted: &Create, attention: &Attention) -> Result<launch::Child> {
     // What is through stays.
     undo.group = None;
     undo.dir = None;
+    die_at("recorded");
+    child.release();
     Ok(child)
 }
 
@@ -347,7 +361,11 @@ const DYING: std::time::Duration = std::time::Duration::from_secs(10);
 pub fn delete(root: &StateRoot, id: &ContainerId, force: bool) -> Result<()> {
     let dir = root.open(id).map_err(Hint::into_error)?;
     let _lock = dir.lock().map_err(Hint::into_error)?;
-    let record = dir.load().map_err(Hint::into_error)?;
+    let record = match dir.load() {
+        // Its maker was killed before it made anything else.
+        Err(StateError::ContainerMissing(_)) if force => return dir.remove().map_err(Hint::into_error),
+        other => other.map_err(Hint::into_error)?,
+    };
     let group = group_of(&record)?;
     let status = record.status();
     if matches!(status, Status::Running | Status::Paused) && !force {

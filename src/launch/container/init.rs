@@ -96,6 +96,10 @@ impl World<'_> {
         env.extend(home);
         let env = process::StringVector::new(env);
         end.ready().map_err(failed("tell that the container is ready"))?;
+        // Only a container that is on record may outlive the runtime that made it.
+        if !orders.wait_for(Order::Next) {
+            process::exit_now(1);
+        }
 
         let caller = accept(self.start)?;
         let told = |why: String| {
@@ -117,6 +121,10 @@ impl World<'_> {
     fn take_place(&self) -> Result<(), String> {
         let plan = self.plan;
         let new = plan.namespaces.new;
+        if new & NEW_TIME != 0 && new & libc::CLONE_NEWUSER != 0 {
+            // While what is below /proc/self is still ours: a change of user takes it away.
+            super::namespaces::make_time(&plan.namespaces)?;
+        }
         if plan.namespaces.has(libc::CLONE_NEWUSER) {
             // Root of the namespace, if it has one: who builds must own what it mounts.
             _ = attributes::set_groups(&[]);
@@ -135,9 +143,6 @@ impl World<'_> {
         }
         if new & libc::CLONE_NEWNET != 0 {
             namespace::raise_loopback().map_err(failed("bring loopback up"))?;
-        }
-        if new & NEW_TIME != 0 && new & libc::CLONE_NEWUSER != 0 {
-            super::namespaces::make_time(&plan.namespaces)?;
         }
         if let Some(name) = &plan.hostname {
             process::set_hostname(name).map_err(failed("set hostname"))?;

@@ -62,12 +62,22 @@ pub struct Create<'a> {
 pub struct Child {
     pub pid: i32,
     pub pidfd: OwnedFd,
+    /// On which it waits for the word that it is on record.
+    control: Option<SupervisorEnd>,
     kept: bool,
 }
 
 impl Child {
     pub(super) fn new(pid: i32, pidfd: OwnedFd) -> Self {
-        Self { pid, pidfd, kept: false }
+        Self { pid, pidfd, control: None, kept: false }
+    }
+
+    /// It is on record, and may outlive us.
+    pub fn release(&mut self) {
+        if let Some(control) = self.control.take() {
+            // One that is gone by now will be found to be so.
+            _ = control.order(Order::Next);
+        }
     }
 
     /// From here on it lives without us.
@@ -115,7 +125,7 @@ pub fn create(create: &Create<'_>) -> Result<Child, String> {
         record: create.record,
     };
     let into = create.group.and_then(Group::clone_into);
-    let child = clone_into_place(&world, &ours, into)?;
+    let mut child = clone_into_place(&world, &ours, into)?;
     drop(theirs);
     let control = SupervisorEnd(ours);
     if let Some(ids) = &plan.ids {
@@ -146,7 +156,10 @@ pub fn create(create: &Create<'_>) -> Result<Child, String> {
                 let told = hooks::state(create.record, Status::Creating, child.pid);
                 hand_listener(&plan.process, listener.as_fd(), child.pid, &told)?;
             }
-            Some(Word::Ready) => return Ok(child),
+            Some(Word::Ready) => {
+                child.control = Some(control);
+                return Ok(child);
+            }
             Some(Word::Failed(why)) => return Err(why),
             Some(Word::Successor(_)) | None => return Err("container init ended before it was ready".to_owned()),
         }

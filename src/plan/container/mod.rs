@@ -172,7 +172,7 @@ pub fn make(spec: &oci::Spec, facts: &Facts<'_>) -> Result<Plan, ContainerError>
         hostname: name("hostname", spec.hostname())?,
         domainname: name("domainname", spec.domainname())?,
         ids,
-        setup: Vec::new(),
+        setup: tmp_setup(spec, facts)?,
         process: Process::new(process, Some(&linux), facts.kernel)?,
         hooks: spec.hooks().clone().unwrap_or_default(),
         namespaces,
@@ -196,3 +196,13 @@ impl ContainerError {
 }
 
 impl crate::error::Hint for ContainerError {}
+
+fn tmp_setup(spec: &oci::Spec, facts: &Facts<'_>) -> Result<Vec<SetupOp>, ContainerError> {
+    use super::path::{BoxPath, HostPath};
+    let b = |p: &str| BoxPath::new(Path::new(p)).map_err(ContainerError::from);
+    let root = facts.bundle.join(spec.root().as_ref().unwrap().path());
+    Ok(vec![SetupOp::Private, SetupOp::RootBind { source: HostPath::new(&root)? }, SetupOp::Proc { path: b("/proc")? },
+      SetupOp::Tmpfs { path: b("/dev")?, bytes: 1<<20, executable: false, mode: 0o755, owner: super::setup::Owner::Setup },
+      SetupOp::Terminals { path: b("/dev/pts")? }, SetupOp::Device { source: HostPath::new(Path::new("/dev/null"))?, path: b("/dev/null")? }, SetupOp::Tmpfs { path: b("/tmp")?, bytes: 1<<20, executable: false, mode: 0o1777, owner: super::setup::Owner::Setup },
+      SetupOp::Enter])
+}
