@@ -3,6 +3,7 @@
 //! [`make`] computes it from a spec and the facts of the host, without privilege and without touching
 //! anything. `fumehood explain` prints it; [`crate::launch`] carries it out and decides nothing.
 
+pub mod container;
 pub mod ids;
 pub mod landlock;
 mod mounts;
@@ -110,7 +111,7 @@ pub enum PlanError {
     #[error(transparent)]
     Landlock(#[from] landlock::PolicyError),
     #[error("mount on `{target}`: {why}")]
-    Mount { target: String, why: &'static str },
+    Mount { target: String, why: Cow<'static, str> },
     #[error("there is no built-in filter called {0}")]
     NoFilter(&'static str),
     #[error("{0} has a NUL byte")]
@@ -119,6 +120,8 @@ pub enum PlanError {
     Path(#[from] path::PathError),
     #[error(transparent)]
     Seccomp(#[from] seccomp::SeccompError),
+    #[error("sysctl `{key}`: {why}")]
+    Sysctl { key: String, why: &'static str },
     #[error("the working directory `{0}` is not an absolute path without `..`")]
     Workdir(String),
 }
