@@ -21,7 +21,7 @@ use crate::{
     host::Host,
     launch::container::{self as launch, hooks},
     plan::{
-        container::{self as plan, Facts},
+        container::{self as plan, CgroupTree, Circumstances},
         seccomp::KernelVersion,
     },
     spec::container as spec,
@@ -149,12 +149,20 @@ fn begin(wanted: &Create, attention: &Attention) -> Result<launch::Child> {
     warnings.iter().for_each(|warning| (wanted.warn)(warning));
     let host = Host::probe();
     let layout = Layout::detect();
-    let facts = Facts {
+    let around = Circumstances {
         bundle: &bundle,
         kernel: KernelVersion(host.kernel.major, host.kernel.minor),
         landlock_abi: host.landlock_abi,
+        rootless: !host.privileged,
+        cgroup: match (layout.is_v2(), layout.is_v1()) {
+            (true, _) => CgroupTree::V2,
+            (_, true) => CgroupTree::V1,
+            _ => CgroupTree::None,
+        },
+        selinux: Path::new("/sys/fs/selinux/enforce").exists(),
+        pivot: !wanted.no_pivot,
     };
-    let mut plan = plan::make(&spec, &facts).map_err(Hint::into_error)?;
+    let mut plan = plan::make(&spec, &around).map_err(Hint::into_error)?;
     let preserve = wanted.preserve_fds + listening(&mut plan);
     // In a user namespace of its own its root is nobody to our file.
     if wanted.guard_binary && host.privileged && !plan.namespaces.has(libc::CLONE_NEWUSER) {

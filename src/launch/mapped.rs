@@ -32,18 +32,18 @@ fn map(plan: &Plan, source: &HostPath, owner: (u32, u32)) -> Result<OwnedFd, Lau
     let outside = |map: Map, inside: u32| map.outside + (inside - map.inside);
     let users = Map { inside: owner.0, outside: outside(plan.ids.users, plan.identity.uid), count: 1 };
     let groups = Map { inside: owner.1, outside: outside(plan.ids.groups, plan.identity.gid), count: 1 };
-    let namespace = user_namespace(users, groups)?;
+    let namespace = user_namespace(&[users], &[groups])?;
     let path =
         fs::open_in(fs::cwd(), source.as_c_str(), libc::O_PATH | libc::O_NOFOLLOW, 0, fs::NO_LINKS).map_err(failed)?;
     // Without the mounts below it: each would need a mapping of its own.
     let tree = mount::clone_tree(path.as_fd(), c"", false).map_err(failed)?;
     mount::set_attributes(tree.as_fd(), mount::NO_SUID | mount::NO_DEV, false).map_err(failed)?;
-    mount::map_ids(tree.as_fd(), namespace.as_fd()).map_err(failed)?;
+    mount::map_ids(tree.as_fd(), namespace.as_fd(), false).map_err(failed)?;
     Ok(tree)
 }
 
 /// A user namespace with nobody in it, that stands for a mapping.
-fn user_namespace(users: Map, groups: Map) -> Result<OwnedFd, LaunchError> {
+pub(super) fn user_namespace(users: &[Map], groups: &[Map]) -> Result<OwnedFd, LaunchError> {
     let cloned = clone::clone_process(libc::CLONE_NEWUSER as u64, None).map_err(LaunchError::Clone)?;
     let Cloned::Parent { pid, pidfd } = cloned else {
         process::wait_to_be_killed();

@@ -5,7 +5,7 @@
 //! outside the sandbox's own namespaces is held by a value that undoes it when dropped: the cgroup's leaf,
 //! the entry in the state directory, the init behind its pidfd. The namespaces end with their processes.
 
-mod build;
+pub mod build;
 pub mod container;
 mod error;
 mod fetch;
@@ -197,12 +197,14 @@ fn write_maps(plan: &Plan, pid: i32) -> Result<(), LaunchError> {
     if plan.ids.kind == IdsKind::Single {
         write_proc(pid, "setgroups", "deny")?;
     }
-    write_map(pid, "uid_map", plan.ids.users)?;
-    write_map(pid, "gid_map", plan.ids.groups)
+    write_map(pid, "uid_map", &[plan.ids.users])?;
+    write_map(pid, "gid_map", &[plan.ids.groups])
 }
 
-fn write_map(pid: i32, file: &'static str, map: Map) -> Result<(), LaunchError> {
-    write_proc(pid, file, &format!("{} {} {}\n", map.inside, map.outside, map.count))
+/// All lines at once: the kernel takes one write.
+fn write_map(pid: i32, file: &'static str, maps: &[Map]) -> Result<(), LaunchError> {
+    let lines = maps.iter().map(|map| format!("{} {} {}\n", map.inside, map.outside, map.count));
+    write_proc(pid, file, &lines.collect::<String>())
 }
 
 fn write_proc(pid: i32, file: &'static str, text: &str) -> Result<(), LaunchError> {

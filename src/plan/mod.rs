@@ -114,7 +114,7 @@ pub enum PlanError {
     #[error(transparent)]
     Landlock(#[from] landlock::PolicyError),
     #[error("mount on `{target}`: {why}")]
-    Mount { target: String, why: &'static str },
+    Mount { target: String, why: Cow<'static, str> },
     #[error("there is no built-in filter called {0}")]
     NoFilter(&'static str),
     #[error("{0} has a NUL byte")]
@@ -125,6 +125,8 @@ pub enum PlanError {
     Seccomp(#[from] seccomp::SeccompError),
     #[error("{by}: `{path}` is not an absolute path without `..`")]
     Workdir { by: &'static str, path: String },
+    #[error("sysctl `{key}`: {why}")]
+    Sysctl { key: String, why: &'static str },
 }
 
 impl crate::error::Hint for PlanError {

@@ -47,6 +47,12 @@ pub fn new_keyring() -> Result<()> {
     }
 }
 
+/// Enters the namespace behind `namespace`, or those of `kinds` (CLONE_NEW*) of the process behind a pidfd (setns(2)).
+pub fn join_namespace(namespace: BorrowedFd<'_>, kinds: i32) -> Result<()> {
+    // SAFETY: takes no pointer.
+    check(unsafe { libc::setns(namespace.as_raw_fd(), kinds) }.into()).map(drop)
+}
+
 pub fn set_hostname(name: &CStr) -> Result<()> {
     // SAFETY: the string is valid for its length.
     check(unsafe { libc::sethostname(name.as_ptr(), name.count_bytes()) }.into()).map(drop)

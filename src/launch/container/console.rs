@@ -9,7 +9,10 @@ use std::{
     path::Path,
 };
 
-use crate::sys::{Errno, fs, mount};
+use crate::{
+    plan::container::process::Process,
+    sys::{Errno, fs, socket, tty},
+};
 
 /// Connects by way of the socket's directory: its own path may be longer than a socket's address (unix(7), 108 bytes).
 pub fn connect(path: &Path) -> std::io::Result<OwnedFd> {
@@ -23,21 +26,17 @@ pub fn connect(path: &Path) -> std::io::Result<OwnedFd> {
     UnixStream::connect(near).map(OwnedFd::from)
 }
 
-/// Puts the terminal at `/dev/console`, by descriptor: what is at its name may be a link of the image's
-/// (CVE-2025-52565).
-pub fn place(terminal: BorrowedFd<'_>) -> Result<(), Errno> {
-    let found = fs::stat(terminal)?;
-    let number = libc::major(found.st_rdev);
-    // Unix98 terminals (linux, Documentation/admin-guide/devices.txt).
-    if found.st_mode & libc::S_IFMT != libc::S_IFCHR || !(136..=143).contains(&number) {
-        return Err(Errno::ENOTTY);
+/// Sends a new terminal's master to the engine; the terminal is the program's by then, and has its size.
+pub fn send(
+    process: &Process,
+    master: OwnedFd,
+    terminal: BorrowedFd<'_>,
+    console: BorrowedFd<'_>,
+) -> Result<(), Errno> {
+    if let Some((rows, columns)) = process.console_size {
+        let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
+        tty::set_window_size(master.as_fd(), size)?;
     }
-    let dev = fs::open_in(fs::cwd(), c"/dev", libc::O_PATH | libc::O_DIRECTORY | libc::O_NOFOLLOW, 0, fs::NO_LINKS)?;
-    match fs::make_file(dev.as_fd(), c"console", 0o600) {
-        Ok(()) | Err(Errno::EEXIST | Errno::EROFS) => {}
-        Err(errno) => return Err(errno),
-    }
-    let target = fs::open_in(dev.as_fd(), c"console", libc::O_PATH | libc::O_NOFOLLOW, 0, fs::BENEATH)?;
-    let node = mount::clone_tree(terminal, c"", false)?;
-    mount::attach(node.as_fd(), target.as_fd())
+    fs::change_owner(terminal, c"", process.user.uid, fs::stat(terminal)?.st_gid)?;
+    socket::send(console, b"/dev/ptmx", Some(master.as_fd()))
 }

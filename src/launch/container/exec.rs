@@ -8,7 +8,7 @@ use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 use super::{
     Child, by_way_of_another,
     channel::{ChildEnd, Word, hear},
-    hooks, namespaces,
+    console, hooks, namespaces,
     program::{self, Program, failed},
 };
 use crate::{
@@ -155,16 +155,11 @@ pub(super) fn own_proc() -> Result<OwnedFd, Errno> {
 }
 
 /// A terminal of the devpts that is now ours, whose master goes to the engine.
-pub(super) fn open_terminal(process: &Process, console: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
+fn open_terminal(process: &Process, console: BorrowedFd<'_>) -> Result<OwnedFd, Errno> {
     let flags = libc::O_RDWR | libc::O_NOCTTY;
     let master = fs::open_in(fs::cwd(), c"/dev/pts/ptmx", flags, 0, fs::NO_LINKS)?;
     tty::unlock(master.as_fd())?;
     let terminal = tty::peer(master.as_fd())?;
-    if let Some((rows, columns)) = process.console_size {
-        let size = libc::winsize { ws_row: rows, ws_col: columns, ws_xpixel: 0, ws_ypixel: 0 };
-        tty::set_window_size(master.as_fd(), size)?;
-    }
-    fs::change_owner(terminal.as_fd(), c"", process.user.uid, fs::stat(terminal.as_fd())?.st_gid)?;
-    socket::send(console, b"/dev/ptmx", Some(master.as_fd()))?;
+    console::send(process, master, terminal.as_fd(), console)?;
     Ok(terminal)
 }

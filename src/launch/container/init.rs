@@ -5,13 +5,8 @@
 //! waits inside is a list of four descriptors, none of them a directory, and it is not dumpable.
 
 use std::{
-    fs::DirBuilder,
     io::Read,
-    os::{
-        fd::{AsFd, BorrowedFd, OwnedFd},
-        unix::{ffi::OsStrExt, fs::DirBuilderExt},
-    },
-    path::Path,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
 use super::{
@@ -25,7 +20,6 @@ use crate::{
         protocol::{InitEnd, Order},
     },
     plan::{
-        Identity,
         container::{NEW_TIME, Plan},
         setup::SetupOp,
     },
@@ -84,7 +78,6 @@ impl World<'_> {
         if plan.process.variable("HOME").is_none() {
             home = Some(home_of(plan.process.user.uid));
         }
-        make_working_directory(&plan.process.cwd);
         let start_state = hooks::state(self.record, Status::Created, process::id());
         let program = Program { process: &plan.process, proc, keep: self.preserve };
         let listener = program.prepare()?;
@@ -156,27 +149,25 @@ impl World<'_> {
     fn build(&self, end: ChildEnd<'_>, orders: InitEnd<'_>) -> Result<Option<OwnedFd>, String> {
         let plan = self.plan;
         process::set_file_mask(0);
+        let mut builder = Builder::for_container(orders);
         let mut terminal = None;
-        let mut builder = Builder::new(orders, Identity { uid: 0, gid: 0 }, (0, 0));
         for operation in &plan.setup {
-            let what = || format!("error during container init: error preparing rootfs: {operation}");
-            match operation {
-                SetupOp::Enter => {
-                    end.hooks().map_err(failed(what()))?;
-                    if !orders.wait_for(Order::Next) {
-                        process::exit_now(1);
-                    }
-                    let state = hooks::state(self.record, Status::Creating, process::id());
-                    hooks::run("createContainer", plan.hooks.create_container().as_ref(), &state)?;
-                    builder.carry_out(operation).map_err(failed(what()))?;
-                    if let Some(console) = self.console {
-                        let opened = exec::open_terminal(&plan.process, console).map_err(failed("open a terminal"))?;
-                        console::place(opened.as_fd()).map_err(failed("bind the terminal on /dev/console"))?;
-                        terminal = Some(opened);
-                    }
-                }
-                other => builder.carry_out(other).map_err(failed(what()))?,
+            if let (SetupOp::Console, Some(console)) = (operation, self.console) {
+                let (master, ours) = builder.open_terminal().map_err(failed("open a terminal in the container"))?;
+                console::send(&plan.process, master, ours.as_fd(), console).map_err(failed("send the terminal"))?;
+                builder.set_console(ours.try_clone().map_err(|error| error.to_string())?);
+                terminal = Some(ours);
             }
+            carry_out(&mut builder, operation)?;
+        }
+        end.hooks().map_err(failed("tell that the tree is built"))?;
+        if !orders.wait_for(Order::Next) {
+            process::exit_now(1);
+        }
+        let state = hooks::state(self.record, Status::Creating, process::id());
+        hooks::run("createContainer", plan.hooks.create_container().as_ref(), &state)?;
+        for operation in &plan.entry {
+            carry_out(&mut builder, operation)?;
         }
         process::set_file_mask(0o022);
         Ok(terminal)
@@ -188,15 +179,15 @@ impl World<'_> {
     }
 }
 
-fn accept(listener: BorrowedFd<'_>) -> Result<OwnedFd, String> {
-    crate::sys::socket::accept(listener).map_err(failed("wait for start"))
+fn carry_out<'a>(builder: &mut Builder<'a, InitEnd<'_>>, operation: &'a SetupOp) -> Result<(), String> {
+    builder.carry_out(operation).map_err(|errno| {
+        let detail = builder.detail().map_or_else(String::new, |detail| format!(" ({detail})"));
+        format!("error during container init: {operation}: {}{detail}", errno.desc().to_lowercase())
+    })
 }
 
-/// As docker users know it: a working directory that the image lacks is made.
-fn make_working_directory(cwd: &std::ffi::CStr) {
-    let path = Path::new(std::ffi::OsStr::from_bytes(cwd.to_bytes()));
-    // If it can't be, entering it tells.
-    _ = DirBuilder::new().recursive(true).mode(0o755).create(path);
+fn accept(listener: BorrowedFd<'_>) -> Result<OwnedFd, String> {
+    crate::sys::socket::accept(listener).map_err(failed("wait for start"))
 }
 
 /// `HOME=` of this user by the container's own /etc/passwd, `/` if it is not there. The file is hostile.

@@ -24,7 +24,10 @@ use std::{
 
 use crate::{
     cgroup::container::Group,
-    launch::protocol::{Order, SupervisorEnd},
+    launch::{
+        build::trees,
+        protocol::{Order, SupervisorEnd},
+    },
     plan::container::{IdMaps, NEW_TIME, Plan, process::Process},
     state::container::{Record, Status},
     sys::{
@@ -143,6 +146,7 @@ pub fn create(create: &Create<'_>) -> Result<Child, String> {
         _ = control.enter_cgroup(tasks);
     }
     _ = control.order(Order::Entered);
+    hand_trees(plan, &child, &control)?;
     loop {
         match hear(&control.0) {
             Some(Word::Hooks) => {
@@ -223,6 +227,20 @@ fn by_way_of_another(
         Some(Word::Failed(why)) => Err(why),
         _ => Err("a process on the way into the namespaces ended".to_owned()),
     }
+}
+
+/// The mounts that the builder inside cannot make.
+fn hand_trees(plan: &Plan, child: &Child, control: &SupervisorEnd) -> Result<(), String> {
+    if !trees::needed(&plan.setup) {
+        return Ok(());
+    }
+    let users = std::fs::File::open(format!("/proc/{}/ns/user", child.pid)).ok();
+    let made = trees::make(&plan.setup, child.pidfd.as_fd(), users.as_ref().map(AsFd::as_fd));
+    for tree in made.map_err(|error| error.to_string())? {
+        // A child that is gone has left word why.
+        _ = control.mount(tree.as_fd());
+    }
+    Ok(())
 }
 
 fn write_maps(pid: i32, ids: &IdMaps, privileged: bool) -> Result<(), String> {

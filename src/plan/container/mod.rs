@@ -3,7 +3,16 @@
 //! Where a sandbox's plan gives one program the least it needs, this gives exactly what the engine, which is
 //! trusted, says. What leads from here to the kernel's state is shared: the same operations, the same builder.
 
+pub mod devices;
+pub mod masks;
+pub mod mounts;
+pub mod operations;
+pub mod options;
 pub mod process;
+pub mod sysctl;
+#[cfg(test)]
+mod tests;
+mod tree;
 
 use std::{
     ffi::CString,
@@ -14,11 +23,12 @@ use oci_spec::runtime as oci;
 
 use super::{
     ids::Map,
-    path::PathError,
     seccomp::{KernelVersion, SeccompError},
     setup::SetupOp,
 };
 use process::Process;
+pub use tree::{CgroupTree, Facts, build, finish, plan};
+use tree::{inside, refused};
 
 #[derive(Debug)]
 pub struct Plan {
@@ -27,8 +37,10 @@ pub struct Plan {
     pub ids: Option<IdMaps>,
     pub hostname: Option<CString>,
     pub domainname: Option<CString>,
+    /// Up to where hooks of the runtime's side are due, with the terminal in place.
     pub setup: Vec<SetupOp>,
-    /// `None`: an engine may give it later, with `start` never called.
+    /// From there until the new root is entered.
+    pub entry: Vec<SetupOp>,
     pub process: Process,
     pub hooks: oci::Hooks,
 }
@@ -134,14 +146,19 @@ impl IdMaps {
 
 /// What the plan must know beside the spec.
 #[derive(Debug)]
-pub struct Facts<'a> {
+pub struct Circumstances<'a> {
     pub bundle: &'a Path,
     pub kernel: KernelVersion,
     pub landlock_abi: u32,
+    pub rootless: bool,
+    pub cgroup: CgroupTree,
+    pub selinux: bool,
+    /// Enter the root by pivot_root(2); else, where the root is a ramdisk, by chroot(2).
+    pub pivot: bool,
 }
 
 /// Pure: the same spec and facts give the same plan.
-pub fn make(spec: &oci::Spec, facts: &Facts<'_>) -> Result<Plan, ContainerError> {
+pub fn make(spec: &oci::Spec, around: &Circumstances<'_>) -> Result<Plan, ContainerError> {
     let linux = spec.linux().clone().unwrap_or_default();
     let namespaces = Namespaces::new(&linux)?;
     if !namespaces.has(libc::CLONE_NEWNS) {
@@ -168,12 +185,32 @@ pub fn make(spec: &oci::Spec, facts: &Facts<'_>) -> Result<Plan, ContainerError>
         }
         process::c_string(format_args!("{what}"), name).map(Some)
     };
+    let facts = Facts {
+        bundle: around.bundle,
+        own_user_namespace: namespaces.has(libc::CLONE_NEWUSER),
+        own_network_namespace: namespaces.has(libc::CLONE_NEWNET),
+        own_ipc_namespace: namespaces.has(libc::CLONE_NEWIPC),
+        own_uts_namespace: namespaces.has(libc::CLONE_NEWUTS),
+        own_pid_namespace: namespaces.has(libc::CLONE_NEWPID),
+        cgroup_namespace: namespaces.has(libc::CLONE_NEWCGROUP),
+        rootless: around.rootless,
+        cgroup: around.cgroup,
+        selinux: around.selinux,
+    };
+    let mut setup = Vec::new();
+    build(spec, &facts, &mut setup)?;
+    if process.terminal().unwrap_or(false) {
+        setup.push(SetupOp::Console);
+    }
+    let mut entry = Vec::new();
+    finish(spec, around.pivot, &mut entry)?;
     Ok(Plan {
         hostname: name("hostname", spec.hostname())?,
         domainname: name("domainname", spec.domainname())?,
         ids,
-        setup: tmp_setup(spec, facts)?,
-        process: Process::new(process, Some(&linux), facts.kernel)?,
+        setup,
+        entry,
+        process: Process::new(process, Some(&linux), around.kernel)?,
         hooks: spec.hooks().clone().unwrap_or_default(),
         namespaces,
     })
@@ -182,7 +219,7 @@ pub fn make(spec: &oci::Spec, facts: &Facts<'_>) -> Result<Plan, ContainerError>
 #[derive(Debug, thiserror::Error)]
 pub enum ContainerError {
     #[error(transparent)]
-    Path(#[from] PathError),
+    Plan(#[from] super::PlanError),
     #[error(transparent)]
     Seccomp(#[from] SeccompError),
     #[error("{field}: {why}")]
@@ -196,13 +233,3 @@ impl ContainerError {
 }
 
 impl crate::error::Hint for ContainerError {}
-
-fn tmp_setup(spec: &oci::Spec, facts: &Facts<'_>) -> Result<Vec<SetupOp>, ContainerError> {
-    use super::path::{BoxPath, HostPath};
-    let b = |p: &str| BoxPath::new(Path::new(p)).map_err(ContainerError::from);
-    let root = facts.bundle.join(spec.root().as_ref().unwrap().path());
-    Ok(vec![SetupOp::Private, SetupOp::RootBind { source: HostPath::new(&root)? }, SetupOp::Proc { path: b("/proc")? },
-      SetupOp::Tmpfs { path: b("/dev")?, bytes: 1<<20, executable: false, mode: 0o755, owner: super::setup::Owner::Setup },
-      SetupOp::Terminals { path: b("/dev/pts")? }, SetupOp::Device { source: HostPath::new(Path::new("/dev/null"))?, path: b("/dev/null")? }, SetupOp::Tmpfs { path: b("/tmp")?, bytes: 1<<20, executable: false, mode: 0o1777, owner: super::setup::Owner::Setup },
-      SetupOp::Enter])
-}
