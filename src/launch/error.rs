@@ -120,18 +120,3 @@ fn no_directory(errno: Errno) -> &'static str {
         errno => errno.desc(),
     }
 }
-
-/// Why execve failed, in a shell's words.
-pub(super) fn not_executed(program: &str, errno: Errno) -> Error {
-    match errno {
-        Errno::ENOENT if program.contains('/') => {
-            Error::new(format!("`{program}`: no such file or directory inside the sandbox"))
-                .with_hint("paths are those inside; if it is a script, its `#!` interpreter may be what is missing")
-        }
-        Errno::ENOENT => Error::new(format!("`{program}`: executable file not found in the sandbox's PATH"))
-            .with_hint("programs are looked for under /usr and /opt of the host; --mount shows more"),
-        Errno::E2BIG => Error::new(format!("cannot execute `{program}`: arguments and environment are too long"))
-            .with_hint("pass large data with --stdin or --file"),
-        _ => Error::new(format!("cannot execute `{program}`: {}", errno.desc())),
-    }
-}

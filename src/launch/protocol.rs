@@ -28,7 +28,7 @@ pub enum Report {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Failure {
     pub stage: Stage,
-    /// Which operation, limit or layer of the stage.
+    /// Which operation, limit or layer of the stage; of [`Stage::Exec`], what was in the way.
     pub index: u16,
     pub errno: Errno,
 }
