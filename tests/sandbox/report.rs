@@ -115,6 +115,20 @@ both! {
         assert_eq!(events[0]["id"], done.run.name.as_str());
     }
 
+    /// What the program does may be heard of before the init has told of its start.
+    fn the_start_is_first_however_soon_the_program_acts(who: Who) {
+        for _ in 0..15 {
+            for (run, second) in [
+                (Run::new(who).program_args(["/bin/echo", "at once"]), "stdout"),
+                (Run::new(who).probe().program_args(["./probe", "calls", &format!("ptrace:{},0,0,0,0", libc::SYS_ptrace)]), "denial"),
+            ] {
+                let done = run.arg("--events").done().expect_code(0);
+                let events: Vec<Value> = done.out().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+                assert_eq!((&events[0]["event"], &events[1]["event"]), (&"start".into(), &second.into()), "{done}");
+            }
+        }
+    }
+
     fn without_json_there_is_only_the_programs_output(who: Who) {
         let done = Run::new(who).cmd("echo out; echo err >&2; exit 4").done().expect_code(4).expect_out("out\n");
         assert_eq!(done.err(), "err\n", "{done}");
