@@ -56,6 +56,11 @@ both! {
             assert_has_keys(&json["usage"], &["cpu_ms", "peak_memory_bytes"]);
             assert_has_keys(&json["limits"], &["memory_bytes", "cpus", "pids", "timeout_ms", "output_bytes"]);
             assert_has_keys(&json["controls"], &["user_namespace", "seccomp", "landlock_abi", "cgroup", "memory", "network"]);
+            // What never stood held nothing back; that is not the same as holding nothing back.
+            let stood = json["verdict"] != "setup_error" || json["error"]["kind"] == "not_found";
+            let controls = json["controls"].as_object().unwrap();
+            assert_eq!(stood, controls["user_namespace"] == true, "{json}");
+            assert!(stood || controls.values().all(Value::is_null), "{json}");
             assert_eq!(json["error"].is_null(), json["verdict"] != "setup_error", "{json}");
             assert!(done.err().is_empty(), "--json says it all: {done}");
         }

@@ -89,7 +89,7 @@ impl Supervisor<'_> {
                 peak_memory_bytes: used.and_then(|used| used.peak_memory).map(|bytes| bytes.get()).or(watched),
             },
             limits: self.plan.limits.clone(),
-            controls: self.controls,
+            controls: (self.step > 0 || self.started.is_some()).then_some(self.controls),
             denials: self.denials,
             files: self.files,
             error: self.fetch_error.map(|error| Failure::fetch(&error.into_error())),
@@ -148,7 +148,7 @@ impl Supervisor<'_> {
             self.plan.limits.clone(),
             Failure::exec(&error, &cause),
         );
-        outcome.controls = self.controls.clone();
+        outcome.controls = Some(self.controls.clone());
         outcome
     }
 }
