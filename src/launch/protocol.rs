@@ -230,6 +230,18 @@ mod tests {
     }
 
     #[test]
+    fn last_words_are_heard_of_an_init_that_did_not_listen() {
+        let (ours, theirs) = socket::record_pair().unwrap();
+        let supervisor = SupervisorEnd(ours);
+        supervisor.order(Order::Build).unwrap();
+        let failure = Failure { stage: Stage::Setup, index: 1, errno: Errno::EACCES };
+        InitEnd(theirs.as_fd()).failed(failure);
+        drop(theirs);
+        assert!(matches!(supervisor.receive(), Some(Report::Failed(got)) if got == failure));
+        assert!(supervisor.receive().is_none());
+    }
+
+    #[test]
     fn nonsense_is_the_end_and_no_panic() {
         let (ours, theirs) = socket::record_pair().unwrap();
         let supervisor = SupervisorEnd(ours);
