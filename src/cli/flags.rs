@@ -85,9 +85,13 @@ impl Given {
         self.raw.into()
     }
 
-    fn quantity<T>(self, parse: impl FnOnce(&str) -> Result<T, QuantityError>) -> Result<T> {
+    /// A limit; `unlimited` is for who wants none.
+    fn limit<T>(self, unlimited: &str, parse: impl FnOnce(&str) -> Result<T, QuantityError>) -> Result<T> {
         let flag = self.flag.long;
-        parse(&self.text()?).map_err(|error| Error::new(format!("--{flag}: {error}")))
+        parse(&self.text()?).map_err(|error| {
+            let told = Error::new(format!("--{flag}: {error}"));
+            if error.means_no_limit() { told.with_hint(unlimited) } else { told }
+        })
     }
 
     /// For errors that do not say by themselves what was asked for.

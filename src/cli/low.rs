@@ -310,7 +310,8 @@ mod tests {
     fn a_time_limit_is_left_out_only_by_its_name() {
         assert_eq!(low(&["--timeout", "none"]).limits.timeout, None);
         assert_eq!(low(&["--timeout", "1500"]).limits.timeout, Some(std::time::Duration::from_millis(1500)));
-        assert!(error(&["--timeout", "0"]).0.starts_with("--timeout: `0` is no time"));
+        let hint = "`--timeout none` is no limit";
+        assert_eq!(error(&["--timeout", "0"]), ("--timeout: `0` is too small: the least is 1us".into(), hint.into()));
     }
 
     #[test]

@@ -2,9 +2,10 @@
 //!
 //! [`Host`] holds the few facts every launch needs and costs about five system calls; [`Layout`] what a
 //! sandbox on the host's own `/usr` needs on top; [`doctor`] tries out everything else in child processes
-//! and explains it to a person. [`explain_launch_errno`] is asked only after a launch has failed.
+//! and explains it to a person. [`explain_launch_errno`] and [`closed_to_others`] are asked only after a launch has failed.
 
 mod circumstances;
+mod closed;
 pub mod doctor;
 mod explain;
 mod ids;
@@ -16,6 +17,7 @@ use std::fs;
 use crate::sys::{self, probe};
 
 pub use self::{
+    closed::{closed_to_others, closed_to_us},
     explain::explain_launch_errno,
     ids::{IdRange, IdSpace},
     kernel::KernelVersion,

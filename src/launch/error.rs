@@ -1,10 +1,12 @@
 //! Why a sandbox could not be made, in words that name the object.
 
+use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::PathBuf};
+
 use crate::{
     cgroup::CgroupError,
     error::{Error, Hint},
-    host::explain_launch_errno,
-    plan::{Plan, PlanError},
+    host::{closed_to_others, explain_launch_errno},
+    plan::{Plan, PlanError, ids::IdsKind, setup::SetupOp},
     state::StateError,
     sys::Errno,
 };
@@ -20,7 +22,9 @@ pub enum LaunchError {
     #[error("cannot write {file} of the sandbox's user namespace: {source}")]
     Ids { file: &'static str, source: std::io::Error },
     #[error("cannot fetch `{}`: {why}", path.display())]
-    Fetch { path: std::path::PathBuf, why: String },
+    Fetch { path: PathBuf, why: String },
+    #[error("{what} `{}`: the sandbox's ids may not enter `{}`", path.display(), dir.display())]
+    Closed { what: &'static str, path: PathBuf, dir: PathBuf },
     #[error("the sandbox's init ended before the program was started")]
     Lost,
     #[error("cannot give the program `{path}` to write: {}", errno.desc())]
@@ -45,6 +49,11 @@ impl LaunchError {
     /// The words for a place in the plan.
     pub(super) fn at(plan: &Plan, step: usize, failure: Failure) -> Self {
         let index = usize::from(failure.index);
+        if (failure.stage, failure.errno) == (Stage::Setup, Errno::EACCES)
+            && let Some(closed) = Self::closed(plan, index)
+        {
+            return closed;
+        }
         let (stage, what) = match failure.stage {
             Stage::Setup => ("mount", plan.setup.get(index).map_or_else(|| "setup".to_owned(), ToString::to_string)),
             Stage::ResourceLimit => (
@@ -70,6 +79,25 @@ impl LaunchError {
             Stage::Exec => ("exec", "execute the program".to_owned()),
         };
         Self::Setup { stage, what, errno: failure.errno }
+    }
+
+    /// An operation was refused: by a directory of the host that the ids of a sandbox of root's may not enter?
+    fn closed(plan: &Plan, operation: usize) -> Option<Self> {
+        if plan.ids.kind != IdsKind::Range {
+            return None;
+        }
+        let root = plan.setup.iter().find_map(|op| match op {
+            SetupOp::RootBind { source } | SetupOp::RootOverlay { source, .. } => Some(source),
+            _ => None,
+        });
+        let (what, source) = match plan.setup.get(operation)? {
+            SetupOp::Bind { source, mapped: None, .. } => ("mount source", source),
+            // What fails within a root may do so at its very door.
+            _ => ("root file system", root?),
+        };
+        let path = PathBuf::from(OsStr::from_bytes(source.as_c_str().to_bytes()));
+        let dir = closed_to_others(&path)?;
+        Some(Self::Closed { what, path, dir })
     }
 
     /// As the caller sees it, with what the host at this moment says about the cause.
@@ -107,6 +135,10 @@ impl Hint for LaunchError {
                 "it is there only if the root has it or --file, --dir or --mount brings it; /sandbox always is"
                     .to_owned(),
             ),
+            Self::Closed { dir, .. } => Some(format!(
+                "as root a sandbox has ids that are nobody's: chmod o+x {}, or use a place that all may enter",
+                dir.display()
+            )),
             Self::StandardStreamsClosed => Some("redirect them to /dev/null instead".to_owned()),
             _ => None,
         }
@@ -118,20 +150,5 @@ fn no_directory(errno: Errno) -> &'static str {
         Errno::ENOENT => "no such directory inside the sandbox",
         Errno::ENOTDIR => "it is no directory inside the sandbox",
         errno => errno.desc(),
-    }
-}
-
-/// Why execve failed, in a shell's words.
-pub(super) fn not_executed(program: &str, errno: Errno) -> Error {
-    match errno {
-        Errno::ENOENT if program.contains('/') => {
-            Error::new(format!("`{program}`: no such file or directory inside the sandbox"))
-                .with_hint("paths are those inside; if it is a script, its `#!` interpreter may be what is missing")
-        }
-        Errno::ENOENT => Error::new(format!("`{program}`: executable file not found in the sandbox's PATH"))
-            .with_hint("programs are looked for under /usr and /opt of the host; --mount shows more"),
-        Errno::E2BIG => Error::new(format!("cannot execute `{program}`: arguments and environment are too long"))
-            .with_hint("pass large data with --stdin or --file"),
-        _ => Error::new(format!("cannot execute `{program}`: {}", errno.desc())),
     }
 }

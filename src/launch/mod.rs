@@ -15,6 +15,7 @@ pub mod fuzzing;
 mod init;
 mod mapped;
 mod observer;
+mod obstacle;
 mod program;
 mod protocol;
 mod refused;

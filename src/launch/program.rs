@@ -9,7 +9,10 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
-use super::protocol::{Failure, Stage};
+use super::{
+    obstacle::Obstacle,
+    protocol::{Failure, Stage},
+};
 use crate::{
     plan::{Plan, PlanError, Step, ids::IdsKind, landlock::Layer, seccomp::Insn},
     sys::{self, Errno, fs, landlock, process, seccomp, tty},
@@ -37,6 +40,26 @@ impl Image {
             env: process::StringVector::new(strings("an environment variable", &step.env)?),
             cwd: CString::new(step.cwd.as_str()).map_err(|_| PlanError::Nul("the working directory"))?,
         })
+    }
+}
+
+impl Image {
+    /// What was in the way of a program that execve refused, in place of the number of the refused candidate.
+    pub fn examine(&self, failure: Failure) -> Failure {
+        if failure.stage != Stage::Exec {
+            return failure;
+        }
+        let dir = fs::open_in(fs::cwd(), &self.cwd, libc::O_PATH | libc::O_DIRECTORY, 0, libc::RESOLVE_NO_MAGICLINKS);
+        let Ok(dir) = dir else { return Failure { index: Obstacle::Unknown.code(), ..failure } };
+        let mut found = Obstacle::Missing;
+        for candidate in self.candidates.iter().skip(failure.index.into()) {
+            found = Obstacle::find(dir.as_fd(), candidate, failure.errno);
+            // One that is missing was refused only if all were.
+            if found != Obstacle::Missing || failure.errno != Errno::ENOENT {
+                break;
+            }
+        }
+        Failure { index: found.code(), ..failure }
     }
 }
 
@@ -136,15 +159,15 @@ impl<'a> Start<'a> {
     /// Tries each candidate as execvp(3) does: one that may not be executed is told rather than the last one
     /// that is not there.
     fn exec(&self) -> Failure {
-        let mut best = Errno::ENOENT;
-        for candidate in &self.image.candidates {
+        let mut best = (Errno::ENOENT, 0);
+        for (index, candidate) in self.image.candidates.iter().enumerate() {
             match process::exec(candidate, &self.image.argv, &self.image.env) {
                 Errno::ENOENT | Errno::ENOTDIR => {}
-                Errno::EACCES => best = Errno::EACCES,
-                errno => return at(Stage::Exec, 0)(errno),
+                Errno::EACCES => best = (Errno::EACCES, index),
+                errno => return at(Stage::Exec, index)(errno),
             }
         }
-        at(Stage::Exec, 0)(best)
+        at(Stage::Exec, best.1)(best.0)
     }
 }
 

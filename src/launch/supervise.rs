@@ -194,26 +194,7 @@ impl<'a> Supervisor<'a> {
             Some(Report::Terminal(master)) => {
                 self.relay.attach(master).map_err(system("make the terminal non-blocking"))?;
             }
-            Some(Report::Started) => {
-                let now = Instant::now();
-                if self.step == 0 {
-                    self.setup = now - self.extras.began;
-                    let started = Started {
-                        id: &self.plan.id,
-                        runtime: self.extras.runtime.as_deref(),
-                        pid: self.running.pid as u32,
-                        limits: &self.plan.limits,
-                        controls: &self.controls,
-                    };
-                    if observer.started(&started).is_err() {
-                        self.kill(Reason::Cancelled(libc::SIGPIPE as u8));
-                    }
-                }
-                self.started = Some(now);
-                if self.plan.steps[self.step].kind == StepKind::Run {
-                    self.relay.close_if_done();
-                }
-            }
+            Some(Report::Started) => self.begin(observer),
             Some(Report::Ended { status, disk_full }) => {
                 self.ended = Some((wait_status(status), Instant::now()));
                 self.disk_full = disk_full;
@@ -221,6 +202,33 @@ impl<'a> Supervisor<'a> {
             }
         }
         Ok(())
+    }
+
+    /// The step's program runs. The init says so, and so does all that the program does, which may be heard first: the
+    /// observer hears of the start before anything else.
+    fn begin(&mut self, observer: &mut dyn Observer) {
+        if self.started.is_some() {
+            return;
+        }
+        let now = Instant::now();
+        self.started = Some(now);
+        if self.plan.steps[self.step].kind == StepKind::Run {
+            self.relay.close_if_done();
+        }
+        if self.step > 0 {
+            return;
+        }
+        self.setup = now - self.extras.began;
+        let started = Started {
+            id: &self.plan.id,
+            runtime: self.extras.runtime.as_deref(),
+            pid: self.running.pid as u32,
+            limits: &self.plan.limits,
+            controls: &self.controls,
+        };
+        if observer.started(&started).is_err() {
+            self.kill(Reason::Cancelled(libc::SIGPIPE as u8));
+        }
     }
 
     /// All processes of the step are dead, or die with the init now.
@@ -265,13 +273,16 @@ impl<'a> Supervisor<'a> {
 
     /// Reads a stream once; whether it had something.
     fn pass_on(&mut self, number: usize, observer: &mut dyn Observer) -> bool {
+        if !self.relay.read(number) {
+            return false;
+        }
+        self.begin(observer);
         // What a compiler says is not the program's output.
         let stream = match (self.plan.steps[self.step].kind, number) {
             (StepKind::Run, 0) => Stream::Stdout,
             _ => Stream::Stderr,
         };
         match self.relay.pass_on(number, |shown| observer.output(stream, shown)) {
-            Passed::Nothing => return false,
             Passed::On => {}
             Passed::Refused => self.kill(Reason::Cancelled(libc::SIGPIPE as u8)),
             Passed::Full => self.kill(Reason::Output),
@@ -300,6 +311,7 @@ impl<'a> Supervisor<'a> {
             let errno = self.plan.seccomp.program.errno(call.number, &call.args);
             // A caller that is gone needs no answer.
             _ = seccomp::reply_errno(listener.as_fd(), call.id, errno);
+            self.begin(observer);
             if let Some(denial) = refused::record(&mut self.denials, &self.plan.seccomp.name, &call)
                 && observer.denied(denial).is_err()
             {

@@ -294,7 +294,8 @@ pub(crate) fn rlimits(process: &oci_spec::runtime::Process) -> Vec<ResourceLimit
 /// The paths that execve is tried with: the name itself if it has a slash, else one for each entry of the
 /// PATH that the program will have (execvp(3)).
 fn candidates(argv: &[String], env: &[String], cwd: &str) -> Vec<String> {
-    let Some(program) = argv.first() else { return Vec::new() };
+    // A name that is empty is no name of the directories that it would be looked for in.
+    let Some(program) = argv.first().filter(|program| !program.is_empty()) else { return Vec::new() };
     if program.contains('/') {
         return vec![program.clone()];
     }

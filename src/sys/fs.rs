@@ -175,6 +175,14 @@ pub fn is_full(fd: BorrowedFd<'_>) -> bool {
         .is_some_and(|stat| (stat.f_blocks > 0 && stat.f_bfree == 0) || (stat.f_files > 0 && stat.f_ffree == 0))
 }
 
+/// Whether the file system behind `fd` is mounted noexec.
+pub fn forbids_programs(fd: BorrowedFd<'_>) -> bool {
+    // SAFETY: `statvfs` is plain data for which all zeroes is valid.
+    let mut stat: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: the buffer is valid for the call.
+    (unsafe { libc::fstatvfs(fd.as_raw_fd(), &raw mut stat) }) == 0 && stat.f_flag & libc::ST_NOEXEC != 0
+}
+
 /// Bytes in use in the tmpfs behind `fd`; nothing of any other file system is memory.
 pub fn used(fd: BorrowedFd<'_>) -> u64 {
     let tmpfs = filesystem(fd).filter(|stat| magic(stat) == libc::TMPFS_MAGIC);

@@ -66,7 +66,8 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<(usize, Opti
         // SAFETY: `message` and all it points to are valid for the call.
         let received = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) };
         match check(received as libc::c_long) {
-            Err(nix::errno::Errno::EINTR) => {}
+            // A peer that went without having read all: said once, and before what it sent itself.
+            Err(nix::errno::Errno::EINTR | nix::errno::Errno::ECONNRESET) => {}
             other => break other? as usize,
         }
     };

@@ -37,11 +37,21 @@ both! {
             ("--max-output", &["", "x", "0", "-1"]),
             ("--sandbox-size", &["", "x", "0"]),
             ("--tmp-size", &["", "x", "0"]),
-            ("--nofile", &["", "x", "0", "-1", "99999999999"]),
+            ("--nofile", &["", "x", "0", "-1", "15", "99999999999"]),
             ("--user", &["", "x", "-1", "1:", ":1", "4294967296", "4294967295", "65536", "1:2:3"]),
         ] {
             for value in values {
                 Run::new(who).arg(format!("{flag}={value}")).cmd("true").done().expect_error("");
+            }
+        }
+    }
+
+    fn no_limit_by_number(who: Who) {
+        for flag in ["--memory", "--cpu", "--pids-limit", "--timeout", "--cpu-time", "--max-output", "--sandbox-size", "--tmp-size", "--nofile"] {
+            for value in ["0", "-1"] {
+                let done = Run::new(who).args([flag, value]).cmd("true").done();
+                let done = done.expect_error(&format!("{flag}: `{value}` is too small: the least is ")).expect_hint();
+                assert!(done.err().contains("no limit"), "what is meant by it elsewhere: {done}");
             }
         }
     }

@@ -15,6 +15,11 @@ use super::{Flag, Of, Section, UsageError, prefixed, shown, switch, value};
 
 const PROFILES: &[&str] = &[BUILTINS[0].name, BUILTINS[1].name, BUILTINS[2].name];
 
+/// For who means by zero or less, as docker-run(1) does, that there be no limit.
+const BOUNDED: &str = "0 and -1 mean no limit elsewhere; here every sandbox has one: give the most it may need";
+/// Fewer, and it could not be set up under its own limit.
+const LEAST_FILES: u64 = 16;
+
 pub static FLAGS: &[Flag] = &[
     value(
         "eval",
@@ -158,14 +163,14 @@ pub static FLAGS: &[Flag] = &[
         Section::Limits,
         "Memory of all its processes and files together [default: 512m].",
         |low, given| {
-            low.limits.memory = given.quantity(Bytes::parse)?;
+            low.limits.memory = given.limit(BOUNDED, Bytes::parse)?;
             low.limits.asked.memory = true;
             Ok(())
         },
     )
     .short('m'),
     value("cpu", "NUMBER", Of::Text, Section::Limits, "CPUs, such as 0.5 [default: 1].", |low, given| {
-        low.limits.cpus = given.quantity(limits::parse_cpus)?;
+        low.limits.cpus = given.limit(BOUNDED, limits::parse_cpus)?;
         low.limits.asked.cpus = true;
         Ok(())
     })
@@ -177,7 +182,7 @@ pub static FLAGS: &[Flag] = &[
         Section::Limits,
         "Processes and threads at once [default: 128].",
         |low, given| {
-            low.limits.pids = given.quantity(|text| limits::parse_count(text, 1, 4_194_304))? as u32;
+            low.limits.pids = given.limit(BOUNDED, |text| limits::parse_count(text, 1, 4_194_304))? as u32;
             low.limits.asked.pids = true;
             Ok(())
         },
@@ -194,7 +199,7 @@ pub static FLAGS: &[Flag] = &[
             low.timeout_asked = true;
             low.limits.timeout = match given.raw.to_str() {
                 Some("none") => None,
-                _ => Some(given.quantity(limits::parse_duration)?),
+                _ => Some(given.limit("`--timeout none` is no limit", limits::parse_duration)?),
             };
             Ok(())
         },
@@ -206,7 +211,7 @@ pub static FLAGS: &[Flag] = &[
         Section::Limits,
         "CPU time of all its processes together [default: no limit].",
         |low, given| {
-            low.limits.cpu_time = Some(given.quantity(limits::parse_duration)?);
+            low.limits.cpu_time = Some(given.limit("leave --cpu-time out for no limit", limits::parse_duration)?);
             Ok(())
         },
     ),
@@ -217,22 +222,29 @@ pub static FLAGS: &[Flag] = &[
         Section::Limits,
         "Of stdout, and again of stderr [default: 1m].",
         |low, given| {
-            low.limits.output = given.quantity(Bytes::parse)?;
+            low.limits.output = given.limit(BOUNDED, Bytes::parse)?;
             Ok(())
         },
     ),
     value("sandbox-size", "SIZE", Of::Text, Section::Limits, "What /sandbox holds [default: 512m].", |low, given| {
-        low.limits.sandbox = given.quantity(Bytes::parse)?;
+        low.limits.sandbox = given.limit(BOUNDED, Bytes::parse)?;
         Ok(())
     }),
     value("tmp-size", "SIZE", Of::Text, Section::Limits, "What /tmp holds [default: 256m].", |low, given| {
-        low.limits.tmp = given.quantity(Bytes::parse)?;
+        low.limits.tmp = given.limit(BOUNDED, Bytes::parse)?;
         Ok(())
     }),
-    value("nofile", "NUMBER", Of::Text, Section::Limits, "Open files of one process [default: 1024].", |low, given| {
-        low.limits.nofile = given.quantity(|text| limits::parse_count(text, 3, 1 << 20))?;
-        Ok(())
-    }),
+    value(
+        "nofile",
+        "NUMBER",
+        Of::Text,
+        Section::Limits,
+        "Open files of one process, at least 16 [default: 1024].",
+        |low, given| {
+            low.limits.nofile = given.limit(BOUNDED, |text| limits::parse_count(text, LEAST_FILES, 1 << 20))?;
+            Ok(())
+        },
+    ),
     value(
         "env",
         "K[=V]",

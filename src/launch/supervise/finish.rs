@@ -7,7 +7,14 @@ use std::{
 };
 
 use super::{
-    super::{LaunchError, error::not_executed, init, observer::Observer, protocol::Stage, system, watch::Watch},
+    super::{
+        LaunchError, init,
+        observer::Observer,
+        obstacle::Obstacle,
+        protocol::{self, Stage},
+        system,
+        watch::Watch,
+    },
     Supervisor, wait_status,
 };
 use crate::{
@@ -15,7 +22,7 @@ use crate::{
     report::{
         Captured, Compile, Ending, Failure, Isolation, Outcome, Reason, Stream, Tail, Usage, Verdict, WaitStatus,
     },
-    sys::{Errno, process},
+    sys::process,
 };
 
 impl Supervisor<'_> {
@@ -37,11 +44,10 @@ impl Supervisor<'_> {
             self.killed_by.get_or_insert(Reason::Timeout);
         }
         if let Some(failure) = self.failure {
-            let error = LaunchError::at(self.plan, self.step, failure);
-            if failure.stage == Stage::Exec {
-                return Ok(self.not_executed(failure.errno));
-            }
-            return Err(error);
+            return match failure.stage {
+                Stage::Exec => Ok(self.not_executed(failure)),
+                _ => Err(LaunchError::at(self.plan, self.step, failure)),
+            };
         }
         if self.started.is_none() && self.step == 0 && self.killed_by.is_none() {
             return Err(LaunchError::Lost);
@@ -83,7 +89,7 @@ impl Supervisor<'_> {
                 peak_memory_bytes: used.and_then(|used| used.peak_memory).map(|bytes| bytes.get()).or(watched),
             },
             limits: self.plan.limits.clone(),
-            controls: self.controls,
+            controls: (self.step > 0 || self.started.is_some()).then_some(self.controls),
             denials: self.denials,
             files: self.files,
             error: self.fetch_error.map(|error| Failure::fetch(&error.into_error())),
@@ -131,10 +137,10 @@ impl Supervisor<'_> {
     }
 
     /// The sandbox stood, but its program is not there or is none: the shell's 126 and 127.
-    fn not_executed(self, errno: Errno) -> Outcome {
+    fn not_executed(self, failure: protocol::Failure) -> Outcome {
         let program = self.plan.steps[self.step].argv.first().map_or("", String::as_str);
-        let cause = io::Error::from_raw_os_error(errno as i32);
-        let error = not_executed(program, errno);
+        let cause = io::Error::from_raw_os_error(failure.errno as i32);
+        let error = Obstacle::from_code(failure.index).tell(program, failure.errno);
         let mut outcome = Outcome::setup_error(
             self.plan.id.clone(),
             self.extras.runtime.clone(),
@@ -142,7 +148,7 @@ impl Supervisor<'_> {
             self.plan.limits.clone(),
             Failure::exec(&error, &cause),
         );
-        outcome.controls = self.controls.clone();
+        outcome.controls = Some(self.controls.clone());
         outcome
     }
 }

@@ -41,10 +41,8 @@ struct Output {
     capture: Capture,
 }
 
-/// What became of one read of a stream.
+/// What became of what was read.
 pub(super) enum Passed {
-    /// There is nothing to read now, or nothing any more.
-    Nothing,
     On,
     /// Who was to see it failed.
     Refused,
@@ -113,28 +111,32 @@ impl Relay {
         self.terminal.as_ref().or(self.stdin.as_ref()).map(AsFd::as_fd)
     }
 
-    /// Reads a stream once, and hands what may be seen of it to `to`.
-    pub(super) fn pass_on(&mut self, number: usize, to: impl FnOnce(&[u8]) -> io::Result<()>) -> Passed {
+    /// Reads a stream once; whether it had something, for [`Self::pass_on`].
+    pub(super) fn read(&mut self, number: usize) -> bool {
         let output = &mut self.outputs[number];
-        let Some(from) = &output.from else { return Passed::Nothing };
+        let Some(from) = &output.from else { return false };
         self.chunk.clear();
         match fs::read_more(from.as_fd(), &mut self.chunk) {
-            Err(Errno::EAGAIN | Errno::EINTR) => Passed::Nothing,
+            Ok(1..) => true,
+            Err(Errno::EAGAIN | Errno::EINTR) => false,
             // EIO: nobody has the terminal open any more.
             Ok(0) | Err(_) => {
                 output.from = None;
-                Passed::Nothing
+                false
             }
-            Ok(_) => {
-                let shown = output.capture.push(&self.chunk);
-                if !shown.is_empty() && to(shown).is_err() {
-                    Passed::Refused
-                } else if output.capture.is_truncated() {
-                    Passed::Full
-                } else {
-                    Passed::On
-                }
-            }
+        }
+    }
+
+    /// Hands to `to` what may be seen of what was just read of this stream.
+    pub(super) fn pass_on(&mut self, number: usize, to: impl FnOnce(&[u8]) -> io::Result<()>) -> Passed {
+        let capture = &mut self.outputs[number].capture;
+        let shown = capture.push(&self.chunk);
+        if !shown.is_empty() && to(shown).is_err() {
+            Passed::Refused
+        } else if capture.is_truncated() {
+            Passed::Full
+        } else {
+            Passed::On
         }
     }
 
