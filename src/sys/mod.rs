@@ -5,6 +5,7 @@
 //! Errors are [`Errno`]s; the caller knows the object and says so.
 
 pub mod aside;
+pub mod bpf;
 pub mod clone;
 pub mod fs;
 pub mod heap;
