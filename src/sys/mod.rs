@@ -6,6 +6,7 @@
 
 pub mod aside;
 pub mod attributes;
+pub mod bpf;
 pub mod clone;
 pub mod fs;
 pub mod heap;
