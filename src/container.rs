@@ -4,6 +4,7 @@
 //! `delete --force` cannot find.
 
 use std::{
+    cell::{OnceCell, RefCell},
     io::Write,
     os::{
         fd::{AsFd, BorrowedFd},
@@ -16,7 +17,7 @@ use oci_spec::runtime as oci;
 
 use crate::{
     Error, Result,
-    cgroup::container::{Driver, Group, Layout, Place},
+    cgroup::container::{Driver, Group, Layout, Place, Want},
     error::Hint,
     host::Host,
     launch::container::{self as launch, hooks},
@@ -87,10 +88,6 @@ fn failed(why: impl Into<String>) -> Error {
     Error::new(why)
 }
 
-fn json(value: &impl serde::Serialize) -> Result<serde_json::Value> {
-    serde_json::to_value(value).map_err(|error| failed(error.to_string()))
-}
-
 fn io(what: &str, path: &Path) -> impl Fn(std::io::Error) -> Error {
     let text = format!("{what} {}", path.display());
     move |error| Error::new(format!("{text}: {error}"))
@@ -106,7 +103,7 @@ pub fn create(wanted: &Create) -> Result<()> {
 /// A container in the making; dropped, all of it is undone.
 struct Undo<'a> {
     dir: Option<Dir>,
-    group: Option<Group>,
+    group: RefCell<Option<Group>>,
     hooks: Option<&'a Vec<oci::Hook>>,
     record: Option<Record>,
 }
@@ -131,7 +128,7 @@ impl Drop for Undo<'_> {
 enum Attention {
     None,
     /// Made once it is known whether there is a terminal.
-    Foreground(std::cell::OnceCell<launch::Foreground>),
+    Foreground(OnceCell<launch::Foreground>),
 }
 
 impl Attention {
@@ -178,12 +175,13 @@ fn begin(wanted: &Create, attention: &Attention) -> Result<launch::Child> {
     let own_console = attention.begin(plan.process.terminal && console.is_none())?;
 
     let dir = wanted.root.create(&wanted.id).map_err(Hint::into_error)?;
-    let mut undo = Undo { dir: Some(dir), group: None, hooks: plan.hooks.poststop().as_ref(), record: None };
+    let mut undo =
+        Undo { dir: Some(dir), group: RefCell::new(None), hooks: plan.hooks.poststop().as_ref(), record: None };
     let Some(dir) = undo.dir.as_ref() else { return Err(failed("no state directory")) };
     let _lock = dir.lock().map_err(Hint::into_error)?;
     die_at("named");
     dir.write_config(&bytes).map_err(Hint::into_error)?;
-    let mut record = Record {
+    let record = Record {
         oci_version: spec.version().clone(),
         id: wanted.id.to_string(),
         rootfs: spec.root().as_ref().map(|root| bundle.join(root.path())).unwrap_or_default(),
@@ -193,7 +191,7 @@ fn begin(wanted: &Create, attention: &Attention) -> Result<launch::Child> {
         annotations: spec.annotations().iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect(),
         init: None,
         started: false,
-        cgroup: Some(json(place.record())?),
+        cgroup: Some(place.record().clone()),
         pid_namespace_own: plan.namespaces.new & libc::CLONE_NEWPID != 0,
         user_namespace: plan.namespaces.has(libc::CLONE_NEWUSER),
         rootless: wanted.rootless,
@@ -201,14 +199,18 @@ fn begin(wanted: &Create, attention: &Attention) -> Result<launch::Child> {
     dir.save(&record).map_err(Hint::into_error)?;
     die_at("announced");
     let owner = plan.ids.as_ref().and_then(plan::IdMaps::root);
-    let group = Group::create(&place, linux.resources().as_ref(), owner).map_err(Hint::into_error)?;
-    record.cgroup = Some(json(&group.record())?);
-    undo.group = Some(group);
+    let want = Want {
+        resources: linux.resources().as_ref(),
+        owner,
+        annotations: spec.annotations().as_ref(),
+        ..Want::default()
+    };
+    undo.group.replace(Some(Group::create(&place, &want).map_err(Hint::into_error)?));
     die_at("grouped");
     let start = listen(dir)?;
     let mut child = launch::create(&launch::Create {
         plan: &plan,
-        group: undo.group.as_ref(),
+        group: &undo.group,
         start: start.as_fd(),
         console: console.as_ref().map(AsFd::as_fd).or(own_console),
         preserve,
@@ -232,7 +234,7 @@ fn begin(wanted: &Create, attention: &Attention) -> Result<launch::Child> {
     drop(_lock);
     undo.record = None;
     // What is through stays.
-    undo.group = None;
+    undo.group.take();
     undo.dir = None;
     die_at("recorded");
     child.release();
@@ -306,8 +308,20 @@ fn send_pidfd(path: &Path, pidfd: BorrowedFd<'_>) -> Result<()> {
 
 /// The cgroup of a recorded container.
 pub fn group_of(record: &Record) -> Result<Option<Group>> {
-    let Some(value) = &record.cgroup else { return Ok(None) };
-    let place = serde_json::from_value(value.clone()).map_err(|error| failed(format!("read the state: {error}")))?;
+    record.cgroup.as_ref().map(Group::open).transpose().map_err(Hint::into_error)
+}
+
+/// The group that one more process is to be in: `[CONTROLLER,…:]PATH` below the container's, or where its first
+/// process is.
+fn exec_group(record: &Record, below: Option<&str>, init: i32) -> Result<Option<Group>> {
+    let Some(own) = &record.cgroup else { return Ok(None) };
+    let place = match below {
+        Some(text) => {
+            let (controllers, path) = text.split_once(':').map_or((None, text), |(list, path)| (Some(list), path));
+            own.below(controllers, path).map_err(Hint::into_error)?
+        }
+        None => own.of_process(init).unwrap_or_else(|| own.clone()),
+    };
     Group::open(&place).map(Some).map_err(Hint::into_error)
 }
 
@@ -344,7 +358,7 @@ pub fn start(root: &StateRoot, id: &ContainerId) -> Result<()> {
 
 /// `create`, `start`, and unless detached, the wait for its end and `delete`. Returns the program's exit status.
 pub fn run(wanted: &Create, detach: bool, keep: bool) -> Result<i32> {
-    let attention = if detach { Attention::None } else { Attention::Foreground(std::cell::OnceCell::new()) };
+    let attention = if detach { Attention::None } else { Attention::Foreground(OnceCell::new()) };
     let child = begin(wanted, &attention)?;
     if let Err(error) = start(&wanted.root, &wanted.id) {
         _ = delete(&wanted.root, &wanted.id, true);
@@ -427,15 +441,15 @@ pub fn exec(wanted: &Exec) -> Result<i32> {
     let kernel = KernelVersion(host.kernel.major, host.kernel.minor);
     let linux = spec.linux().clone().unwrap_or_default();
     let process = plan::process::Process::new(&wanted.process, Some(&linux), kernel).map_err(Hint::into_error)?;
-    let group = group_of(&record)?;
+    let group = RefCell::new(exec_group(&record, wanted.cgroup.as_deref(), init.pid)?);
     let console = connect(wanted.console_socket.as_deref())?;
-    let attention = if wanted.detach { Attention::None } else { Attention::Foreground(std::cell::OnceCell::new()) };
+    let attention = if wanted.detach { Attention::None } else { Attention::Foreground(OnceCell::new()) };
     let own_console = attention.begin(process.terminal && console.is_none())?;
     let child = launch::exec(&launch::Exec {
         process: &process,
         init: pidfd.as_fd(),
         init_pid: init.pid,
-        group: group.as_ref(),
+        group: &group,
         console: console.as_ref().map(AsFd::as_fd).or(own_console),
         preserve: wanted.preserve_fds,
         keyring: false,

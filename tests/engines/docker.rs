@@ -86,7 +86,10 @@ fn manages_a_container_that_runs() {
     assert_eq!(call(&["exec", "a", "sh", "-c", "echo $0; id -u; exit 0"]), "sh\n0\n");
     let said: Said = docker.call(&["exec", "a", "sh", "-c", "exit 5"]);
     assert_eq!(said.code, 5, "{said:?}");
-    assert_eq!(docker.call(&["exec", "a", "nope"]).code, 126 + i32::from(docker.call(&["exec", "a", "nope"]).code == 127));
+    assert_eq!(
+        docker.call(&["exec", "a", "nope"]).code,
+        126 + i32::from(docker.call(&["exec", "a", "nope"]).code == 127)
+    );
     assert_eq!(call(&["exec", "--tty", "a", "tty"]).trim().rsplit('/').nth(1), Some("pts"));
     assert!(call(&["top", "a"]).contains("while"), "top");
     call(&["pause", "a"]);
@@ -125,7 +128,17 @@ fn holds_limits_and_tells_what_was_hit() {
 fn runs_fifty_at_once() {
     let Some(docker) = Docker::start("docker fifty", &NO_BRIDGE) else { return };
     std::thread::scope(|scope| {
-        let all: Vec<_> = (0..50).map(|n| (n, scope.spawn({ let docker = &docker; move || docker.shell(&format!("echo {n}")) }))).collect();
+        let all: Vec<_> = (0..50)
+            .map(|n| {
+                (
+                    n,
+                    scope.spawn({
+                        let docker = &docker;
+                        move || docker.shell(&format!("echo {n}"))
+                    }),
+                )
+            })
+            .collect();
         for (n, said) in all {
             assert_eq!(said.join().unwrap().ok(), format!("{n}\n"));
         }
@@ -140,7 +153,8 @@ fn shares_the_network_as_it_is_told() {
     let inside = run(&["box", "ip", "-4", "addr", "show", "eth0"]);
     assert!(inside.contains("10.231.0."), "{inside}");
     assert!(run(&["--network", "host", "box", "ls", "/sys/class/net"]).contains("docker0"));
-    let mut first = vec!["run", "--detach", "--name", "web", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"];
+    let mut first =
+        vec!["run", "--detach", "--name", "web", "--ulimit", "nofile=1024:1024", "--ulimit", "nproc=1024:1024"];
     first.extend(["box", "nc", "-l", "-p", "80", "-e", "echo", "served"]);
     docker.call(&first).ok();
     assert_eq!(run(&["--network", "container:web", "box", "nc", "-w", "2", "127.0.0.1", "80"]), "served\n");

@@ -3,7 +3,10 @@
 //! It is in no namespace of the container's while it holds anything of the host's: descriptors are closed first, and
 //! it is not dumpable before it enters (CVE-2016-9962, CVE-2019-5736).
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::{
+    cell::RefCell,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
 
 use super::{
     Child, by_way_of_another,
@@ -29,7 +32,7 @@ pub struct Exec<'a> {
     /// The container's first process.
     pub init: BorrowedFd<'a>,
     pub init_pid: i32,
-    pub group: Option<&'a Group>,
+    pub group: &'a RefCell<Option<Group>>,
     pub console: Option<BorrowedFd<'a>>,
     pub preserve: u32,
     pub keyring: bool,
@@ -45,7 +48,8 @@ pub fn exec(exec: &Exec<'_>) -> Result<Child, String> {
     if let Some(mask) = &exec.process.affinity.initial {
         attributes::set_affinity(mask).map_err(failed("error setting initial CPU affinity"))?;
     }
-    let into = exec.group.and_then(Group::clone_into);
+    let group = exec.group.borrow();
+    let into = group.as_ref().and_then(Group::clone_into);
     let children = libc::CLONE_NEWPID | crate::plan::container::NEW_TIME;
     let own = namespaces::differing_user(flags) && !exec.privileged;
     let child = if own {
@@ -68,15 +72,12 @@ pub fn exec(exec: &Exec<'_>) -> Result<Child, String> {
         }
     };
     drop(theirs);
+    drop(group);
     let control = SupervisorEnd(ours);
     if let Some(score) = exec.process.oom_score_adj {
         super::set_oom_score(child.pid, score, exec.privileged)?;
     }
-    _ = control.order(Order::Build);
-    for tasks in exec.group.into_iter().flat_map(Group::join_fds) {
-        _ = control.enter_cgroup(tasks);
-    }
-    _ = control.order(Order::Entered);
+    super::admit(exec.group.borrow_mut().as_mut(), child.pid, &control)?;
     loop {
         match hear(&control.0) {
             Some(Word::Listener(listener)) => {

@@ -15,6 +15,7 @@ mod namespaces;
 mod program;
 
 use std::{
+    cell::RefCell,
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::net::UnixStream,
@@ -23,7 +24,8 @@ use std::{
 };
 
 use crate::{
-    cgroup::container::Group,
+    cgroup::container::{ContainerCgroupError, Group},
+    error::Hint,
     launch::{
         build::trees,
         protocol::{Order, SupervisorEnd},
@@ -47,7 +49,7 @@ use program::failed;
 #[derive(Debug)]
 pub struct Create<'a> {
     pub plan: &'a Plan,
-    pub group: Option<&'a Group>,
+    pub group: &'a RefCell<Option<Group>>,
     /// Listens where `start` will call.
     pub start: BorrowedFd<'a>,
     /// Connected to whoever wants the terminal.
@@ -127,7 +129,8 @@ pub fn create(create: &Create<'_>) -> Result<Child, String> {
         keyring: create.keyring,
         record: create.record,
     };
-    let into = create.group.and_then(Group::clone_into);
+    let mut group = create.group.borrow_mut();
+    let into = group.as_ref().and_then(Group::clone_into);
     let mut child = clone_into_place(&world, &ours, into)?;
     drop(theirs);
     let control = SupervisorEnd(ours);
@@ -137,15 +140,8 @@ pub fn create(create: &Create<'_>) -> Result<Child, String> {
     if let Some(score) = plan.process.oom_score_adj {
         set_oom_score(child.pid, score, create.privileged)?;
     }
-    if let Some(group) = create.group {
-        group.adopt(child.pid).map_err(|error| error.to_string())?;
-    }
-    // A child that is gone has left word why.
-    _ = control.order(Order::Build);
-    for tasks in create.group.into_iter().flat_map(Group::join_fds) {
-        _ = control.enter_cgroup(tasks);
-    }
-    _ = control.order(Order::Entered);
+    admit(group.as_mut(), child.pid, &control)?;
+    drop(group);
     hand_trees(plan, &child, &control)?;
     loop {
         match hear(&control.0) {
@@ -227,6 +223,27 @@ fn by_way_of_another(
         Some(Word::Failed(why)) => Err(why),
         _ => Err("a process on the way into the namespaces ended".to_owned()),
     }
+}
+
+/// Has the child begin, and enter its cgroups by its own hand; systemd must be given it.
+fn admit(group: Option<&mut Group>, pid: i32, control: &SupervisorEnd) -> Result<(), String> {
+    let failed = |error: ContainerCgroupError| error.into_error().message().to_owned();
+    let mut joins = Vec::new();
+    if let Some(group) = group {
+        if group.needs_process() {
+            group.adopt(pid).map_err(failed)?;
+        } else {
+            let open = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().map_err(|error| error.to_string());
+            joins = group.join_fds().map_err(failed)?.map(open).collect::<Result<Vec<_>, _>>()?;
+        }
+    }
+    // A child that is gone has left word why.
+    _ = control.order(Order::Build);
+    for tasks in joins {
+        _ = control.enter_cgroup(tasks.as_fd());
+    }
+    _ = control.order(Order::Entered);
+    Ok(())
 }
 
 /// The mounts that the builder inside cannot make.
