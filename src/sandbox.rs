@@ -272,7 +272,16 @@ impl Sandbox {
     /// Everything that [`Self::run`] would do, in order. Changes nothing.
     pub fn plan(&mut self) -> Result<Plan> {
         let spec = self.spec()?;
-        plan::make(spec, &Host::probe()).map_err(Hint::into_error)
+        plan::make(spec, &self.host()).map_err(Hint::into_error)
+    }
+
+    /// This host, and of the ids it grants as much as this sandbox needs to know.
+    fn host(&self) -> Host {
+        let mut host = Host::probe();
+        if plan::ids::wants_granted(self.user, &host) {
+            host.read_granted();
+        }
+        host
     }
 
     /// Runs the program to its end and returns what happened, with all it printed.
@@ -292,7 +301,7 @@ impl Sandbox {
         let request = self.request().map_err(Hint::into_error)?;
         let runtime = request.work.runtime.clone();
         let spec = spec::build::build(request).map_err(Hint::into_error)?;
-        let plan = plan::make(spec, &Host::probe()).map_err(Hint::into_error)?;
+        let plan = plan::make(spec, &self.host()).map_err(Hint::into_error)?;
         let input = match std::mem::replace(&mut self.stdin, Stdin::Empty) {
             Stdin::Empty => Input::Empty,
             Stdin::Bytes(bytes) => Input::Bytes(bytes),

@@ -5,13 +5,16 @@ use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::PathBuf};
 use crate::{
     cgroup::CgroupError,
     error::{Error, Hint},
-    host::{closed_to_others, explain_launch_errno},
+    host::{closed_to_others, explain_launch_errno, explain_refused_ids},
     plan::{Plan, PlanError, ids::IdsKind, setup::SetupOp},
     state::StateError,
     sys::Errno,
 };
 
-use super::protocol::{Failure, Stage};
+use super::{
+    ids::IdsError,
+    protocol::{Failure, Stage},
+};
 
 #[derive(Debug, thiserror::Error)]
 pub enum LaunchError {
@@ -19,8 +22,8 @@ pub enum LaunchError {
     Cgroup(CgroupError),
     #[error("cannot clone into new namespaces: {}", .0.desc())]
     Clone(Errno),
-    #[error("cannot write {file} of the sandbox's user namespace: {source}")]
-    Ids { file: &'static str, source: std::io::Error },
+    #[error(transparent)]
+    Ids(#[from] IdsError),
     #[error("cannot fetch `{}`: {why}", path.display())]
     Fetch { path: PathBuf, why: String },
     #[error("{what} `{}`: the sandbox's ids may not enter `{}`", path.display(), dir.display())]
@@ -105,9 +108,10 @@ impl LaunchError {
     pub fn explain(self) -> Error {
         let found = match &self {
             Self::Clone(errno) => explain_launch_errno("clone", "namespaces", *errno as i32),
-            Self::Ids { file, source } => {
+            Self::Ids(IdsError::Write { file, source }) => {
                 source.raw_os_error().and_then(|errno| explain_launch_errno("ids", file, errno))
             }
+            Self::Ids(IdsError::Refused { powerless, .. }) => explain_refused_ids(*powerless),
             Self::Setup { stage, what, errno } => explain_launch_errno(stage, what, *errno as i32),
             _ => None,
         };
@@ -123,6 +127,7 @@ impl Hint for LaunchError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Cgroup(error) => error.hint(),
+            Self::Ids(error) => error.hint(),
             Self::Plan(error) => error.hint(),
             Self::State(error) => error.hint(),
             Self::Unheld { flag, .. } => Some(format!(

@@ -110,7 +110,7 @@ impl World<'_> {
     fn take_identity(&self) -> sys::Result<()> {
         let (uid, gid) = self.plan.ids.setup;
         match self.plan.ids.kind {
-            IdsKind::Range => process::become_user(uid, gid, true),
+            IdsKind::Range | IdsKind::Subuid => process::become_user(uid, gid, true),
             IdsKind::Single => Ok(()),
         }
     }

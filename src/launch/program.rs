@@ -136,7 +136,7 @@ impl<'a> Start<'a> {
                 .map_err(at(Stage::ResourceLimit, plan.rlimits.len()))?;
         }
         process::drop_bounding_capabilities().map_err(at(Stage::Capabilities, 0))?;
-        if plan.ids.kind == IdsKind::Range {
+        if plan.ids.kind != IdsKind::Single {
             process::become_user(plan.identity.uid, plan.identity.gid, true).map_err(at(Stage::ProgramIdentity, 0))?;
         }
         process::drop_capabilities().map_err(at(Stage::Capabilities, 1))?;

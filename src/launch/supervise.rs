@@ -240,7 +240,8 @@ impl<'a> Supervisor<'a> {
             if self.plan.fetches
                 && let Some(root) = self.root.take()
             {
-                let (files, error) = fetch::fetch(root.as_fd(), &self.targets, self.plan.limits.sandbox);
+                let inside = fetch::Inside::new(root.as_fd(), self.running.namespace.as_ref().map(AsFd::as_fd));
+                let (files, error) = fetch::fetch(inside, &self.targets, self.plan.limits.sandbox);
                 (self.files, self.fetch_error) = (files, error);
                 _ = self.running.control.order(Order::Next);
             }

@@ -191,6 +191,23 @@ pub fn open_process(pid: i32) -> Result<std::os::fd::OwnedFd> {
         .map(|fd| unsafe { std::os::fd::OwnedFd::from_raw_fd(fd as i32) })
 }
 
+/// The same for one thread of several (PIDFD_THREAD, since 6.9).
+pub fn open_thread(tid: i32) -> Result<std::os::fd::OwnedFd> {
+    use std::os::fd::FromRawFd;
+    const THREAD: i32 = libc::O_EXCL;
+    // SAFETY: takes no pointer; the result is a new descriptor that nobody else owns.
+    check(unsafe { libc::syscall(libc::SYS_pidfd_open, tid, THREAD) })
+        .map(|fd| unsafe { std::os::fd::OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// A copy of a descriptor of another process, whom this one may trace (pidfd_getfd(2), since 5.6).
+pub fn copy_descriptor(process: BorrowedFd<'_>, number: i32) -> Result<std::os::fd::OwnedFd> {
+    use std::os::fd::FromRawFd;
+    // SAFETY: takes no pointer; the result is a new descriptor that nobody else owns.
+    check(unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), number, 0) })
+        .map(|fd| unsafe { std::os::fd::OwnedFd::from_raw_fd(fd as i32) })
+}
+
 /// Kills every process this one can see but itself: all of a pid namespace, when called by its init.
 pub fn kill_all() {
     // SAFETY: takes no pointer; only ever called by a pid namespace's init. ESRCH: there is none.

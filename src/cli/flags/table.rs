@@ -288,7 +288,8 @@ pub static FLAGS: &[Flag] = &[
         "UID[:GID]",
         Of::Text,
         Section::Environment,
-        "Who the program is inside [default: 1000:1000].",
+        "Who the program is inside [default: 1000:1000]. To an ordinary user, 0, 1000 and their own ids \
+         need no helper; others are of their subordinate ids, mapped by newuidmap(1).",
         |low, given| {
             low.user = Some(given.parse(User::parse)?);
             Ok(())

@@ -28,9 +28,13 @@ use crate::{
     error::Hint,
     launch::{
         build::trees,
+        ids::{self, IdsError, Which},
         protocol::{Order, SupervisorEnd},
     },
-    plan::container::{IdMaps, NEW_TIME, Plan, process::Process},
+    plan::{
+        container::{IdMaps, NEW_TIME, Plan, process::Process},
+        ids::Map,
+    },
     state::container::{Record, Status},
     sys::{
         clone::{self, Cloned},
@@ -134,8 +138,8 @@ pub fn create(create: &Create<'_>) -> Result<Child, String> {
     let mut child = clone_into_place(&world, &ours, into)?;
     drop(theirs);
     let control = SupervisorEnd(ours);
-    if let Some(ids) = &plan.ids {
-        write_maps(child.pid, ids, create.privileged)?;
+    if let Some(maps) = &plan.ids {
+        write_maps(child.pid, maps, create.privileged)?;
     }
     if let Some(score) = plan.process.oom_score_adj {
         set_oom_score(child.pid, score, create.privileged)?;
@@ -260,18 +264,20 @@ fn hand_trees(plan: &Plan, child: &Child, control: &SupervisorEnd) -> Result<(),
     Ok(())
 }
 
-fn write_maps(pid: i32, ids: &IdMaps, privileged: bool) -> Result<(), String> {
-    let write = |file: &str, text: String| {
-        std::fs::write(format!("/proc/{pid}/{file}"), text).map_err(|error| format!("write {file}: {error}"))
-    };
-    let lines = |maps: &[crate::plan::ids::Map]| {
-        maps.iter().map(|map| format!("{} {} {}\n", map.inside, map.outside, map.count)).collect::<String>()
-    };
-    if !privileged {
-        write("setgroups", "deny".to_owned())?;
+/// By our own hand where the kernel lets us, which for an ordinary user means its own id alone.
+fn write_maps(pid: i32, maps: &IdMaps, privileged: bool) -> Result<(), String> {
+    let failed = |error: IdsError| error.into_error().message().to_owned();
+    let own = |maps: &[Map], id: u32| matches!(maps, [map] if map.count == 1 && map.outside == id);
+    let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+    if !privileged && !(own(&maps.users, uid) && own(&maps.groups, gid)) {
+        return ids::write_through_helpers(&maps.users, &maps.groups, pid).map_err(failed);
     }
-    write("uid_map", lines(&ids.users))?;
-    write("gid_map", lines(&ids.groups))
+    if !privileged {
+        ids::write_file(pid, "setgroups", "deny").map_err(failed)?;
+    }
+    ids::write_map(Which::Users, &maps.users, pid)
+        .and_then(|()| ids::write_map(Which::Groups, &maps.groups, pid))
+        .map_err(failed)
 }
 
 fn set_oom_score(pid: i32, score: i32, privileged: bool) -> Result<(), String> {
