@@ -25,12 +25,14 @@ use fumehood::{
         mounts::inside_path,
         runtimes,
     },
+    spec::container,
+    state::root::ContainerId,
 };
 
 /// A name, and what takes the bytes.
 pub type Target = (&'static str, fn(&[u8]));
 
-pub const TARGETS: [Target; 11] = [
+pub const TARGETS: [Target; 12] = [
     ("quantities", quantities),
     ("names", names),
     ("paths", paths),
@@ -40,6 +42,7 @@ pub const TARGETS: [Target; 11] = [
     ("seccomp", seccomp),
     ("landlock", landlock),
     ("config", config),
+    ("container", container),
     ("record", record),
     ("fetch", fetch),
 ];
@@ -225,6 +228,34 @@ pub fn config(data: &[u8]) {
             assert!(serde_json::to_string(&plan).is_ok());
         }
     });
+}
+
+/// A container's specification: what is taken is taken again as it is written out, and an error is one line that
+/// begins with where it is.
+pub fn container(data: &[u8]) {
+    match container::parse(data.into()) {
+        Ok(read) => {
+            let text = serde_json::to_vec(&read.spec).expect("a specification can be written");
+            let again = container::parse(text.into()).expect("and read again");
+            assert_eq!(again.spec, read.spec);
+        }
+        Err(error) => {
+            let text = error.to_string();
+            assert!(text.contains(": ") && !text.chars().any(char::is_control), "{text:?}");
+        }
+    }
+    _ = container::parse_process(data, &mut Vec::new());
+    _ = container::parse_resources(data);
+    if let Ok(text) = std::str::from_utf8(data)
+        && let Some(ranges) = container::number_list(text)
+    {
+        assert!(!ranges.is_empty() && ranges.iter().all(|range| range.start() <= range.end()));
+    }
+    if let Ok(text) = std::str::from_utf8(data)
+        && let Ok(id) = ContainerId::parse(text)
+    {
+        assert_eq!(Path::new("/root").join(&id).components().count(), 3);
+    }
 }
 
 /// A record on the socket between init and supervisor.
