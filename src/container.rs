@@ -142,7 +142,7 @@ impl Attention {
 fn begin(wanted: &Create, attention: &Attention) -> Result<launch::Child> {
     let bundle = std::fs::canonicalize(&wanted.bundle).map_err(io("open bundle", &wanted.bundle))?;
     let config = wanted.config.clone().unwrap_or_else(|| bundle.join("config.json"));
-    let spec::Container { spec, bytes, warnings } = spec::load(&config).map_err(Hint::into_error)?;
+    let spec::Container { spec, bytes, controls, warnings } = spec::load(&config).map_err(Hint::into_error)?;
     warnings.iter().for_each(|warning| (wanted.warn)(warning));
     let host = Host::probe();
     let layout = Layout::detect();
@@ -159,7 +159,7 @@ fn begin(wanted: &Create, attention: &Attention) -> Result<launch::Child> {
         selinux: Path::new("/sys/fs/selinux/enforce").exists(),
         pivot: !wanted.no_pivot,
     };
-    let mut plan = plan::make(&spec, &around).map_err(Hint::into_error)?;
+    let mut plan = plan::make(&spec, &controls, &around).map_err(Hint::into_error)?;
     let preserve = wanted.preserve_fds + listening(&mut plan);
     // In a user namespace of its own its root is nobody to our file.
     if wanted.guard_binary && host.privileged && !plan.namespaces.has(libc::CLONE_NEWUSER) {
@@ -336,12 +336,16 @@ pub fn start(root: &StateRoot, id: &ContainerId) -> Result<()> {
         (Status::Stopped, _) => return Err(failed("cannot start a container that has stopped")),
         (_, _) => return Err(failed("cannot start a container that is being created")),
     };
-    let spec = spec::parse(dir.read_config().map_err(Hint::into_error)?.into()).map_err(Hint::into_error)?.spec;
+    let spec::Container { spec, controls, .. } =
+        spec::parse(dir.read_config().map_err(Hint::into_error)?.into()).map_err(Hint::into_error)?;
     let seccomp = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
     let agent = seccomp.and_then(|seccomp| {
         seccomp.listener_path().as_deref().map(|path| (path, seccomp.listener_metadata().as_deref()))
     });
     launch::start(&near(&dir).join(START), agent, pid, &record).map_err(failed)?;
+    if let (Some(timeout), Some(init)) = (controls.timeout, record.init_pidfd()) {
+        launch::end_after(timeout, init.as_fd(), group_of(&record)?.as_ref()).map_err(failed)?;
+    }
     let told = hooks::state(&record, Status::Running, pid);
     record.started = true;
     dir.save(&record).map_err(Hint::into_error)?;
@@ -437,10 +441,12 @@ pub fn exec(wanted: &Exec) -> Result<i32> {
         guard_binary()?;
     }
     check_terminal(wanted.process.terminal().unwrap_or(false), wanted.console_socket.as_deref(), wanted.detach)?;
-    let spec = spec::parse(dir.read_config().map_err(Hint::into_error)?.into()).map_err(Hint::into_error)?.spec;
+    let spec::Container { spec, controls, .. } =
+        spec::parse(dir.read_config().map_err(Hint::into_error)?.into()).map_err(Hint::into_error)?;
     let kernel = KernelVersion(host.kernel.major, host.kernel.minor);
     let linux = spec.linux().clone().unwrap_or_default();
-    let process = plan::process::Process::new(&wanted.process, Some(&linux), kernel).map_err(Hint::into_error)?;
+    let mut process = plan::process::Process::new(&wanted.process, Some(&linux), kernel).map_err(Hint::into_error)?;
+    plan::controls::tighten(&mut process, &controls, kernel, host.landlock_abi).map_err(Hint::into_error)?;
     let group = RefCell::new(exec_group(&record, wanted.cgroup.as_deref(), init.pid)?);
     let console = connect(wanted.console_socket.as_deref())?;
     let attention = if wanted.detach { Attention::None } else { Attention::Foreground(OnceCell::new()) };

@@ -13,6 +13,7 @@ pub mod hooks;
 mod init;
 mod namespaces;
 mod program;
+mod timer;
 
 use std::{
     cell::RefCell,
@@ -48,6 +49,7 @@ pub use foreground::Foreground;
 use init::World;
 use namespaces::{Joined, Visit};
 use program::failed;
+pub use timer::end_after;
 
 /// What `create` needs beside the plan.
 #[derive(Debug)]

@@ -84,7 +84,11 @@ impl Program<'_> {
             restrict(layer).map_err(failed("restrict with Landlock"))?;
         }
         process::close_on_exec_from(3 + self.keep).map_err(failed("close inherited descriptors"))?;
-        if self.process.no_new_privileges { self.filter() } else { Ok(None) }
+        let listener = if self.process.no_new_privileges { self.filter()? } else { None };
+        for filter in &self.process.tightening {
+            seccomp::install(filter.quiet(), 0).map_err(|error| format!("load a filter of io.fumehood: {error}"))?;
+        }
+        Ok(listener)
     }
 
     fn filter(&self) -> Outcome<Option<OwnedFd>> {

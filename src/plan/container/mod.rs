@@ -3,6 +3,7 @@
 //! Where a sandbox's plan gives one program the least it needs, this gives exactly what the engine, which is
 //! trusted, says. What leads from here to the kernel's state is shared: the same operations, the same builder.
 
+pub mod controls;
 pub mod devices;
 pub mod masks;
 pub mod mounts;
@@ -17,6 +18,7 @@ mod tree;
 use std::{
     ffi::CString,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use oci_spec::runtime as oci;
@@ -26,6 +28,7 @@ use super::{
     seccomp::{KernelVersion, SeccompError},
     setup::SetupOp,
 };
+use crate::spec::container::Controls;
 use process::Process;
 pub use tree::{CgroupTree, Facts, build, finish, plan};
 use tree::{inside, refused};
@@ -43,6 +46,8 @@ pub struct Plan {
     pub entry: Vec<SetupOp>,
     pub process: Process,
     pub hooks: oci::Hooks,
+    /// How long it may run.
+    pub timeout: Option<Duration>,
 }
 
 /// The maps of a user namespace, line by line.
@@ -158,7 +163,7 @@ pub struct Circumstances<'a> {
 }
 
 /// Pure: the same spec and facts give the same plan.
-pub fn make(spec: &oci::Spec, around: &Circumstances<'_>) -> Result<Plan, ContainerError> {
+pub fn make(spec: &oci::Spec, controls: &Controls, around: &Circumstances<'_>) -> Result<Plan, ContainerError> {
     let linux = spec.linux().clone().unwrap_or_default();
     let namespaces = Namespaces::new(&linux)?;
     if !namespaces.has(libc::CLONE_NEWNS) {
@@ -204,13 +209,16 @@ pub fn make(spec: &oci::Spec, around: &Circumstances<'_>) -> Result<Plan, Contai
     }
     let mut entry = Vec::new();
     finish(spec, around.pivot, &mut entry)?;
+    let mut process = Process::new(process, Some(&linux), around.kernel)?;
+    controls::tighten(&mut process, controls, around.kernel, around.landlock_abi)?;
     Ok(Plan {
+        timeout: controls.timeout,
         hostname: name("hostname", spec.hostname())?,
         domainname: name("domainname", spec.domainname())?,
         ids,
         setup,
         entry,
-        process: Process::new(process, Some(&linux), around.kernel)?,
+        process,
         hooks: spec.hooks().clone().unwrap_or_default(),
         namespaces,
     })

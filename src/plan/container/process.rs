@@ -3,7 +3,7 @@
 //! Pure: names become numbers and strings C strings here, so that between clone and execve nothing is left to
 //! go wrong but the kernel itself. Source: runtime-spec `config.md`, "process", and `config-linux.md`.
 
-use std::ffi::CString;
+use std::{borrow::Cow, ffi::CString};
 
 use oci_spec::runtime as oci;
 
@@ -35,6 +35,8 @@ pub struct Process {
     pub affinity: Affinity,
     pub seccomp: Option<Seccomp>,
     pub landlock: Vec<Layer>,
+    /// Filters of our own beside the container's: see [`super::controls`].
+    pub tightening: Vec<Cow<'static, seccomp::Filter>>,
     pub personality: Option<u64>,
     /// Mode with its flags, and the nodes, a bit each.
     pub memory_policy: Option<(i32, Vec<u64>)>,
@@ -136,6 +138,7 @@ impl Process {
                 .map(|spec| Seccomp::new(spec, kernel))
                 .transpose()?,
             landlock: Vec::new(),
+            tightening: Vec::new(),
             personality: linux.and_then(|linux| linux.personality().as_ref()).map(personality).transpose()?,
             memory_policy: linux.and_then(|linux| linux.memory_policy().as_ref()).map(memory_policy).transpose()?,
         })
