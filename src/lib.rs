@@ -6,6 +6,7 @@
 //! [`std::process::Command`], and the command line uses nothing else.
 
 pub mod cgroup;
+pub mod container;
 pub mod error;
 pub mod host;
 pub mod launch;

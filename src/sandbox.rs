@@ -16,8 +16,8 @@ use crate::{
     plan::{self, Plan, landlock::Policy, profile::Builtin, seccomp::Profile as SeccompProfile},
     report::{Failure, Isolation, Outcome},
     request::{
-        Fetch, Limits, Mount, Network, Placed, Profile, Request, RequestError, Rootfs, SandboxId, Secret, Step,
-        StepLimits, User, Work, files,
+        Fetch, Hostname, Limits, Mount, Network, Placed, Profile, Request, RequestError, Rootfs, SandboxId, Secret,
+        Step, StepLimits, User, Work, files,
         runtimes::{self, SearchPath},
     },
     spec::{self, Spec},
@@ -48,7 +48,7 @@ pub struct Sandbox {
     secrets: Vec<Secret>,
     user: User,
     workdir: Option<PathBuf>,
-    hostname: String,
+    hostname: Hostname,
     network: Network,
     profile: &'static Builtin,
     seccomp: Option<SeccompProfile>,
@@ -100,7 +100,7 @@ impl Sandbox {
             secrets: Vec::new(),
             user: User::default(),
             workdir: None,
-            hostname: "sandbox".to_owned(),
+            hostname: Hostname::default(),
             network: Network::None,
             profile: plan::profile::DEFAULT,
             seccomp: None,
@@ -219,8 +219,8 @@ impl Sandbox {
         self
     }
 
-    pub fn hostname(&mut self, name: impl Into<String>) -> &mut Self {
-        self.hostname = name.into();
+    pub fn hostname(&mut self, name: Hostname) -> &mut Self {
+        self.hostname = name;
         self
     }
 
@@ -272,7 +272,16 @@ impl Sandbox {
     /// Everything that [`Self::run`] would do, in order. Changes nothing.
     pub fn plan(&mut self) -> Result<Plan> {
         let spec = self.spec()?;
-        plan::make(spec, &Host::probe()).map_err(Hint::into_error)
+        plan::make(spec, &self.host()).map_err(Hint::into_error)
+    }
+
+    /// This host, and of the ids it grants as much as this sandbox needs to know.
+    fn host(&self) -> Host {
+        let mut host = Host::probe();
+        if plan::ids::wants_granted(self.user, &host) {
+            host.read_granted();
+        }
+        host
     }
 
     /// Runs the program to its end and returns what happened, with all it printed.
@@ -292,7 +301,7 @@ impl Sandbox {
         let request = self.request().map_err(Hint::into_error)?;
         let runtime = request.work.runtime.clone();
         let spec = spec::build::build(request).map_err(Hint::into_error)?;
-        let plan = plan::make(spec, &Host::probe()).map_err(Hint::into_error)?;
+        let plan = plan::make(spec, &self.host()).map_err(Hint::into_error)?;
         let input = match std::mem::replace(&mut self.stdin, Stdin::Empty) {
             Stdin::Empty => Input::Empty,
             Stdin::Bytes(bytes) => Input::Bytes(bytes),
@@ -317,7 +326,7 @@ impl Sandbox {
         ))
     }
 
-    fn request(&mut self) -> Result<Request, RequestError> {
+    fn request(&mut self) -> Result<Request<'_>, RequestError> {
         let id = match &self.id {
             Some(id) => id.clone(),
             None => SandboxId::random().map_err(RequestError::Random)?,
@@ -338,21 +347,21 @@ impl Sandbox {
         Ok(Request {
             id,
             work,
-            rootfs: self.rootfs.clone(),
+            rootfs: &self.rootfs,
             placed,
-            mounts: self.mounts.clone(),
-            hidden: self.hidden.clone(),
+            mounts: &self.mounts,
+            hidden: &self.hidden,
             writable_root: self.writable_root,
             limits: self.limits.clone(),
-            env: self.env.clone(),
-            secrets: self.secrets.clone(),
+            env: &self.env,
+            secrets: &self.secrets,
             user: self.user,
-            workdir: self.workdir.clone(),
-            hostname: self.hostname.clone(),
+            workdir: self.workdir.as_deref(),
+            hostname: &self.hostname,
             network: self.network,
             profile: Profile { name: self.profile, seccomp: self.seccomp.clone(), landlock: self.landlock.clone() },
             terminal: self.terminal,
-            fetch: self.fetch.clone(),
+            fetch: &self.fetch,
         })
     }
 
@@ -377,7 +386,7 @@ impl Sandbox {
                 }
                 return Ok(plain(argv));
             }
-            Program::Code(source) => (source.clone().into(), None, 0o644),
+            Program::Code(source) => (source.as_slice().into(), None, 0o644),
             Program::File(path) => {
                 let (source, mode) = files::read(path, self.limits.sandbox)?;
                 (source, Some(path.as_path()), mode)

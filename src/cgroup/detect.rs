@@ -27,10 +27,10 @@ const MOUNT: &str = "/sys/fs/cgroup";
 
 /// One line of `/proc/PID/cgroup` (cgroups(7)).
 #[derive(Debug, PartialEq, Eq)]
-struct Membership<'a> {
+pub(super) struct Membership<'a> {
     /// Comma-separated; empty for v2.
-    controllers: &'a str,
-    path: &'a str,
+    pub(super) controllers: &'a str,
+    pub(super) path: &'a str,
 }
 
 pub(super) fn detect() -> Hierarchy {
@@ -99,7 +99,7 @@ impl Place<'_> {
     }
 }
 
-fn memberships(text: &str) -> impl Iterator<Item = Membership<'_>> {
+pub(super) fn memberships(text: &str) -> impl Iterator<Item = Membership<'_>> {
     text.lines().filter_map(|line| {
         let (_, rest) = line.split_once(':')?;
         let (controllers, path) = rest.split_once(':')?;
@@ -113,18 +113,29 @@ fn ours(controllers: &str) -> Vec<Controller> {
     Controller::ALL.into_iter().filter(named).collect()
 }
 
-/// The path of the group `own`, by the mounts in `/proc/PID/mountinfo` (proc(5)):
+/// The path of the group `own`, by the mounts in `/proc/PID/mountinfo`.
+pub(super) fn in_mountinfo(text: &str, kind: &str, controller: Option<&str>, own: &str) -> Option<PathBuf> {
+    mounted(text, kind, controller).find_map(|(root, point)| {
+        let below = Path::new(own).strip_prefix(root).ok()?;
+        Some(Path::new(point).join(below).components().collect())
+    })
+}
+
+/// Which group of the tree is mounted, and where, for each mount of it. `/proc/PID/mountinfo` (proc(5)) has lines
 /// `ID PARENT MAJOR:MINOR ROOT MOUNTPOINT OPTIONS [TAGS…] - TYPE SOURCE SUPEROPTIONS`.
-fn in_mountinfo(text: &str, kind: &str, controller: Option<&str>, own: &str) -> Option<PathBuf> {
-    text.lines().find_map(|line| {
+pub(super) fn mounted<'a>(
+    text: &'a str,
+    kind: &'a str,
+    controller: Option<&'a str>,
+) -> impl Iterator<Item = (&'a str, &'a str)> {
+    text.lines().filter_map(move |line| {
         let (mount, filesystem) = line.split_once(" - ")?;
         let mut mount = mount.split(' ').skip(3);
         let (root, point) = (mount.next()?, mount.next()?);
         let mut filesystem = filesystem.split(' ');
         let (found, options) = (filesystem.next()?, filesystem.nth(1)?);
         let right = found == kind && controller.is_none_or(|wanted| options.split(',').any(|option| option == wanted));
-        let below = Path::new(own).strip_prefix(root).ok()?;
-        right.then(|| Path::new(point).join(below).components().collect())
+        right.then_some((root, point))
     })
 }
 

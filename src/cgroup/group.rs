@@ -6,7 +6,7 @@
 use std::{
     fs::{self, File},
     io::Read,
-    os::fd::OwnedFd,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     thread,
     time::Duration,
@@ -34,12 +34,23 @@ impl Group {
     /// Opens it, provided it is on a file system of type `kind`: a directory meant as a mount point
     /// must not be taken for a cgroup.
     pub(super) fn open(path: PathBuf, kind: FsType) -> Result<Self, String> {
-        let why = |errno: Errno| format!("{} cannot be opened: {}", path.display(), errno.desc());
-        let dir = open(&path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty()).map_err(why)?;
-        if fstatfs(&dir).map_err(why)?.filesystem_type() != kind {
-            return Err(format!("{} is no cgroup of the expected kind", path.display()));
+        Self::at(path.clone(), kind).map_err(|errno| match errno {
+            Errno::EMEDIUMTYPE => format!("{} is no cgroup of the expected kind", path.display()),
+            errno => format!("{} cannot be opened: {}", path.display(), errno.desc()),
+        })
+    }
+
+    /// As [`Self::open`]; `EMEDIUMTYPE` is for another file system.
+    pub(super) fn at(path: PathBuf, kind: FsType) -> Result<Self, Errno> {
+        let dir = open(&path, OFlag::O_PATH | OFlag::O_DIRECTORY | OFlag::O_CLOEXEC, Mode::empty())?;
+        if fstatfs(&dir)?.filesystem_type() != kind {
+            return Err(Errno::EMEDIUMTYPE);
         }
         Ok(Self { dir, path })
+    }
+
+    pub(super) fn dir(&self) -> BorrowedFd<'_> {
+        self.dir.as_fd()
     }
 
     pub(super) fn own_path(&self) -> &Path {
@@ -111,8 +122,13 @@ pub(super) fn slurp(file: OwnedFd) -> Result<String, Errno> {
     let mut text = String::with_capacity(4096);
     match File::from(file).take(1 << 20).read_to_string(&mut text) {
         Ok(_) => Ok(text),
-        Err(error) => Err(error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)),
+        Err(error) => Err(errno(&error)),
     }
+}
+
+/// The number behind an error of the standard library's.
+pub(super) fn errno(error: &std::io::Error) -> Errno {
+    error.raw_os_error().map_or(Errno::EIO, Errno::from_raw)
 }
 
 /// Attempts again what failed because someone removed the parent group in between: it may go at any
@@ -147,9 +163,7 @@ pub(super) fn empty_below(parent: &Path, age: Duration) -> Vec<PathBuf> {
 pub(super) fn remove_tree(path: &Path) -> Result<(), Errno> {
     remove_nested(path);
     match fs::remove_dir(path) {
-        Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
-            Err(error.raw_os_error().map_or(Errno::EIO, Errno::from_raw))
-        }
+        Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(errno(&error)),
         _ => Ok(()),
     }
 }

@@ -15,6 +15,7 @@
 //! v1 is ours rather than the `cgroups-rs` crate's: that one joins by pid only, works from the root of
 //! each tree, outside what caps the caller, and takes several times as long to create and remove.
 
+pub mod container;
 mod detect;
 mod group;
 #[cfg(test)]

@@ -105,9 +105,17 @@ os._exit(0)
 ";
 
 fn inside(leaf: &Leaf, code: &str) -> Child {
+    inside_of(leaf.clone_into(), leaf.join_fds(), code)
+}
+
+pub(super) fn inside_of<'a>(
+    into: Option<BorrowedFd<'_>>,
+    joins: impl Iterator<Item = BorrowedFd<'a>>,
+    code: &str,
+) -> Child {
     // Without close-on-exec, to be passed on.
-    let into: Option<OwnedFd> = leaf.clone_into().map(|fd| dup(fd).unwrap());
-    let joins: Vec<OwnedFd> = leaf.join_fds().map(|fd| dup(fd).unwrap()).collect();
+    let into: Option<OwnedFd> = into.map(|fd| dup(fd).unwrap());
+    let joins: Vec<OwnedFd> = joins.map(|fd| dup(fd).unwrap()).collect();
     let into = into.as_ref().map_or(-1, AsRawFd::as_raw_fd).to_string();
     let joined: Vec<_> = joins.iter().map(|fd| fd.as_raw_fd().to_string()).collect();
     let mut python = Command::new("python3");
@@ -115,7 +123,7 @@ fn inside(leaf: &Leaf, code: &str) -> Child {
     python.stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap()
 }
 
-fn line(child: &mut Child) -> String {
+pub(super) fn line(child: &mut Child) -> String {
     let mut line = String::new();
     BufReader::new(child.stdout.as_mut().unwrap()).read_line(&mut line).unwrap();
     line.trim_end().to_owned()

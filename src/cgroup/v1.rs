@@ -202,13 +202,7 @@ impl Leaf {
 
     pub(super) fn watch_oom(&self) -> Result<Option<OomWatch>, CgroupError> {
         let Some(group) = self.group(Controller::Memory) else { return Ok(None) };
-        let path = format!("{}/memory.oom_control", self.name);
-        let control = group.open_file(&path, OFlag::O_RDONLY).map_err(group.failed("open", &path))?;
-        let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
-            .map_err(group.failed("watch", &path))?;
-        let line = format!("{} {}", event.as_raw_fd(), control.as_raw_fd());
-        group.write(&format!("{}/cgroup.event_control", self.name), &line).map_err(group.failed("watch", &path))?;
-        Ok(Some(OomWatch { event, control: File::from(control) }))
+        OomWatch::on(group, &self.name).map(Some)
     }
 
     pub(super) fn events(&self) -> Result<Events, CgroupError> {
@@ -268,6 +262,28 @@ pub struct OomWatch {
 }
 
 impl OomWatch {
+    pub(super) fn on(group: &Group, name: &str) -> Result<Self, CgroupError> {
+        let path = format!("{name}/memory.oom_control");
+        let control = group.open_file(&path, OFlag::O_RDONLY).map_err(group.failed("open", &path))?;
+        let event = EventFd::from_flags(EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK)
+            .map_err(group.failed("watch", &path))?;
+        let line = format!("{} {}", event.as_raw_fd(), control.as_raw_fd());
+        group.write(&format!("{name}/cgroup.event_control"), &line).map_err(group.failed("watch", &path))?;
+        Ok(Self { event, control: File::from(control) })
+    }
+
+    /// Takes the notice, if there is one, and waits for what it announces.
+    pub(super) fn settle(&self, settled: impl Fn() -> bool) {
+        if self.event.read().is_ok() {
+            (0..20).find(|_| {
+                settled() || {
+                    thread::sleep(Duration::from_millis(1));
+                    false
+                }
+            });
+        }
+    }
+
     /// Tells whether one of the leaf's own processes was killed, once the watch has become readable,
     /// and readies it for the next time. The notice comes just before the kill, and it comes to every
     /// leaf when their parent runs out, so this waits for the counter, 20 ms at most.

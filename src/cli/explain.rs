@@ -91,19 +91,31 @@ fn text(plan: &Plan) -> String {
 
 fn ids(list: &mut List, plan: &Plan) {
     list.heading("Ids");
-    let why = match plan.ids.kind {
-        IdsKind::Range => "ids that belong to nobody outside",
-        IdsKind::Single => "one id is all that an ordinary user has to give",
-    };
-    for (kind, map) in [("users", plan.ids.users), ("groups", plan.ids.groups)] {
-        let last = |first: u32| first + (map.count - 1);
-        let what = match map.count {
-            1 => format!("{kind} {} is {} outside", map.inside, map.outside),
-            _ => {
-                format!("{kind} {}-{} are {}-{} outside", map.inside, last(map.inside), map.outside, last(map.outside))
-            }
-        };
-        list.item(&what, why);
+    let maps = [("users", &plan.ids.users, "/etc/subuid"), ("groups", &plan.ids.groups, "/etc/subgid")];
+    for (kind, lines, granted_by) in maps {
+        for (number, map) in lines.iter().enumerate() {
+            let last = |first: u32| first + (map.count - 1);
+            let what = match map.count {
+                1 => format!("{kind} {} is {} outside", map.inside, map.outside),
+                _ => format!(
+                    "{kind} {}-{} are {}-{} outside",
+                    map.inside,
+                    last(map.inside),
+                    map.outside,
+                    last(map.outside)
+                ),
+            };
+            let why = match plan.ids.kind {
+                IdsKind::Range => "ids that belong to nobody outside",
+                IdsKind::Single => "one id is all that an ordinary user has to give",
+                IdsKind::Subuid if number == 0 => "your own, and who builds the sandbox",
+                IdsKind::Subuid => &format!("{granted_by} grants you these"),
+            };
+            list.item(&what, why);
+        }
+    }
+    if plan.ids.kind == IdsKind::Subuid {
+        list.item("map them with newuidmap and newgidmap", "setuid helpers, since only root could else");
     }
 }
 

@@ -3,7 +3,10 @@
 
 mod table;
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
 use fumehood::{
     Error, Result,
@@ -82,9 +85,19 @@ impl Given {
         self.raw.into()
     }
 
-    fn quantity<T>(self, parse: impl FnOnce(&str) -> Result<T, QuantityError>) -> Result<T> {
+    /// A limit; `unlimited` is for who wants none.
+    fn limit<T>(self, unlimited: &str, parse: impl FnOnce(&str) -> Result<T, QuantityError>) -> Result<T> {
         let flag = self.flag.long;
-        parse(&self.text()?).map_err(|error| Error::new(format!("--{flag}: {error}")))
+        parse(&self.text()?).map_err(|error| {
+            let told = Error::new(format!("--{flag}: {error}"));
+            if error.means_no_limit() { told.with_hint(unlimited) } else { told }
+        })
+    }
+
+    /// For errors that do not say by themselves what was asked for.
+    fn named<T, E: Hint>(self, parse: impl FnOnce(&str) -> Result<T, E>) -> Result<T> {
+        let flag = self.flag.long;
+        parse(&self.text()?).map_err(|error| prefixed(&format!("--{flag}"), &error.into_error()))
     }
 
     fn parse<T, E: Into<RequestError>>(self, parse: impl FnOnce(&str) -> Result<T, E>) -> Result<T> {
@@ -100,6 +113,19 @@ impl Given {
             Ok(text) => Ok((path, text.to_owned())),
             Err(_) => Err(fail(format!("`{}` is not text", path.display()))),
         }
+    }
+}
+
+fn shown(path: &Path) -> String {
+    format!("`{}`", path.display())
+}
+
+/// The error with what it is about before it.
+fn prefixed(what: &str, error: &Error) -> Error {
+    let named = Error::new(format!("{what}: {}", error.message()));
+    match error.hint() {
+        Some(hint) => named.with_hint(hint),
+        None => named,
     }
 }
 

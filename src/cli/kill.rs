@@ -73,22 +73,9 @@ fn choose<'a>(running: &'a [Record], id: &str) -> Result<&'a Record> {
 mod tests {
     use super::*;
 
-    fn record(id: &str) -> Record {
-        Record {
-            id: id.to_owned(),
-            pid: 0,
-            start_time: 0,
-            runtime: None,
-            command: String::new(),
-            created_ms: 0,
-            memory_bytes: 0,
-            network: "none".to_owned(),
-        }
-    }
-
     #[test]
     fn an_id_or_what_only_it_begins_with() {
-        let running = [record("abc123"), record("abd456"), record("ab")];
+        let running = ["abc123", "abd456", "ab"].map(Record::unknown);
         let chosen = |id| choose(&running, id).map(|record| record.id.as_str());
         assert_eq!(chosen("abc123"), Ok("abc123"));
         assert_eq!(chosen("abd"), Ok("abd456"));

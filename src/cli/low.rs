@@ -10,7 +10,7 @@ use fumehood::{
     Result,
     error::Hint,
     plan::{landlock::Policy, profile::Builtin, seccomp::Profile as SeccompProfile},
-    request::{Fetch, Limits, Mount, Network, Rootfs, SandboxId, Secret, User},
+    request::{Fetch, Hostname, Limits, Mount, Network, Rootfs, SandboxId, Secret, User},
 };
 
 use super::{
@@ -65,7 +65,7 @@ pub struct Low {
     pub secrets: Vec<Secret>,
     pub user: Option<User>,
     pub workdir: Option<PathBuf>,
-    pub hostname: Option<String>,
+    pub hostname: Option<Hostname>,
     pub network: Option<Network>,
     pub profile: Option<&'static Builtin>,
     pub seccomp: Option<SeccompProfile>,
@@ -310,7 +310,8 @@ mod tests {
     fn a_time_limit_is_left_out_only_by_its_name() {
         assert_eq!(low(&["--timeout", "none"]).limits.timeout, None);
         assert_eq!(low(&["--timeout", "1500"]).limits.timeout, Some(std::time::Duration::from_millis(1500)));
-        assert!(error(&["--timeout", "0"]).0.starts_with("--timeout: `0` is no time"));
+        let hint = "`--timeout none` is no limit";
+        assert_eq!(error(&["--timeout", "0"]), ("--timeout: `0` is too small: the least is 1us".into(), hint.into()));
     }
 
     #[test]
@@ -373,7 +374,16 @@ mod tests {
                 "unknown option --spec",
                 "what is meant for the program follows `--`; `fumehood run --help` lists the options",
             ),
-            (&["--hostname", "a b"], "`a b` is no host name: 1 to 64 letters, digits and - . _ are allowed", ""),
+            (
+                &["--hostname", "a b"],
+                "--hostname: `a b` is no host name: it has ' '",
+                "letters, digits and - . _ are allowed",
+            ),
+            (
+                &["--hostname", &"h".repeat(65)],
+                "--hostname: a host name of 65 bytes is too long: Linux takes at most 64 (HOST_NAME_MAX)",
+                "any shorter name will do: it is known inside only",
+            ),
         ] {
             assert_eq!(error(line), (message.to_owned(), hint.to_owned()), "{line:?}");
         }

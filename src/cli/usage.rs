@@ -12,8 +12,6 @@ pub enum UsageError {
     Conflict { first: String, second: String, why: &'static str },
     #[error("cannot read `{}`: {why}", path.display())]
     EnvFile { path: std::path::PathBuf, why: String },
-    #[error("`{0}` is no host name: 1 to 64 letters, digits and - . _ are allowed")]
-    Hostname(String),
     #[error("{what} is not there yet: it comes with {with}")]
     Later { what: &'static str, with: &'static str },
     #[error("{flag} needs a value")]

@@ -27,6 +27,23 @@ pub fn explain_launch_errno(stage: &str, object: &str, errno: i32) -> Option<Str
     })
 }
 
+/// The hint for newuidmap and newgidmap that refused; `powerless` if they are no set-user-ID programs.
+#[must_use]
+pub fn explain_refused_ids(powerless: bool) -> Option<String> {
+    let known = refused_ids(&Circumstances::read(), powerless);
+    Some(known.unwrap_or("`fumehood doctor` tries it by itself; without --user no helper is needed").to_owned())
+}
+
+pub(super) fn refused_ids(host: &Circumstances, powerless: bool) -> Option<&'static str> {
+    if host.no_new_privileges {
+        Some("run outside the service or sandbox that set no_new_privs, under which newuidmap has no power")
+    } else if powerless {
+        Some("sudo chmod u+s /usr/bin/newuidmap /usr/bin/newgidmap, if they have no file capabilities either")
+    } else {
+        None
+    }
+}
+
 pub(super) fn explain(host: &Circumstances, stage: &str, object: &str, errno: Errno) -> Option<Cause> {
     let is = |words: &[&str]| words.iter().any(|word| stage.contains(word));
     let on = |words: &[&str]| words.iter().any(|word| object.contains(word));
@@ -336,6 +353,14 @@ mod tests {
         tells(&nowhere, ("write", "setgroups", Errno::ENOENT), "not mounted", "mount -t proc");
         tells(&host(), ("clone3", "CLONE_INTO_CGROUP", Errno::EBUSY), "v2 cgroup with processes", "Delegate");
         tells(&host(), ("clone3", "cgroup namespace", Errno::EINVAL), "CGROUPS", "kernel");
+    }
+
+    #[test]
+    fn helpers_without_power_are_told_from_those_that_refuse() {
+        let bound = Circumstances { no_new_privileges: true, ..host() };
+        assert!(refused_ids(&bound, true).is_some_and(|fix| fix.contains("no_new_privs")));
+        assert!(refused_ids(&host(), true).is_some_and(|fix| fix.contains("chmod u+s")));
+        assert_eq!(refused_ids(&host(), false), None);
     }
 
     #[test]

@@ -17,6 +17,17 @@ impl IdRange {
     pub fn contains(&self, id: u32) -> bool {
         id.checked_sub(self.first).is_some_and(|offset| offset < self.count)
     }
+
+    /// What of it lies before `other`, and what behind.
+    pub(crate) fn without(self, other: Self) -> impl Iterator<Item = Self> {
+        let (end, other_end) = (self.first + self.count, other.first + other.count);
+        let before = (self.first, end.min(other.first));
+        let behind = (self.first.max(other_end), end);
+        [before, behind]
+            .into_iter()
+            .filter(|(first, end)| first < end)
+            .map(|(first, end)| Self { first, count: end - first })
+    }
 }
 
 /// The ids that exist in this user namespace: a child's map can name no other (user_namespaces(7)).
@@ -37,6 +48,54 @@ impl IdSpace {
     }
 }
 
+/// The subordinate ids of one user: what newuidmap and newgidmap map for them (subuid(5), subgid(5)).
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Granted {
+    /// In the file's order. They may overlap, and name ids that are no one's to grant.
+    pub uids: Vec<IdRange>,
+    pub gids: Vec<IdRange>,
+    /// The first id above all that is granted to anybody.
+    free: u32,
+}
+
+/// Where shadow begins to give out subordinate ids (login.defs(5), SUB_UID_MIN).
+const FIRST_SUBORDINATE: u32 = 100_000;
+/// How many it gives to each.
+const SUBORDINATES: u32 = 65_536;
+
+impl Granted {
+    /// Reads both files; one that is not there grants nothing.
+    #[must_use]
+    pub fn read(uid: u32) -> Self {
+        let name = nix::unistd::User::from_uid(uid.into()).ok().flatten().map(|user| user.name);
+        let text = |file| String::from_utf8_lossy(&std::fs::read(file).unwrap_or_default()).into_owned();
+        Self::parse(&text("/etc/subuid"), &text("/etc/subgid"), name.as_deref(), uid)
+    }
+
+    pub(crate) fn parse(subuid: &str, subgid: &str, name: Option<&str>, uid: u32) -> Self {
+        Self {
+            uids: parse_subids(subuid, name, uid),
+            gids: parse_subids(subgid, name, uid),
+            free: first_free(subuid).max(first_free(subgid)),
+        }
+    }
+
+    /// The line that makes root grant some, which nobody else has.
+    #[must_use]
+    pub fn fix(&self) -> String {
+        let free = format!("{}-{}", self.free, self.free.saturating_add(SUBORDINATES - 1));
+        format!("sudo usermod --add-subuids {free} --add-subgids {free} \"$USER\"")
+    }
+}
+
+fn first_free(text: &str) -> u32 {
+    let ends = text.lines().filter_map(|line| {
+        let mut fields = line.split(':').skip(1);
+        range(fields.next()?, fields.next()?).map(|granted| granted.first + granted.count)
+    });
+    ends.max().unwrap_or(0).max(FIRST_SUBORDINATE)
+}
+
 /// /proc/PID/uid_map: lines of `inside outside count`. A line that is anything else maps nothing.
 pub(super) fn parse_id_map(text: &str) -> Vec<IdRange> {
     text.lines()
@@ -50,7 +109,7 @@ pub(super) fn parse_id_map(text: &str) -> Vec<IdRange> {
 
 /// subuid(5): lines of `name-or-uid:first:count`. Lines of others, comments and nonsense are passed over, as
 /// shadow does.
-pub(super) fn parse_subids(text: &str, name: Option<&str>, uid: u32) -> Vec<IdRange> {
+fn parse_subids(text: &str, name: Option<&str>, uid: u32) -> Vec<IdRange> {
     let number = uid.to_string();
     text.lines()
         .filter_map(|line| {
@@ -101,6 +160,27 @@ mod tests {
         );
         assert_eq!(parse_subids(text, Some("carol"), 1001), [IdRange { first: 165_536, count: 65536 }]);
         assert_eq!(parse_subids(text, None, 7), []);
+    }
+
+    #[test]
+    fn a_range_less_another_is_what_lies_on_both_sides() {
+        let range = |first, count| IdRange { first, count };
+        let without = |a: IdRange, b| a.without(b).collect::<Vec<_>>();
+        assert_eq!(without(range(10, 10), range(12, 3)), [range(10, 2), range(15, 5)]);
+        assert_eq!(without(range(10, 10), range(0, 12)), [range(12, 8)]);
+        assert_eq!(without(range(10, 10), range(19, 100)), [range(10, 9)]);
+        assert_eq!(without(range(10, 10), range(10, 10)), []);
+        for beside in [range(0, 10), range(20, 5), range(u32::MAX - 1, 1)] {
+            assert_eq!(without(range(10, 10), beside), [range(10, 10)]);
+        }
+    }
+
+    #[test]
+    fn what_is_proposed_is_nobodys_yet() {
+        let fix = |uids: &str, gids: &str| Granted::parse(uids, gids, None, 1000).fix();
+        assert!(fix("", "").contains("--add-subuids 100000-165535 --add-subgids 100000-165535"));
+        assert!(fix("a:100000:65536\n", "b:165536:10\n7:1:1\nx").contains(" 165546-231081 "));
+        assert!(fix("a:4294967000:1", "").contains(" 4294967001-4294967295 "));
     }
 
     #[test]

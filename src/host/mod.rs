@@ -2,9 +2,11 @@
 //!
 //! [`Host`] holds the few facts every launch needs and costs about five system calls; [`Layout`] what a
 //! sandbox on the host's own `/usr` needs on top; [`doctor`] tries out everything else in child processes
-//! and explains it to a person. [`explain_launch_errno`] is asked only after a launch has failed.
+//! and explains it to a person. [`explain_launch_errno`], [`explain_refused_ids`] and [`closed_to_others`] are asked
+//! only after a launch has failed.
 
 mod circumstances;
+mod closed;
 pub mod doctor;
 mod explain;
 mod ids;
@@ -16,8 +18,9 @@ use std::fs;
 use crate::sys::{self, probe};
 
 pub use self::{
-    explain::explain_launch_errno,
-    ids::{IdRange, IdSpace},
+    closed::{closed_to_others, closed_to_us},
+    explain::{explain_launch_errno, explain_refused_ids},
+    ids::{Granted, IdRange, IdSpace},
     kernel::KernelVersion,
     layout::{Layout, TopLevel},
 };
@@ -35,6 +38,8 @@ pub struct Host {
     pub initial_user_namespace: bool,
     /// The ids a privileged process may map into a sandbox. Without privilege it is its own alone.
     pub ids: IdSpace,
+    /// What an unprivileged one may give beside that, through setuid helpers. Empty until [`Self::read_granted`].
+    pub granted: Granted,
     /// 0 when Landlock is absent or switched off.
     pub landlock_abi: u32,
     pub kernel: KernelVersion,
@@ -56,7 +61,13 @@ impl Host {
             }
         };
         let kernel = probe::kernel_release().map_or_else(|_| KernelVersion::default(), |r| KernelVersion::parse(&r));
-        Self { uid, gid, privileged, initial_user_namespace, ids, landlock_abi: sys::landlock::abi(), kernel }
+        let granted = Granted::default();
+        Self { uid, gid, privileged, initial_user_namespace, ids, granted, landlock_abi: sys::landlock::abi(), kernel }
+    }
+
+    /// Looks up the caller's subordinate ids: for the few who need them.
+    pub fn read_granted(&mut self) {
+        self.granted = Granted::read(self.uid);
     }
 }
 

@@ -1,15 +1,20 @@
 //! Why a sandbox could not be made, in words that name the object.
 
+use std::{ffi::OsStr, os::unix::ffi::OsStrExt, path::PathBuf};
+
 use crate::{
     cgroup::CgroupError,
     error::{Error, Hint},
-    host::explain_launch_errno,
-    plan::{Plan, PlanError},
+    host::{closed_to_others, explain_launch_errno, explain_refused_ids},
+    plan::{Plan, PlanError, ids::IdsKind, setup::SetupOp},
     state::StateError,
     sys::Errno,
 };
 
-use super::protocol::{Failure, Stage};
+use super::{
+    ids::IdsError,
+    protocol::{Failure, Stage},
+};
 
 #[derive(Debug, thiserror::Error)]
 pub enum LaunchError {
@@ -17,10 +22,12 @@ pub enum LaunchError {
     Cgroup(CgroupError),
     #[error("cannot clone into new namespaces: {}", .0.desc())]
     Clone(Errno),
-    #[error("cannot write {file} of the sandbox's user namespace: {source}")]
-    Ids { file: &'static str, source: std::io::Error },
+    #[error(transparent)]
+    Ids(#[from] IdsError),
     #[error("cannot fetch `{}`: {why}", path.display())]
-    Fetch { path: std::path::PathBuf, why: String },
+    Fetch { path: PathBuf, why: String },
+    #[error("{what} `{}`: the sandbox's ids may not enter `{}`", path.display(), dir.display())]
+    Closed { what: &'static str, path: PathBuf, dir: PathBuf },
     #[error("the sandbox's init ended before the program was started")]
     Lost,
     #[error("cannot give the program `{path}` to write: {}", errno.desc())]
@@ -35,6 +42,8 @@ pub enum LaunchError {
     State(StateError),
     #[error("cannot {what}: {}", errno.desc())]
     System { what: &'static str, errno: Errno },
+    #[error("{by}: `{path}`: {}", no_directory(*errno))]
+    WorkingDirectory { by: &'static str, path: String, errno: Errno },
     #[error("{flag} cannot be held on this host: {why}")]
     Unheld { flag: &'static str, why: String },
 }
@@ -43,16 +52,21 @@ impl LaunchError {
     /// The words for a place in the plan.
     pub(super) fn at(plan: &Plan, step: usize, failure: Failure) -> Self {
         let index = usize::from(failure.index);
+        if (failure.stage, failure.errno) == (Stage::Setup, Errno::EACCES)
+            && let Some(closed) = Self::closed(plan, index)
+        {
+            return closed;
+        }
         let (stage, what) = match failure.stage {
             Stage::Setup => ("mount", plan.setup.get(index).map_or_else(|| "setup".to_owned(), ToString::to_string)),
             Stage::ResourceLimit => (
                 "rlimit",
                 plan.rlimits.get(index).map_or_else(String::new, |limit| format!("set limit {}", limit.name)),
             ),
-            Stage::WorkingDirectory => (
-                "chdir",
-                plan.steps.get(step).map_or_else(String::new, |step| format!("change to directory {}", step.cwd)),
-            ),
+            Stage::WorkingDirectory => {
+                let path = plan.steps.get(step).map_or_else(String::new, |step| step.cwd.clone());
+                return Self::WorkingDirectory { by: plan.workdir_by, path, errno: failure.errno };
+            }
             Stage::Descriptors => ("descriptors", "close inherited descriptors".to_owned()),
             Stage::Identity => ("identity", "take on the sandbox's identity".to_owned()),
             Stage::Session => ("session", "make a session and keyring of its own".to_owned()),
@@ -70,14 +84,34 @@ impl LaunchError {
         Self::Setup { stage, what, errno: failure.errno }
     }
 
+    /// An operation was refused: by a directory of the host that the ids of a sandbox of root's may not enter?
+    fn closed(plan: &Plan, operation: usize) -> Option<Self> {
+        if plan.ids.kind != IdsKind::Range {
+            return None;
+        }
+        let root = plan.setup.iter().find_map(|op| match op {
+            SetupOp::RootBind { source } | SetupOp::RootOverlay { source, .. } => Some(source),
+            _ => None,
+        });
+        let (what, source) = match plan.setup.get(operation)? {
+            SetupOp::Bind { source, mapped: None, .. } => ("mount source", source),
+            // What fails within a root may do so at its very door.
+            _ => ("root file system", root?),
+        };
+        let path = PathBuf::from(OsStr::from_bytes(source.as_c_str().to_bytes()));
+        let dir = closed_to_others(&path)?;
+        Some(Self::Closed { what, path, dir })
+    }
+
     /// As the caller sees it, with what the host at this moment says about the cause.
     #[must_use]
     pub fn explain(self) -> Error {
         let found = match &self {
             Self::Clone(errno) => explain_launch_errno("clone", "namespaces", *errno as i32),
-            Self::Ids { file, source } => {
+            Self::Ids(IdsError::Write { file, source }) => {
                 source.raw_os_error().and_then(|errno| explain_launch_errno("ids", file, errno))
             }
+            Self::Ids(IdsError::Refused { powerless, .. }) => explain_refused_ids(*powerless),
             Self::Setup { stage, what, errno } => explain_launch_errno(stage, what, *errno as i32),
             _ => None,
         };
@@ -93,6 +127,7 @@ impl Hint for LaunchError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Cgroup(error) => error.hint(),
+            Self::Ids(error) => error.hint(),
             Self::Plan(error) => error.hint(),
             Self::State(error) => error.hint(),
             Self::Unheld { flag, .. } => Some(format!(
@@ -101,23 +136,24 @@ impl Hint for LaunchError {
             Self::MappedMount { .. } => {
                 Some("its file system cannot map owners; mount it read-only, or run as its owner".to_owned())
             }
+            Self::WorkingDirectory { errno: Errno::ENOENT | Errno::ENOTDIR, .. } => Some(
+                "it is there only if the root has it or --file, --dir or --mount brings it; /sandbox always is"
+                    .to_owned(),
+            ),
+            Self::Closed { dir, .. } => Some(format!(
+                "as root a sandbox has ids that are nobody's: chmod o+x {}, or use a place that all may enter",
+                dir.display()
+            )),
             Self::StandardStreamsClosed => Some("redirect them to /dev/null instead".to_owned()),
             _ => None,
         }
     }
 }
 
-/// Why execve failed, in a shell's words.
-pub(super) fn not_executed(program: &str, errno: Errno) -> Error {
+fn no_directory(errno: Errno) -> &'static str {
     match errno {
-        Errno::ENOENT if program.contains('/') => {
-            Error::new(format!("`{program}`: no such file or directory inside the sandbox"))
-                .with_hint("paths are those inside; if it is a script, its `#!` interpreter may be what is missing")
-        }
-        Errno::ENOENT => Error::new(format!("`{program}`: executable file not found in the sandbox's PATH"))
-            .with_hint("programs are looked for under /usr and /opt of the host; --mount shows more"),
-        Errno::E2BIG => Error::new(format!("cannot execute `{program}`: arguments and environment are too long"))
-            .with_hint("pass large data with --stdin or --file"),
-        _ => Error::new(format!("cannot execute `{program}`: {}", errno.desc())),
+        Errno::ENOENT => "no such directory inside the sandbox",
+        Errno::ENOTDIR => "it is no directory inside the sandbox",
+        errno => errno.desc(),
     }
 }

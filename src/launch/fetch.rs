@@ -24,7 +24,11 @@ use crate::{
     report::ProducedFile,
     request::{Bytes, Fetch},
     spec::WORKDIR,
-    sys::{Errno, fs},
+    sys::{
+        Errno,
+        clone::{self, Cloned},
+        fs, process, socket,
+    },
 };
 
 /// A pattern looks at no more than this many names, this deep.
@@ -59,17 +63,63 @@ impl<'a> Target<'a> {
     }
 }
 
+/// The sandbox's root, and a user namespace whose root may read what the caller may not: the files of a program
+/// that has a subordinate id.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Inside<'a> {
+    root: BorrowedFd<'a>,
+    namespace: Option<BorrowedFd<'a>>,
+}
+
+impl<'a> Inside<'a> {
+    pub(super) const fn new(root: BorrowedFd<'a>, namespace: Option<BorrowedFd<'a>>) -> Self {
+        Self { root, namespace }
+    }
+
+    fn open(self, path: &Path, flags: i32) -> Result<OwnedFd, Errno> {
+        let path = c_string(path.as_os_str())?;
+        match (fs::open_in(self.root, &path, flags, 0, fs::IN_ROOT), self.namespace) {
+            (Err(Errno::EACCES), Some(namespace)) => open_as_root_of(namespace, self.root, &path, flags),
+            (opened, _) => opened,
+        }
+    }
+}
+
+/// Opens a file in a process that enters the namespace for it: with threads around us, we cannot.
+fn open_as_root_of(namespace: BorrowedFd<'_>, root: BorrowedFd<'_>, path: &CStr, flags: i32) -> Result<OwnedFd, Errno> {
+    let (ours, theirs) = socket::record_pair()?;
+    let Cloned::Parent { pid, .. } = clone::clone_process(0, None)? else {
+        let opened =
+            clone::enter_user_namespace(namespace).and_then(|()| fs::open_in(root, path, flags, 0, fs::IN_ROOT));
+        _ = match opened {
+            Ok(fd) => socket::send(theirs.as_fd(), &[0; 4], Some(fd.as_fd())),
+            Err(errno) => socket::send(theirs.as_fd(), &(errno as i32).to_ne_bytes(), None),
+        };
+        process::exit_now(0);
+    };
+    drop(theirs);
+    let mut answer = [0; 4];
+    let received = socket::receive(ours.as_fd(), &mut answer);
+    // It has answered or is gone, and nobody else waits for it.
+    _ = process::wait(pid, true);
+    match received? {
+        (4, Some(fd)) => Ok(fd),
+        (4, None) => Err(Errno::from_raw(i32::from_ne_bytes(answer))),
+        _ => Err(Errno::EIO),
+    }
+}
+
 /// What was fetched, at most `most` bytes together, and the first thing that could not be.
 pub(super) fn fetch(
-    root: BorrowedFd<'_>,
+    inside: Inside<'_>,
     targets: &[Target<'_>],
     most: Bytes,
 ) -> (Vec<ProducedFile>, Option<LaunchError>) {
     let mut files: Vec<ProducedFile> = Vec::new();
     let mut left = most.get();
     let result = targets.iter().try_for_each(|target| {
-        find(root, &Path::new(WORKDIR).join(&target.fetch.pattern))?.iter().try_for_each(|path| {
-            let file = copy(root, path, target, left, most)?;
+        find(inside, &Path::new(WORKDIR).join(&target.fetch.pattern))?.iter().try_for_each(|path| {
+            let file = copy(inside, path, target, left, most)?;
             left -= file.bytes;
             files.push(file);
             Ok(())
@@ -79,7 +129,7 @@ pub(super) fn fetch(
 }
 
 /// The regular files that match, or an error when there is none.
-fn find(root: BorrowedFd<'_>, pattern: &Path) -> Result<Vec<PathBuf>, LaunchError> {
+fn find(inside: Inside<'_>, pattern: &Path) -> Result<Vec<PathBuf>, LaunchError> {
     let nothing = || LaunchError::Fetch { path: pattern.to_owned(), why: "no such file in the sandbox".to_owned() };
     let text = pattern.as_os_str().as_bytes();
     let Some(first) = text.iter().position(|byte| b"*?[{".contains(byte)) else {
@@ -91,7 +141,7 @@ fn find(root: BorrowedFd<'_>, pattern: &Path) -> Result<Vec<PathBuf>, LaunchErro
     let mut seen = 0;
     let mut pending = vec![(start.to_owned(), 0)];
     while let Some((dir, depth)) = pending.pop() {
-        let Ok(fd) = open(root, &dir, libc::O_RDONLY | libc::O_DIRECTORY) else { continue };
+        let Ok(fd) = inside.open(&dir, libc::O_RDONLY | libc::O_DIRECTORY) else { continue };
         let Ok(entries) = nix::dir::Dir::from_fd(fd) else { continue };
         for entry in entries.into_iter().flatten() {
             let name = entry.file_name().to_bytes();
@@ -120,14 +170,14 @@ fn find(root: BorrowedFd<'_>, pattern: &Path) -> Result<Vec<PathBuf>, LaunchErro
 }
 
 fn copy(
-    root: BorrowedFd<'_>,
+    inside: Inside<'_>,
     path: &Path,
     target: &Target<'_>,
     left: u64,
     most: Bytes,
 ) -> Result<ProducedFile, LaunchError> {
     let failed = |why: String| LaunchError::Fetch { path: path.to_owned(), why };
-    let fd = open(root, path, libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY).map_err(|errno| {
+    let fd = inside.open(path, libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY).map_err(|errno| {
         failed(match errno {
             Errno::ELOOP => "it is, or lies behind, a symlink".to_owned(),
             Errno::ENOENT => "no such file in the sandbox".to_owned(),
@@ -201,10 +251,6 @@ fn c_string(name: &OsStr) -> Result<CString, Errno> {
     CString::new(name.as_bytes()).map_err(|_| Errno::EINVAL)
 }
 
-fn open(root: BorrowedFd<'_>, path: &Path, flags: i32) -> Result<std::os::fd::OwnedFd, Errno> {
-    fs::open_in(root, &c_string(path.as_os_str())?, flags, 0, fs::IN_ROOT)
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -222,7 +268,7 @@ mod tests {
 
     fn get(root: &File, pattern: &str, to: &Path) -> Result<Vec<ProducedFile>, LaunchError> {
         let wish = Fetch { pattern: pattern.to_owned(), to: Some(to.to_owned()) };
-        let (files, error) = fetch(root.as_fd(), &[Target::open(&wish)?], Bytes::mib(1));
+        let (files, error) = fetch(Inside::new(root.as_fd(), None), &[Target::open(&wish)?], Bytes::mib(1));
         error.map_or(Ok(files), Err)
     }
 

@@ -2,7 +2,11 @@
 
 use std::{fs::File, os::fd::AsFd};
 
-use super::{LaunchError, fetch::Target, protocol::SupervisorEnd};
+use super::{
+    LaunchError,
+    fetch::{self, Inside, Target},
+    protocol::SupervisorEnd,
+};
 use crate::{
     report::ProducedFile,
     request::{Bytes, Fetch},
@@ -21,7 +25,7 @@ pub fn record(bytes: &[u8]) {
 /// Takes files of at most `most` bytes out of the tree at `root`, as after a run.
 pub fn fetch(root: &File, wanted: &Fetch, most: Bytes) -> (Vec<ProducedFile>, Option<LaunchError>) {
     match Target::open(wanted) {
-        Ok(target) => super::fetch::fetch(root.as_fd(), &[target], most),
+        Ok(target) => fetch::fetch(Inside::new(root.as_fd(), None), &[target], most),
         Err(error) => (Vec::new(), Some(error)),
     }
 }

@@ -110,7 +110,7 @@ impl World<'_> {
     fn take_identity(&self) -> sys::Result<()> {
         let (uid, gid) = self.plan.ids.setup;
         match self.plan.ids.kind {
-            IdsKind::Range => process::become_user(uid, gid, true),
+            IdsKind::Range | IdsKind::Subuid => process::become_user(uid, gid, true),
             IdsKind::Single => Ok(()),
         }
     }
@@ -147,7 +147,7 @@ impl World<'_> {
             let pid = clone::spawn_sharing_memory(&mut stack, program::Start::run, &start)
                 .map_err(at(Stage::Spawn, number))?;
             if let Some(failure) = start.failure() {
-                return Err(failure);
+                return Err(image.examine(failure));
             }
             if let Some(listener) = start.into_listener() {
                 end.listener(listener.as_fd()).map_err(at(Stage::Seccomp, 1))?;

@@ -6,10 +6,19 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use super::{LaunchError, Running};
+use super::{
+    LaunchError, Running,
+    ids::{self, Which},
+};
 use crate::{
-    plan::{Plan, ids::Map, path::HostPath, setup::SetupOp},
+    plan::{
+        Plan,
+        ids::{Map, outside},
+        path::HostPath,
+        setup::SetupOp,
+    },
     sys::{
+        Errno,
         clone::{self, Cloned},
         fs, mount, process,
     },
@@ -29,33 +38,33 @@ pub(super) fn hand_over(plan: &Plan, running: &Running) -> Result<(), LaunchErro
 
 fn map(plan: &Plan, source: &HostPath, owner: (u32, u32)) -> Result<OwnedFd, LaunchError> {
     let failed = |errno| LaunchError::MappedMount { path: source.as_c_str().to_string_lossy().into_owned(), errno };
-    let outside = |map: Map, inside: u32| map.outside + (inside - map.inside);
-    let users = Map { inside: owner.0, outside: outside(plan.ids.users, plan.identity.uid), count: 1 };
-    let groups = Map { inside: owner.1, outside: outside(plan.ids.groups, plan.identity.gid), count: 1 };
-    let namespace = user_namespace(users, groups)?;
+    let map = |lines: &[Map], owner, id| {
+        let outside = outside(lines, id).ok_or(failed(Errno::EOVERFLOW))?;
+        Ok::<_, LaunchError>([Map { inside: owner, outside, count: 1 }])
+    };
+    let users = map(&plan.ids.users, owner.0, plan.identity.uid)?;
+    let groups = map(&plan.ids.groups, owner.1, plan.identity.gid)?;
+    let namespace = user_namespace(&users, &groups)?;
     let path =
         fs::open_in(fs::cwd(), source.as_c_str(), libc::O_PATH | libc::O_NOFOLLOW, 0, fs::NO_LINKS).map_err(failed)?;
     // Without the mounts below it: each would need a mapping of its own.
     let tree = mount::clone_tree(path.as_fd(), c"", false).map_err(failed)?;
     mount::set_attributes(tree.as_fd(), mount::NO_SUID | mount::NO_DEV, false).map_err(failed)?;
-    mount::map_ids(tree.as_fd(), namespace.as_fd()).map_err(failed)?;
+    mount::map_ids(tree.as_fd(), namespace.as_fd(), false).map_err(failed)?;
     Ok(tree)
 }
 
 /// A user namespace with nobody in it, that stands for a mapping.
-fn user_namespace(users: Map, groups: Map) -> Result<OwnedFd, LaunchError> {
+pub(super) fn user_namespace(users: &[Map], groups: &[Map]) -> Result<OwnedFd, LaunchError> {
     let cloned = clone::clone_process(libc::CLONE_NEWUSER as u64, None).map_err(LaunchError::Clone)?;
     let Cloned::Parent { pid, pidfd } = cloned else {
         process::wait_to_be_killed();
     };
-    let made = super::write_map(pid, "uid_map", users)
-        .and_then(|()| super::write_map(pid, "gid_map", groups))
-        .and_then(|()| {
-            let file = std::fs::File::open(format!("/proc/{pid}/ns/user"));
-            file.map_err(|source| LaunchError::Ids { file: "ns/user", source })
-        });
+    let made = ids::write_map(Which::Users, users, pid)
+        .and_then(|()| ids::write_map(Which::Groups, groups, pid))
+        .and_then(|()| ids::namespace(pid));
     // It cannot refuse, and nobody else waits for it.
     _ = process::signal(pidfd.as_fd(), libc::SIGKILL);
     _ = process::wait(pid, true);
-    made.map(OwnedFd::from)
+    Ok(made?)
 }

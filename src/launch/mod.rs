@@ -5,15 +5,18 @@
 //! outside the sandbox's own namespaces is held by a value that undoes it when dropped: the cgroup's leaf,
 //! the entry in the state directory, the init behind its pidfd. The namespaces end with their processes.
 
-mod build;
+pub mod build;
+pub mod container;
 mod error;
 mod fetch;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+pub(crate) mod ids;
 mod init;
 mod mapped;
 mod observer;
+mod obstacle;
 mod program;
 mod protocol;
 mod refused;
@@ -26,14 +29,12 @@ use std::{
 };
 
 pub use error::LaunchError;
+pub use ids::IdsError;
 pub use observer::{Input, Observer, Started};
 
 use crate::{
     cgroup::{Caps, Controller, CpuBandwidth, Hierarchy, Leaf},
-    plan::{
-        Plan,
-        ids::{IdsKind, Map},
-    },
+    plan::{Plan, ids::IdsKind},
     report::{Capabilities, Cgroup, Controls, IdMap, LandlockScope, Means, Network, Outcome, Rootfs},
     request::{Fetch, Secret},
     state::Entry,
@@ -89,7 +90,8 @@ pub fn launch(
     }
     _ = running.control.order(Order::Entered);
     let controls = controls(plan, hierarchy, &holds, extras.secrets.len());
-    let outcome = supervise::Supervisor::new(plan, running, streams, leaf, holds, controls, extras).run(observer);
+    let outcome = supervise::Supervisor::new(plan, running, streams, leaf, holds, controls, extras)
+        .and_then(|supervisor| supervisor.run(observer));
     drop(entry);
     outcome
 }
@@ -100,6 +102,8 @@ struct Running {
     pid: i32,
     pidfd: OwnedFd,
     control: SupervisorEnd,
+    /// The sandbox's user namespace, where the program's files are not the caller's and some will be fetched.
+    namespace: Option<OwnedFd>,
     waited: bool,
 }
 
@@ -168,8 +172,11 @@ fn start<'a>(
     let into = leaf.and_then(Leaf::clone_into);
     let cloned = clone::clone_process(plan.clone_flags(), into).map_err(LaunchError::Clone)?;
     let Cloned::Parent { pid, pidfd } = cloned else { world.run() };
-    let running = Running { pid, pidfd, control: SupervisorEnd(ours), waited: false };
-    write_maps(plan, pid)?;
+    let mut running = Running { pid, pidfd, control: SupervisorEnd(ours), namespace: None, waited: false };
+    ids::write(&plan.ids, pid)?;
+    if plan.fetches && plan.ids.kind == IdsKind::Subuid {
+        running.namespace = Some(ids::namespace(pid)?);
+    }
     _ = running.control.order(Order::Build);
     Ok((running, Streams { files, stdin: in_write, stdout: out_read, stderr: err_read }))
 }
@@ -187,24 +194,6 @@ fn filter_flags(plan: &Plan) -> u32 {
         }
     }
     flags
-}
-
-/// Gives the new user namespace its ids (user_namespaces(7)). Without privilege, groups must first be made
-/// unchangeable: else a program could drop a group that denies it something.
-fn write_maps(plan: &Plan, pid: i32) -> Result<(), LaunchError> {
-    if plan.ids.kind == IdsKind::Single {
-        write_proc(pid, "setgroups", "deny")?;
-    }
-    write_map(pid, "uid_map", plan.ids.users)?;
-    write_map(pid, "gid_map", plan.ids.groups)
-}
-
-fn write_map(pid: i32, file: &'static str, map: Map) -> Result<(), LaunchError> {
-    write_proc(pid, file, &format!("{} {} {}\n", map.inside, map.outside, map.count))
-}
-
-fn write_proc(pid: i32, file: &'static str, text: &str) -> Result<(), LaunchError> {
-    std::fs::write(format!("/proc/{pid}/{file}"), text).map_err(|source| LaunchError::Ids { file, source })
 }
 
 /// Who holds each limit on this host.
@@ -242,7 +231,7 @@ impl Holds {
     /// The limit of processes where no cgroup holds it: RLIMIT_NPROC, which counts those of one user in one user
     /// namespace, and so of one sandbox; the init is one of them when it has the program's id.
     fn processes(self, plan: &Plan) -> Option<u64> {
-        let init = u64::from(plan.ids.kind == IdsKind::Single);
+        let init = u64::from(plan.ids.setup.0 == plan.identity.uid);
         (self.pids == Means::Rlimit).then(|| u64::from(plan.limits.pids) + init)
     }
 
@@ -287,6 +276,7 @@ fn controls(plan: &Plan, hierarchy: &Hierarchy, holds: &Holds, secrets: usize) -
         id_map: Some(match plan.ids.kind {
             IdsKind::Range => IdMap::Range,
             IdsKind::Single => IdMap::Single,
+            IdsKind::Subuid => IdMap::Subuid,
         }),
         rootfs: Some(if plan.rootfs == "host" { Rootfs::Host } else { Rootfs::Directory }),
         secrets,

@@ -9,7 +9,10 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
-use super::protocol::{Failure, Stage};
+use super::{
+    obstacle::Obstacle,
+    protocol::{Failure, Stage},
+};
 use crate::{
     plan::{Plan, PlanError, Step, ids::IdsKind, landlock::Layer, seccomp::Insn},
     sys::{self, Errno, fs, landlock, process, seccomp, tty},
@@ -37,6 +40,26 @@ impl Image {
             env: process::StringVector::new(strings("an environment variable", &step.env)?),
             cwd: CString::new(step.cwd.as_str()).map_err(|_| PlanError::Nul("the working directory"))?,
         })
+    }
+}
+
+impl Image {
+    /// What was in the way of a program that execve refused, in place of the number of the refused candidate.
+    pub fn examine(&self, failure: Failure) -> Failure {
+        if failure.stage != Stage::Exec {
+            return failure;
+        }
+        let dir = fs::open_in(fs::cwd(), &self.cwd, libc::O_PATH | libc::O_DIRECTORY, 0, libc::RESOLVE_NO_MAGICLINKS);
+        let Ok(dir) = dir else { return Failure { index: Obstacle::Unknown.code(), ..failure } };
+        let mut found = Obstacle::Missing;
+        for candidate in self.candidates.iter().skip(failure.index.into()) {
+            found = Obstacle::find(dir.as_fd(), candidate, failure.errno);
+            // One that is missing was refused only if all were.
+            if found != Obstacle::Missing || failure.errno != Errno::ENOENT {
+                break;
+            }
+        }
+        Failure { index: found.code(), ..failure }
     }
 }
 
@@ -113,7 +136,7 @@ impl<'a> Start<'a> {
                 .map_err(at(Stage::ResourceLimit, plan.rlimits.len()))?;
         }
         process::drop_bounding_capabilities().map_err(at(Stage::Capabilities, 0))?;
-        if plan.ids.kind == IdsKind::Range {
+        if plan.ids.kind != IdsKind::Single {
             process::become_user(plan.identity.uid, plan.identity.gid, true).map_err(at(Stage::ProgramIdentity, 0))?;
         }
         process::drop_capabilities().map_err(at(Stage::Capabilities, 1))?;
@@ -136,15 +159,15 @@ impl<'a> Start<'a> {
     /// Tries each candidate as execvp(3) does: one that may not be executed is told rather than the last one
     /// that is not there.
     fn exec(&self) -> Failure {
-        let mut best = Errno::ENOENT;
-        for candidate in &self.image.candidates {
+        let mut best = (Errno::ENOENT, 0);
+        for (index, candidate) in self.image.candidates.iter().enumerate() {
             match process::exec(candidate, &self.image.argv, &self.image.env) {
                 Errno::ENOENT | Errno::ENOTDIR => {}
-                Errno::EACCES => best = Errno::EACCES,
-                errno => return at(Stage::Exec, 0)(errno),
+                Errno::EACCES => best = (Errno::EACCES, index),
+                errno => return at(Stage::Exec, index)(errno),
             }
         }
-        at(Stage::Exec, 0)(best)
+        at(Stage::Exec, best.1)(best.0)
     }
 }
 
@@ -153,7 +176,7 @@ fn install(program: &[Insn], flags: u32) -> sys::Result<Option<OwnedFd>> {
 }
 
 /// Rules are for what is there: a path that the root does not have needs none.
-fn restrict(layer: &Layer) -> sys::Result<()> {
+pub(super) fn restrict(layer: &Layer) -> sys::Result<()> {
     let ruleset = landlock::create_ruleset(layer.abi, layer.handled_files, layer.handled_tcp, layer.scoped)?;
     for rule in &layer.rules {
         let path = match fs::open_in(fs::cwd(), &rule.path, libc::O_PATH, 0, fs::NO_LINKS) {

@@ -28,7 +28,7 @@ pub enum Report {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Failure {
     pub stage: Stage,
-    /// Which operation, limit or layer of the stage.
+    /// Which operation, limit or layer of the stage; of [`Stage::Exec`], what was in the way.
     pub index: u16,
     pub errno: Errno,
 }
@@ -227,6 +227,18 @@ mod tests {
         drop(supervisor);
         assert!(!init.wait_for(Order::Build));
         assert_eq!(init.started(), Err(Errno::EPIPE));
+    }
+
+    #[test]
+    fn last_words_are_heard_of_an_init_that_did_not_listen() {
+        let (ours, theirs) = socket::record_pair().unwrap();
+        let supervisor = SupervisorEnd(ours);
+        supervisor.order(Order::Build).unwrap();
+        let failure = Failure { stage: Stage::Setup, index: 1, errno: Errno::EACCES };
+        InitEnd(theirs.as_fd()).failed(failure);
+        drop(theirs);
+        assert!(matches!(supervisor.receive(), Some(Report::Failed(got)) if got == failure));
+        assert!(supervisor.receive().is_none());
     }
 
     #[test]

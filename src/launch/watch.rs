@@ -7,12 +7,13 @@ use std::{
     collections::BTreeMap,
     ffi::CStr,
     os::{
-        fd::{AsFd, BorrowedFd},
+        fd::{AsFd, AsRawFd, BorrowedFd},
         unix::{ffi::OsStrExt, fs::MetadataExt},
     },
+    path::Path,
 };
 
-use crate::sys::fs;
+use crate::sys::{Errno, fs, process};
 
 #[derive(Debug)]
 pub(super) struct Watch {
@@ -44,17 +45,20 @@ impl Watch {
         let mut unnamed = BTreeMap::new();
         let mut pending = vec![self.init];
         while let Some(pid) = pending.pop() {
-            // The init's is shut even to us, and is a few pages.
-            memory +=
-                std::fs::read_to_string(format!("/proc/{pid}/smaps_rollup")).map_or(0, |text| proportional(&text));
-            for (inode, bytes) in unnamed_files(pid) {
-                unnamed.insert(inode, bytes);
-            }
             let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+            let mut measured = false;
             for thread in threads {
+                let thread = thread.path();
                 alive += 1;
-                let children = std::fs::read_to_string(thread.path().join("children")).unwrap_or_default();
+                let children = std::fs::read_to_string(thread.join("children")).unwrap_or_default();
                 pending.extend(children.split_ascii_whitespace().filter_map(|pid| pid.parse::<i32>().ok()));
+                // A thread that has ended before the others, as the first one may, shows nothing any more. The init's
+                // memory is shut even to us, and is a few pages.
+                if !measured && let Ok(text) = std::fs::read_to_string(thread.join("smaps_rollup")) {
+                    measured = true;
+                    memory += proportional(&text);
+                    unnamed.extend(unnamed_files(&thread));
+                }
             }
         }
         memory += unnamed.values().sum::<u64>();
@@ -72,13 +76,36 @@ fn in_use(root: BorrowedFd<'_>, path: &CStr) -> u64 {
     fs::open_in(root, path, libc::O_PATH | libc::O_DIRECTORY, 0, fs::IN_ROOT).map_or(0, |dir| fs::used(dir.as_fd()))
 }
 
-/// The memfds that a process has open, by inode.
-fn unnamed_files(pid: i32) -> Vec<(u64, u64)> {
-    let open = std::fs::read_dir(format!("/proc/{pid}/fd")).into_iter().flatten().flatten();
-    let memfds = open.filter(|fd| {
-        std::fs::read_link(fd.path()).is_ok_and(|link| link.as_os_str().as_bytes().starts_with(b"/memfd:"))
-    });
-    memfds.filter_map(|fd| std::fs::metadata(fd.path()).ok()).map(|found| (found.ino(), found.blocks() * 512)).collect()
+/// The memfds that a thread has open, by inode.
+fn unnamed_files(thread: &Path) -> Vec<(u64, u64)> {
+    match std::fs::read_dir(thread.join("fd")) {
+        Ok(open) => open.flatten().filter_map(|fd| unnamed_file(&fd.path())).collect(),
+        // It has another id than we, or made itself undumpable (prctl(2)).
+        Err(_) => copied_unnamed_files(thread).unwrap_or_default(),
+    }
+}
+
+fn unnamed_file(fd: &Path) -> Option<(u64, u64)> {
+    std::fs::read_link(fd).ok().filter(|link| link.as_os_str().as_bytes().starts_with(b"/memfd:"))?;
+    let found = std::fs::metadata(fd).ok()?;
+    Some((found.ino(), found.blocks() * 512))
+}
+
+/// The same where its directory cannot be listed: the owner of its user namespace may still copy what it has open.
+fn copied_unnamed_files(thread: &Path) -> Option<Vec<(u64, u64)>> {
+    let number = thread.file_name()?.to_str()?.parse().ok()?;
+    let status = std::fs::read_to_string(thread.join("status")).ok()?;
+    let most: i32 = status.lines().find_map(|line| line.strip_prefix("FDSize:"))?.trim().parse().ok()?;
+    let thread = process::open_process(number).or_else(|_| process::open_thread(number)).ok()?;
+    let mut found = Vec::new();
+    for fd in 0..most {
+        match process::copy_descriptor(thread.as_fd(), fd) {
+            Ok(copy) => found.extend(unnamed_file(Path::new(&format!("/proc/self/fd/{}", copy.as_raw_fd())))),
+            Err(Errno::EBADF) => {}
+            Err(_) => break,
+        }
+    }
+    Some(found)
 }
 
 /// /proc/PID/smaps_rollup: `Pss_Anon` and `Pss_Shmem`, in bytes.
@@ -96,6 +123,17 @@ mod tests {
     fn shared_memory_counts_and_nonsense_does_not() {
         assert_eq!(proportional("Rss: 9 kB\nPss_Anon:   100 kB\nPss_File: 7 kB\nPss_Shmem: 28 kB\n"), 128 << 10);
         assert_eq!(proportional("Pss_Anon: x\nPss_Shmem:\n"), 0);
+    }
+
+    #[test]
+    fn unnamed_files_are_found_either_way() {
+        let memfd = nix::sys::memfd::memfd_create(c"here", nix::sys::memfd::MFdFlags::empty()).unwrap();
+        fs::write_all(memfd.as_fd(), &[1; 5000]).unwrap();
+        let inode = nix::sys::stat::fstat(&memfd).unwrap().st_ino;
+        let me = Path::new("/proc/self/task").join(std::process::id().to_string());
+        for found in [unnamed_files(&me), copied_unnamed_files(&me).unwrap()] {
+            assert!(found.contains(&(inode, 8192)), "{found:?}");
+        }
     }
 
     #[test]

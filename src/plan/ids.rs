@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::{
-    host::Host,
+    host::{Host, IdRange},
     request::{SandboxId, User},
 };
 
@@ -15,23 +15,32 @@ const COUNT: u32 = 65_536;
 const FIRST: u32 = 9157 * COUNT;
 const BLOCKS: u32 = (1_879_048_191 - FIRST) / COUNT;
 
+/// How many subordinate ids a sandbox of an ordinary user has, if that many are granted: what `useradd` grants.
+const SUBORDINATES: u32 = 65_536;
+/// The kernel takes no more lines than this (user_namespaces(7)).
+const MOST_LINES: usize = 340;
+
 #[derive(Debug, Clone, PartialEq, Eq, Serialize)]
 pub struct Ids {
     pub kind: IdsKind,
-    pub users: Map,
-    pub groups: Map,
+    /// The lines of uid_map, none of which overlaps another.
+    pub users: Vec<Map>,
+    pub groups: Vec<Map>,
     /// Who builds the sandbox, inside. With a single id that is the program's own.
     #[serde(skip)]
     pub setup: (u32, u32),
 }
 
+/// Whose the ids outside are, and so who may write the maps.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum IdsKind {
-    /// 65,536 ids that belong to nobody.
+    /// Given out by root; if they are ours to choose, 65,536 that belong to nobody.
     Range,
     /// One id: the caller's own.
     Single,
+    /// The caller's own and what /etc/subuid and /etc/subgid grant them, mapped by newuidmap and newgidmap.
+    Subuid,
 }
 
 /// One line of /proc/PID/uid_map (user_namespaces(7)).
@@ -44,11 +53,11 @@ pub struct Map {
 
 impl Ids {
     /// Root gives each sandbox a block of its own, so that two sandboxes are two strangers. An ordinary user
-    /// has one id to give, which needs no setuid helper.
+    /// has one id to give, which needs no setuid helper, and for users that this cannot be, subordinate ones.
     pub fn choose(id: &SandboxId, user: User, host: &Host) -> Result<Self, IdError> {
         let range = |outside| {
-            let map = Map { inside: 0, outside, count: COUNT };
-            Self { kind: IdsKind::Range, users: map, groups: map, setup: (0, 0) }
+            let lines = vec![Map { inside: 0, outside, count: COUNT }];
+            Self::of_lines(lines.clone(), lines, (0, 0), host)
         };
         if host.privileged && host.initial_user_namespace {
             return Ok(range(FIRST + hash(id.as_str()) % BLOCKS * COUNT));
@@ -56,17 +65,89 @@ impl Ids {
         if host.privileged && host.ids.has(0, 0) && host.ids.has(COUNT - 1, COUNT - 1) {
             // Root of a container: only the ids that the container has can be given on.
             if user.uid == 0 {
-                return Err(IdError);
+                return Err(IdError::ContainersRoot);
             }
             return Ok(range(0));
         }
-        Ok(Self {
-            kind: IdsKind::Single,
-            users: Map { inside: user.uid, outside: host.uid, count: 1 },
-            groups: Map { inside: user.gid, outside: host.gid, count: 1 },
-            setup: (user.uid, user.gid),
-        })
+        if wants_granted(user, host) {
+            return Self::granted(user, host);
+        }
+        let own = |inside, outside| vec![Map { inside, outside, count: 1 }];
+        Ok(Self::of_lines(own(user.uid, host.uid), own(user.gid, host.gid), (user.uid, user.gid), host))
     }
+
+    /// Lines as they are wished for; what they are follows from who could write them. `setup` has an id in each.
+    #[must_use]
+    pub fn of_lines(users: Vec<Map>, groups: Vec<Map>, setup: (u32, u32), host: &Host) -> Self {
+        let own = |lines: &[Map], id| matches!(lines, [Map { outside, count: 1, .. }] if *outside == id);
+        let kind = if own(&users, host.uid) && own(&groups, host.gid) {
+            IdsKind::Single
+        } else if host.privileged {
+            IdsKind::Range
+        } else {
+            IdsKind::Subuid
+        };
+        Self { kind, users, groups, setup }
+    }
+
+    /// Root inside is the caller, as with podman, and builds the sandbox: what the caller can open, it can.
+    fn granted(user: User, host: &Host) -> Result<Self, IdError> {
+        let users = subordinate(host.uid, &host.granted.uids);
+        let groups = subordinate(host.gid, &host.granted.gids);
+        for (kind, lines, id, file) in
+            [("user", &users, user.uid, "/etc/subuid"), ("group", &groups, user.gid, "/etc/subgid")]
+        {
+            if outside(lines, id).is_none() {
+                let count = lines.iter().skip(1).map(|line| line.count).sum();
+                return Err(IdError::NotGranted { kind, id, caller: host.uid, file, count, fix: host.granted.fix() });
+            }
+        }
+        Ok(Self::of_lines(users, groups, (0, 0), host))
+    }
+}
+
+/// Whether this sandbox needs ids that its caller has by grant only. What one id can be (root, the default user,
+/// the caller) it is: that works without helpers, and the files of the program are the caller's.
+#[must_use]
+pub fn wants_granted(user: User, host: &Host) -> bool {
+    let default = User::default();
+    let one_will_do = [0, default.uid, host.uid].contains(&user.uid) && [0, default.gid, host.gid].contains(&user.gid);
+    user.asked && !host.privileged && !one_will_do
+}
+
+/// 0 is the caller, and 1 and on are the ids granted, in the order of the file. The kernel takes no id twice, and
+/// whatever the file says, the host's root is not given to a program.
+#[must_use]
+pub fn subordinate(own: u32, granted: &[IdRange]) -> Vec<Map> {
+    let one = |first| IdRange { first, count: 1 };
+    let mut lines = vec![Map { inside: 0, outside: own, count: 1 }];
+    let mut taken = vec![one(0), one(own)];
+    let mut next = 1;
+    for range in granted {
+        let mut pieces = vec![*range];
+        for other in &taken {
+            pieces = pieces.into_iter().flat_map(|piece| piece.without(*other)).collect();
+        }
+        for IdRange { first, count } in pieces {
+            let count = count.min(SUBORDINATES + 1 - next);
+            if count == 0 || lines.len() == MOST_LINES {
+                return lines;
+            }
+            lines.push(Map { inside: next, outside: first, count });
+            taken.push(IdRange { first, count });
+            next += count;
+        }
+    }
+    lines
+}
+
+/// The id that `inside` is outside; `None` if it is nobody.
+#[must_use]
+pub fn outside(lines: &[Map], inside: u32) -> Option<u32> {
+    lines.iter().find_map(|line| {
+        let offset = inside.checked_sub(line.inside).filter(|offset| *offset < line.count)?;
+        line.outside.checked_add(offset)
+    })
 }
 
 /// FNV-1a: spreads ids over the blocks; two in one block lose nothing but distance.
@@ -75,18 +156,56 @@ fn hash(text: &str) -> u32 {
 }
 
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
-#[error("root inside would be root of the container that fumehood runs in")]
-pub struct IdError;
+pub enum IdError {
+    #[error("root inside would be root of the container that fumehood runs in")]
+    ContainersRoot,
+    #[error("{kind} {id} cannot be given: {file} grants {} to uid {caller}", amount(*count))]
+    NotGranted { kind: &'static str, id: u32, caller: u32, file: &'static str, count: u32, fix: String },
+}
+
+fn amount(count: u32) -> String {
+    match count {
+        0 => "no id".to_owned(),
+        1 => "only one id".to_owned(),
+        _ => format!("only {count} ids"),
+    }
+}
 
 impl crate::error::Hint for IdError {
     fn hint(&self) -> Option<String> {
-        Some("leave --user out, or run fumehood as an ordinary user of the container".to_owned())
+        Some(match self {
+            Self::ContainersRoot => "leave --user out, or run fumehood as an ordinary user of the container".to_owned(),
+            Self::NotGranted { fix, .. } => format!("{fix}; or leave --user out"),
+        })
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::host::{Granted, IdSpace};
+
+    fn ordinary(subuid: &str, subgid: &str) -> Host {
+        let ids = |id| vec![IdRange { first: id, count: 1 }];
+        Host {
+            uid: 1001,
+            gid: 1002,
+            privileged: false,
+            initial_user_namespace: true,
+            ids: IdSpace { uids: ids(1001), gids: ids(1002) },
+            granted: Granted::parse(subuid, subgid, Some("alice"), 1001),
+            landlock_abi: 0,
+            kernel: crate::host::KernelVersion::default(),
+        }
+    }
+
+    fn choose(user: &str, host: &Host) -> Result<Ids, IdError> {
+        Ids::choose(&SandboxId::parse("x").unwrap(), User::parse(user).unwrap(), host)
+    }
+
+    fn lines(lines: &[(u32, u32, u32)]) -> Vec<Map> {
+        lines.iter().map(|&(inside, outside, count)| Map { inside, outside, count }).collect()
+    }
 
     #[test]
     fn every_block_lies_in_the_range_that_belongs_to_nobody() {
@@ -94,5 +213,88 @@ mod tests {
             let outside = FIRST + hash(&n.to_string()) % BLOCKS * COUNT;
             assert!(outside >= FIRST && outside + (COUNT - 1) <= 1_879_048_191);
         }
+    }
+
+    #[test]
+    fn an_ordinary_user_needs_a_grant_only_for_strangers() {
+        let host = ordinary("", "");
+        for user in ["0", "1000", "root", "sandbox", "1001:1002", "0:1002", "1000:0"] {
+            assert_eq!(choose(user, &host).unwrap().kind, IdsKind::Single, "{user}");
+        }
+        let id = SandboxId::parse("x").unwrap();
+        assert_eq!(Ids::choose(&id, User::default(), &host).unwrap().kind, IdsKind::Single);
+        // As a bundle has it, nobody having asked.
+        let bundled = User { uid: 7, gid: 8, asked: false };
+        assert_eq!(Ids::choose(&id, bundled, &host).unwrap().users, lines(&[(7, 1001, 1)]));
+        for (user, kind) in [("7", "user"), ("1001:7", "user"), ("0:7", "group"), ("1002:0", "user")] {
+            match choose(user, &host) {
+                Err(IdError::NotGranted { kind: found, count: 0, .. }) => assert_eq!(found, kind),
+                other => panic!("{user}: {other:?}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_stranger_gets_what_is_granted() {
+        let host = ordinary("alice:100000:65536", "1001:200000:10\nalice:300000:65536");
+        let ids = choose("7:12", &host).unwrap();
+        assert_eq!((ids.kind, ids.setup), (IdsKind::Subuid, (0, 0)));
+        assert_eq!(ids.users, lines(&[(0, 1001, 1), (1, 100_000, 65_536)]));
+        assert_eq!(ids.groups, lines(&[(0, 1002, 1), (1, 200_000, 10), (11, 300_000, 65_526)]));
+        assert_eq!((outside(&ids.users, 7), outside(&ids.groups, 12)), (Some(100_006), Some(300_001)));
+        assert_eq!((outside(&ids.users, 0), outside(&ids.users, 65_537)), (Some(1001), None));
+    }
+
+    #[test]
+    fn too_few_are_told() {
+        let host = ordinary("alice:100000:10", "alice:100000:65536");
+        assert!(choose("10:11", &host).is_ok());
+        let error = choose("11", &host).unwrap_err();
+        assert_eq!(error.to_string(), "user 11 cannot be given: /etc/subuid grants only 10 ids to uid 1001");
+        let error = choose("5", &ordinary("alice:100000:9", "bob:100000:9")).unwrap_err();
+        assert_eq!(error.to_string(), "group 5 cannot be given: /etc/subgid grants no id to uid 1001");
+    }
+
+    #[test]
+    fn no_grant_gives_roots_id_or_an_id_twice() {
+        let granted = |text: &str| subordinate(1001, &ordinary(text, "").granted.uids);
+        for (text, wanted) in [
+            ("alice:0:3", &[(1, 1, 2)][..]),
+            ("alice:0:1", &[]),
+            ("alice:1001:1", &[]),
+            ("alice:999:5", &[(1, 999, 2), (3, 1002, 2)]),
+            ("alice:0:4294967295", &[(1, 1, 1000), (1001, 1002, 64_536)]),
+            ("alice:5:5\nalice:5:5", &[(1, 5, 5)]),
+            ("alice:5:5\nalice:7:5", &[(1, 5, 5), (6, 10, 2)]),
+            ("alice:7:2\nalice:5:9", &[(1, 7, 2), (3, 5, 2), (5, 9, 5)]),
+            ("alice:4294967294:1", &[(1, 4_294_967_294, 1)]),
+            ("alice:1:0\nalice:4294967295:1\n\u{0}:::\nalice:2:x\nalice:9:1", &[(1, 9, 1)]),
+        ] {
+            let mut all = vec![(0, 1001, 1)];
+            all.extend(wanted);
+            assert_eq!(granted(text), lines(&all), "{text:?}");
+        }
+    }
+
+    #[test]
+    fn a_long_file_makes_no_longer_map_than_the_kernel_takes() {
+        let text: String = (0..2000).map(|n| format!("alice:{}:1\n", 100_000 + 2 * n)).collect();
+        assert_eq!(subordinate(1001, &ordinary(&text, "").granted.uids).len(), MOST_LINES);
+    }
+
+    #[test]
+    fn who_writes_lines_follows_from_the_lines() {
+        let user = ordinary("", "");
+        let root = Host { uid: 0, gid: 0, privileged: true, ..user.clone() };
+        let kind = |users: &[(u32, u32, u32)], groups: &[(u32, u32, u32)], host| {
+            Ids::of_lines(lines(users), lines(groups), (0, 0), host).kind
+        };
+        let (own, own_group) = ([(0, 1001, 1)], [(0, 1002, 1)]);
+        assert_eq!(kind(&own, &own_group, &user), IdsKind::Single);
+        assert_eq!(kind(&own, &[(0, 1001, 1)], &user), IdsKind::Subuid);
+        assert_eq!(kind(&[(0, 1001, 2)], &own_group, &user), IdsKind::Subuid);
+        assert_eq!(kind(&[(0, 1001, 1), (1, 100_000, 5)], &own_group, &user), IdsKind::Subuid);
+        assert_eq!(kind(&own, &own_group, &root), IdsKind::Range);
+        assert_eq!(kind(&[(0, 0, 1), (1, 100_000, 5)], &[(0, 0, 1)], &root), IdsKind::Range);
     }
 }

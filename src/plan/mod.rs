@@ -3,6 +3,7 @@
 //! [`make`] computes it from a spec and the facts of the host, without privilege and without touching
 //! anything. `fumehood explain` prints it; [`crate::launch`] carries it out and decides nothing.
 
+pub mod container;
 pub mod ids;
 pub mod landlock;
 mod mounts;
@@ -41,6 +42,9 @@ pub struct Plan {
     pub terminal: bool,
     /// One, or a compiler and then what it made.
     pub steps: Vec<Step>,
+    /// What names their working directory, for errors.
+    #[serde(skip)]
+    pub workdir_by: &'static str,
     pub network: &'static str,
     pub fetches: bool,
     /// What a bundle wanted and does not get.
@@ -110,7 +114,7 @@ pub enum PlanError {
     #[error(transparent)]
     Landlock(#[from] landlock::PolicyError),
     #[error("mount on `{target}`: {why}")]
-    Mount { target: String, why: &'static str },
+    Mount { target: String, why: Cow<'static, str> },
     #[error("there is no built-in filter called {0}")]
     NoFilter(&'static str),
     #[error("{0} has a NUL byte")]
@@ -119,8 +123,10 @@ pub enum PlanError {
     Path(#[from] path::PathError),
     #[error(transparent)]
     Seccomp(#[from] seccomp::SeccompError),
-    #[error("the working directory `{0}` is not an absolute path without `..`")]
-    Workdir(String),
+    #[error("{by}: `{path}` is not an absolute path without `..`")]
+    Workdir { by: &'static str, path: String },
+    #[error("sysctl `{key}`: {why}")]
+    Sysctl { key: String, why: &'static str },
 }
 
 impl crate::error::Hint for PlanError {
@@ -128,6 +134,7 @@ impl crate::error::Hint for PlanError {
         match self {
             Self::Ids(error) => error.hint(),
             Self::Seccomp(error) => error.hint(),
+            Self::Workdir { .. } => Some("it is a path inside the sandbox, such as /sandbox or /tmp".to_owned()),
             Self::Landlock(landlock::PolicyError::Abi { .. }) => Some(
                 "choose another --profile or --landlock, or a newer kernel; `fumehood doctor` tells what this one has"
                     .to_owned(),
@@ -163,7 +170,7 @@ pub fn make(spec: Spec, host: &Host) -> Result<Plan, PlanError> {
     let process = oci.process().clone().unwrap_or_default();
     let cwd = process.cwd().to_string_lossy().into_owned();
     if crate::request::mounts::inside_path(process.cwd()).is_none() {
-        return Err(PlanError::Workdir(cwd));
+        return Err(PlanError::Workdir { by: own.workdir_by, path: cwd });
     }
     let env = process.env().clone().unwrap_or_default();
     let step = |kind, argv: Vec<String>, limits| Step {
@@ -202,6 +209,7 @@ pub fn make(spec: Spec, host: &Host) -> Result<Plan, PlanError> {
         limits: own.limits,
         terminal: process.terminal().unwrap_or(false),
         steps,
+        workdir_by: own.workdir_by,
         network: own.network.name(),
         fetches: own.fetches,
         left_out: own.left_out,
@@ -247,7 +255,7 @@ fn namespaces(network: Network) -> Vec<Namespace> {
     all
 }
 
-fn rlimits(process: &oci_spec::runtime::Process) -> Vec<ResourceLimit> {
+pub(crate) fn rlimits(process: &oci_spec::runtime::Process) -> Vec<ResourceLimit> {
     use oci_spec::runtime::PosixRlimitType as Type;
     let known = |kind| {
         Some(match kind {
@@ -286,7 +294,8 @@ fn rlimits(process: &oci_spec::runtime::Process) -> Vec<ResourceLimit> {
 /// The paths that execve is tried with: the name itself if it has a slash, else one for each entry of the
 /// PATH that the program will have (execvp(3)).
 fn candidates(argv: &[String], env: &[String], cwd: &str) -> Vec<String> {
-    let Some(program) = argv.first() else { return Vec::new() };
+    // A name that is empty is no name of the directories that it would be looked for in.
+    let Some(program) = argv.first().filter(|program| !program.is_empty()) else { return Vec::new() };
     if program.contains('/') {
         return vec![program.clone()];
     }

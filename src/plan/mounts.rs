@@ -134,7 +134,8 @@ impl Tree<'_> {
             Some("tmpfs") => {
                 self.parents(target)?;
                 let value = |key: &str| options.iter().find_map(|option| option.strip_prefix(key));
-                let wrong = |why| PlanError::Mount { target: target.display().to_string(), why };
+                let wrong =
+                    |why: &'static str| PlanError::Mount { target: target.display().to_string(), why: why.into() };
                 let bytes = match value("size=") {
                     Some(size) => crate::request::Bytes::parse(size).map_err(|_| wrong("its size is no size"))?.get(),
                     None => crate::request::Limits::default().tmp.get(),

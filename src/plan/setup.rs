@@ -7,7 +7,10 @@ use std::{ffi::CString, fmt, sync::Arc};
 
 use serde::Serialize;
 
-use super::path::{BoxPath, HostPath};
+use super::{
+    container::operations::{Mount, Node, Propagation},
+    path::{BoxPath, HostPath},
+};
 
 #[derive(Debug, Serialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
@@ -97,6 +100,40 @@ pub enum SetupOp {
     },
     /// The new root becomes the root, and the host's is let go of.
     Enter,
+    /// A container's root is this directory. `propagation` is what the host's mounts are set to before.
+    ContainerRoot {
+        source: HostPath,
+        propagation: Propagation,
+    },
+    Mount(Box<Mount>),
+    Node(Box<Node>),
+    /// A link where nothing is, or in place of what is there.
+    Link {
+        path: BoxPath,
+        #[serde(serialize_with = "lossy")]
+        to: CString,
+        replace: bool,
+    },
+    /// A directory, with those above it.
+    Dirs {
+        path: BoxPath,
+    },
+    /// A setting of the container's namespaces, by its path below /proc/sys.
+    Sysctl {
+        #[serde(serialize_with = "lossy")]
+        key: CString,
+        #[serde(serialize_with = "lossy")]
+        value: CString,
+    },
+    /// The container's terminal on /dev/console.
+    Console,
+    /// As `Enter`, when mounts may be shared with the host; without a pivot the new root is moved over the host's.
+    EnterContainer {
+        pivot: bool,
+    },
+    RootPropagation {
+        propagation: Propagation,
+    },
 }
 
 /// Something that must exist before it can be mounted on.
@@ -167,7 +204,20 @@ impl fmt::Display for SetupOp {
             Self::Mask { path, .. } => write!(f, "mask {}", path.shown()),
             Self::ReadOnly { path } => write!(f, "make {} read-only", path.shown()),
             Self::Seal { path } => write!(f, "make the file system of {} read-only", path.shown()),
-            Self::Enter => write!(f, "enter the new root and let go of the host's"),
+            Self::Enter | Self::EnterContainer { pivot: true } => {
+                write!(f, "enter the new root and let go of the host's")
+            }
+            Self::ContainerRoot { source, .. } => write!(f, "mount {} /", host(source)),
+            Self::Mount(mount) => write!(f, "{mount}"),
+            Self::Node(node) => write!(f, "make device {}", node.path.shown()),
+            Self::Link { path, to, .. } => write!(f, "make link {} -> {}", path.shown(), to.to_string_lossy()),
+            Self::Dirs { path } => write!(f, "make directory {}", path.shown()),
+            Self::Sysctl { key, value } => {
+                write!(f, "write sysctl {}: {}", key.to_string_lossy(), value.to_string_lossy())
+            }
+            Self::Console => write!(f, "mount the terminal /dev/console"),
+            Self::EnterContainer { pivot: false } => write!(f, "move the new root over the host's and enter it"),
+            Self::RootPropagation { propagation } => write!(f, "make / {}", propagation.shown()),
         }
     }
 }
@@ -181,8 +231,10 @@ impl SetupOp {
             Self::Hostname { .. } => "the host's name is not told",
             Self::Network => "localhost works, and reaches nobody else's localhost",
             Self::Cgroup => "its limits hold from here on; its place in the host's tree is not shown",
-            Self::RootTmpfs { .. } | Self::RootBind { .. } | Self::RootOverlay { .. } => "a root of its own",
-            Self::Dir { .. } | Self::Symlink { .. } => "a place in the tree",
+            Self::RootTmpfs { .. } | Self::RootBind { .. } | Self::RootOverlay { .. } | Self::ContainerRoot { .. } => {
+                "a root of its own"
+            }
+            Self::Dir { .. } | Self::Symlink { .. } | Self::Link { .. } | Self::Dirs { .. } => "a place in the tree",
             Self::File { .. } => "given to the program, or a synthetic stand-in for the host's",
             Self::Bind { .. } => "a part of the host that the program may see",
             Self::Device { .. } => "one of the few devices that are safe to have",
@@ -192,7 +244,12 @@ impl SetupOp {
             Self::Mask { .. } => "tells too much about the host, or was asked to be hidden",
             Self::ReadOnly { .. } => "may be seen, not changed",
             Self::Seal { .. } => "only the writable places are writable",
-            Self::Enter => "from here on no host path can be named",
+            Self::Enter | Self::EnterContainer { .. } => "from here on no host path can be named",
+            Self::Mount(_) => "asked for by the spec",
+            Self::Node(_) => "every container's, or asked for by the spec",
+            Self::Sysctl { .. } => "a setting of its own namespaces",
+            Self::Console => "a terminal of its own",
+            Self::RootPropagation { .. } => "what is mounted here shows where the spec wants it",
         }
     }
 }

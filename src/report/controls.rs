@@ -1,12 +1,11 @@
 //! What was in force around a program: the result says it, so that nothing is ever degraded silently.
 //!
-//! The default is that nothing holds, which is true of a sandbox that could not be set up. Whoever
-//! enforces a control sets it, after the kernel has agreed.
+//! Where no sandbox stood there was nothing to hold, and there are none.
 
 use serde::Serialize;
 
-/// The keys of the result's `controls`, in its order.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
+/// The result's `controls`, in its order.
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Controls {
     pub user_namespace: bool,
     /// The profile's name.
@@ -28,17 +27,16 @@ pub struct Controls {
 }
 
 /// The cgroup hierarchy that the sandbox has a group in.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Cgroup {
     V2,
     V1,
-    #[default]
     None,
 }
 
 /// What holds a limit.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Means {
     /// The kernel, for all processes together.
@@ -47,16 +45,14 @@ pub enum Means {
     Watched,
     /// The kernel, for each process (or each user) by itself.
     Rlimit,
-    #[default]
     None,
 }
 
 /// What the program reaches of the network.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Network {
     None,
-    #[default]
     Host,
 }
 
@@ -69,13 +65,10 @@ pub enum LandlockScope {
 }
 
 /// The program's capabilities, in all five sets.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum Capabilities {
     None,
-    /// Nothing was dropped.
-    #[default]
-    Inherited,
 }
 
 /// How ids inside stand for ids outside (user_namespaces(7)).

@@ -14,7 +14,7 @@ use serde::Serialize;
 use super::{
     controls::Controls,
     denials::Denial,
-    json::{Base64, LimitsObject, Millis},
+    json::{Base64, ControlsObject, LimitsObject, Millis},
     outcome::Outcome,
     text::unfinished,
 };
@@ -61,7 +61,10 @@ impl<W: Write> Events<W> {
         limits: &Limits,
         controls: &Controls,
     ) -> io::Result<()> {
-        self.write("start", Start { id, runtime, pid, limits: LimitsObject(limits), controls })
+        self.write(
+            "start",
+            Start { id, runtime, pid, limits: LimitsObject(limits), controls: ControlsObject(Some(controls)) },
+        )
     }
 
     /// The program wrote `chunk`, already masked and capped.
@@ -123,7 +126,7 @@ struct Start<'a> {
     runtime: Option<&'a str>,
     pid: Option<u32>,
     limits: LimitsObject<'a>,
-    controls: &'a Controls,
+    controls: ControlsObject<'a>,
 }
 
 #[derive(Serialize)]

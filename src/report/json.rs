@@ -10,6 +10,7 @@ use serde::{
 };
 
 use super::{
+    controls::Controls,
     outcome::{Compile, Outcome, ProducedFile, Usage},
     stream::Captured,
 };
@@ -32,7 +33,7 @@ impl Serialize for Outcome {
         object.serialize_field("setup_ms", &Millis(self.setup))?;
         object.serialize_field("usage", &self.usage)?;
         object.serialize_field("limits", &LimitsObject(&self.limits))?;
-        object.serialize_field("controls", &self.controls)?;
+        object.serialize_field("controls", &ControlsObject(self.controls.as_ref()))?;
         object.serialize_field("denials", self.denials.as_slice())?;
         object.serialize_field("files", &self.files)?;
         object.serialize_field("error", &self.error)?;
@@ -109,6 +110,31 @@ impl Serialize for LimitsObject<'_> {
     }
 }
 
+/// The controls; every key is null where no sandbox stood.
+pub(super) struct ControlsObject<'a>(pub(super) Option<&'a Controls>);
+
+impl Serialize for ControlsObject<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let controls = self.0;
+        let mut object = serializer.serialize_struct("Controls", 14)?;
+        object.serialize_field("user_namespace", &controls.map(|c| c.user_namespace))?;
+        object.serialize_field("seccomp", &controls.map(|c| &c.seccomp))?;
+        object.serialize_field("landlock_abi", &controls.map(|c| c.landlock_abi))?;
+        object.serialize_field("cgroup", &controls.map(|c| c.cgroup))?;
+        object.serialize_field("memory", &controls.map(|c| c.memory))?;
+        object.serialize_field("network", &controls.map(|c| c.network))?;
+        object.serialize_field("pids", &controls.map(|c| c.pids))?;
+        object.serialize_field("cpu", &controls.map(|c| c.cpu))?;
+        object.serialize_field("landlock_scopes", &controls.map(|c| &c.landlock_scopes))?;
+        object.serialize_field("no_new_privs", &controls.map(|c| c.no_new_privs))?;
+        object.serialize_field("capabilities", &controls.map(|c| c.capabilities))?;
+        object.serialize_field("id_map", &controls.map(|c| c.id_map))?;
+        object.serialize_field("rootfs", &controls.map(|c| c.rootfs))?;
+        object.serialize_field("secrets", &controls.map(|c| c.secrets))?;
+        object.end()
+    }
+}
+
 /// Milliseconds, rounded to a microsecond; without a point where there is no fraction.
 pub(super) struct Millis(pub(super) Duration);
 
@@ -162,7 +188,7 @@ pub(super) mod tests {
     use serde_json::Value;
 
     use super::super::{
-        controls::{Capabilities, Cgroup, Controls, IdMap, LandlockScope, Means, Network, Rootfs},
+        controls::{Capabilities, Cgroup, IdMap, LandlockScope, Means, Network, Rootfs},
         denials::{DenialKind, Denials},
         outcome::{Failure, Isolation},
         verdict::Verdict,
@@ -209,7 +235,7 @@ pub(super) mod tests {
             setup: Duration::from_nanos(1_900_499),
             usage: Usage { cpu: Duration::from_nanos(12_100_500), peak_memory_bytes: Some(9_437_184) },
             limits: Limits::default(),
-            controls: controls(),
+            controls: Some(controls()),
             denials,
             files: vec![ProducedFile { path: "plot.png".into(), bytes: 10213, sha256: [0xa0; 32] }],
             error: None,
@@ -259,7 +285,8 @@ pub(super) mod tests {
         }
         let expected = serde_json::json!({"kind": "setup", "message": error.message(), "hint": "do this"});
         assert_eq!(bare["error"], expected);
-        assert_eq!(bare["controls"]["user_namespace"], false);
+        let controls = bare["controls"].as_object().unwrap();
+        assert!(controls.values().all(Value::is_null), "none held, and none was missing: {controls:?}");
         assert_eq!(bare["usage"]["peak_memory_bytes"], Value::Null);
     }
 

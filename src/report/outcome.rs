@@ -29,7 +29,8 @@ pub struct Outcome {
     pub setup: Duration,
     pub usage: Usage,
     pub limits: Limits,
-    pub controls: Controls,
+    /// None where no sandbox stood.
+    pub controls: Option<Controls>,
     pub denials: Denials,
     pub files: Vec<ProducedFile>,
     /// Why the program could not be run.
@@ -61,7 +62,7 @@ impl Outcome {
             setup: Duration::ZERO,
             usage: Usage::default(),
             limits,
-            controls: Controls::default(),
+            controls: None,
             denials: Denials::default(),
             files: Vec::new(),
             error: Some(error),

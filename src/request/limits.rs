@@ -81,7 +81,9 @@ impl Bytes {
     /// Docker's notation: a number, a unit of `b k m g t` in either case, an optional `b` or `ib`
     /// after it. Powers of 1024; a fraction is allowed before a unit.
     pub fn parse(text: &str) -> Result<Self, QuantityError> {
-        let bad = |why| QuantityError { text: text.to_owned(), what: "size", why };
+        let bad = |why| QuantityError::form(text, "size", why);
+        let range = Range { text, least: &"1 byte", most: &"8192t" };
+        range.not_negative()?;
         let (number, unit) = split_unit(text);
         let shift = match unit.to_ascii_lowercase().as_str() {
             "" | "b" => 0,
@@ -94,10 +96,10 @@ impl Bytes {
         let value = parse_decimal(number).ok_or_else(|| bad("it has no number"))?;
         let bytes = value * (1u64 << shift) as f64;
         if bytes < 1.0 {
-            return Err(bad("it must be at least one byte"));
+            return Err(range.small());
         }
         if bytes > (1u64 << 53) as f64 {
-            return Err(bad("it is over 8192t"));
+            return Err(range.large());
         }
         Ok(Self(bytes as u64))
     }
@@ -116,7 +118,9 @@ impl fmt::Display for Bytes {
 
 /// A time span: `30s`, `1.5m`, `2h`, `250ms`, or a plain number of milliseconds.
 pub fn parse_duration(text: &str) -> Result<Duration, QuantityError> {
-    let bad = |why| QuantityError { text: text.to_owned(), what: "time", why };
+    let bad = |why| QuantityError::form(text, "time", why);
+    let range = Range { text, least: &"1us", most: &"8760h" };
+    range.not_negative()?;
     let (number, unit) = split_unit(text);
     let per_unit = match unit {
         "" | "ms" => 1e-3,
@@ -128,47 +132,92 @@ pub fn parse_duration(text: &str) -> Result<Duration, QuantityError> {
     };
     let seconds = parse_decimal(number).ok_or_else(|| bad("it has no number"))? * per_unit;
     if seconds < 1e-6 {
-        return Err(bad("it must be more than zero"));
+        return Err(range.small());
     }
     if seconds > 365.0 * 86400.0 {
-        return Err(bad("it is over a year"));
+        return Err(range.large());
     }
     Ok(Duration::from_secs_f64(seconds))
 }
 
 /// A number of CPUs, at least 0.01.
 pub fn parse_cpus(text: &str) -> Result<f64, QuantityError> {
-    let bad = |why| QuantityError { text: text.to_owned(), what: "number of CPUs", why };
-    let cpus = parse_decimal(text).ok_or_else(|| bad("it is not a decimal number such as 0.5"))?;
+    let range = Range { text, least: &"0.01", most: &"8192" };
+    range.not_negative()?;
+    let why = "it is not a decimal number such as 0.5";
+    let cpus = parse_decimal(text).ok_or_else(|| QuantityError::form(text, "number of CPUs", why))?;
     if cpus < 0.01 {
-        return Err(bad("the least is 0.01"));
+        return Err(range.small());
     }
     if cpus > 8192.0 {
-        return Err(bad("the most is 8192"));
+        return Err(range.large());
     }
     Ok(cpus)
 }
 
 /// A whole number in `least..=most`.
 pub fn parse_count(text: &str, least: u64, most: u64) -> Result<u64, QuantityError> {
-    let bad = |why| QuantityError { text: text.to_owned(), what: "number", why };
+    let range = Range { text, least: &least, most: &most };
+    range.not_negative()?;
     if text.is_empty() || !text.bytes().all(|b| b.is_ascii_digit()) {
-        return Err(bad("it is not a whole number"));
+        return Err(QuantityError::form(text, "number", "it is not a whole number"));
     }
     match text.parse::<u64>() {
-        Ok(n) if n < least => Err(bad("it is too small")),
+        Ok(n) if n < least => Err(range.small()),
         Ok(n) if n <= most => Ok(n),
-        _ => Err(bad("it is too large")),
+        _ => Err(range.large()),
     }
 }
 
-/// A quantity that does not parse, overflows, or makes no sense.
+/// A quantity that does not parse, or is out of range.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("`{text}` is no {what}: {why}")]
-pub struct QuantityError {
-    text: String,
-    what: &'static str,
-    why: &'static str,
+pub enum QuantityError {
+    #[error("`{text}` is no {what}: {why}")]
+    Form { text: String, what: &'static str, why: &'static str },
+    #[error("`{text}` is too small: the least is {least}")]
+    Small { text: String, least: String },
+    #[error("`{text}` is too large: the most is {most}")]
+    Large { text: String, most: String },
+}
+
+impl crate::error::Hint for QuantityError {}
+
+impl QuantityError {
+    fn form(text: &str, what: &'static str, why: &'static str) -> Self {
+        Self::Form { text: text.to_owned(), what, why }
+    }
+
+    /// Whether it is zero or less, by which other programs mean that there is no limit.
+    #[must_use]
+    pub fn means_no_limit(&self) -> bool {
+        match self {
+            Self::Small { text, .. } => text.starts_with('-') || !text.contains(|c| ('1'..='9').contains(&c)),
+            Self::Form { .. } | Self::Large { .. } => false,
+        }
+    }
+}
+
+/// What a quantity may be, in the words of its error.
+struct Range<'a> {
+    text: &'a str,
+    least: &'a dyn fmt::Display,
+    most: &'a dyn fmt::Display,
+}
+
+impl Range<'_> {
+    fn small(&self) -> QuantityError {
+        QuantityError::Small { text: self.text.to_owned(), least: self.least.to_string() }
+    }
+
+    fn large(&self) -> QuantityError {
+        QuantityError::Large { text: self.text.to_owned(), most: self.most.to_string() }
+    }
+
+    /// A negative number is one, and too small.
+    fn not_negative(&self) -> Result<(), QuantityError> {
+        let number = self.text.strip_prefix('-').and_then(|rest| rest.chars().next());
+        if number.is_some_and(|c| c.is_ascii_digit()) { Err(self.small()) } else { Ok(()) }
+    }
 }
 
 fn split_unit(text: &str) -> (&str, &str) {
@@ -241,6 +290,32 @@ mod tests {
         assert!(["0", "-1", "1e3", "inf", "", "."].iter().all(|t| parse_cpus(t).is_err()));
         assert_eq!(parse_count("64", 1, 100), Ok(64));
         assert!(["0", "101", "+1", " 1", "99999999999999999999"].iter().all(|t| parse_count(t, 1, 100).is_err()));
+    }
+
+    #[test]
+    fn what_is_out_of_range_is_told_as_that() {
+        let told = |error: QuantityError| (error.to_string(), error.means_no_limit());
+        let size = |text| told(Bytes::parse(text).unwrap_err());
+        assert_eq!(size("0"), ("`0` is too small: the least is 1 byte".to_owned(), true));
+        assert_eq!(size("-5m"), ("`-5m` is too small: the least is 1 byte".to_owned(), true));
+        assert_eq!(size("99999999t"), ("`99999999t` is too large: the most is 8192t".to_owned(), false));
+        assert_eq!(size("-"), ("`-` is no size: the units are b, k, m, g, t".to_owned(), false));
+        let count = |text| told(parse_count(text, 16, 100).unwrap_err());
+        assert_eq!(count("-1"), ("`-1` is too small: the least is 16".to_owned(), true));
+        assert_eq!(count("000"), ("`000` is too small: the least is 16".to_owned(), true));
+        assert_eq!(count("15"), ("`15` is too small: the least is 16".to_owned(), false));
+        assert_eq!(
+            count("99999999999999999999"),
+            ("`99999999999999999999` is too large: the most is 100".to_owned(), false)
+        );
+        assert_eq!(told(parse_cpus("0.0").unwrap_err()), ("`0.0` is too small: the least is 0.01".to_owned(), true));
+        assert_eq!(
+            told(parse_cpus("0.001").unwrap_err()),
+            ("`0.001` is too small: the least is 0.01".to_owned(), false)
+        );
+        let time = |text| told(parse_duration(text).unwrap_err());
+        assert_eq!(time("0s"), ("`0s` is too small: the least is 1us".to_owned(), true));
+        assert_eq!(time("8761h"), ("`8761h` is too large: the most is 8760h".to_owned(), false));
     }
 
     #[test]

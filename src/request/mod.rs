@@ -4,6 +4,7 @@
 //! has been found. Later stages decide how, and never whether.
 
 pub mod files;
+pub mod hostname;
 pub mod id;
 pub mod limits;
 pub mod mounts;
@@ -11,9 +12,13 @@ pub mod runtimes;
 pub mod secrets;
 pub mod user;
 
-use std::{ffi::OsString, path::PathBuf};
+use std::{
+    ffi::OsString,
+    path::{Path, PathBuf},
+};
 
 pub use files::{Fetch, Placed};
+pub use hostname::Hostname;
 pub use id::SandboxId;
 pub use limits::{Bytes, Limits};
 pub use mounts::Mount;
@@ -22,29 +27,29 @@ pub use user::User;
 
 use crate::plan::seccomp::Profile as SeccompProfile;
 
-/// One run, as asked for.
+/// One run, as asked for. What the caller keeps for the next run is borrowed.
 #[derive(Debug)]
-pub struct Request {
+pub struct Request<'a> {
     pub id: SandboxId,
     pub work: Work,
-    pub rootfs: Rootfs,
+    pub rootfs: &'a Rootfs,
     /// Files and directories written into the sandbox before the program starts, parents first.
     pub placed: Vec<Placed>,
-    pub mounts: Vec<Mount>,
+    pub mounts: &'a [Mount],
     /// Paths inside that must not be seen, wherever they come from.
-    pub hidden: Vec<PathBuf>,
+    pub hidden: &'a [PathBuf],
     pub writable_root: bool,
     pub limits: Limits,
-    pub env: Vec<(OsString, OsString)>,
-    pub secrets: Vec<Secret>,
+    pub env: &'a [(OsString, OsString)],
+    pub secrets: &'a [Secret],
     pub user: User,
-    pub workdir: Option<PathBuf>,
-    pub hostname: String,
+    pub workdir: Option<&'a Path>,
+    pub hostname: &'a Hostname,
     pub network: Network,
     pub profile: Profile,
     pub terminal: bool,
     /// What is to be read out of the sandbox after the run.
-    pub fetch: Vec<Fetch>,
+    pub fetch: &'a [Fetch],
 }
 
 /// What runs: at most two programs one after another in the same sandbox.

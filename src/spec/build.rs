@@ -11,7 +11,7 @@ use super::{Base, Own, Spec, SpecError, WORKDIR, load, root, text};
 use crate::{
     host::{Layout, TopLevel},
     plan::setup::Kind,
-    request::{Bytes, Limits, Mount, Network, Placed, Request, Rootfs, user::LAST_ID},
+    request::{Bytes, Hostname, Limits, Mount, Network, Placed, Request, Rootfs, user::LAST_ID},
 };
 
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -30,9 +30,9 @@ const MASKED: [&str; 8] = [
 ];
 
 /// Turns a request into a spec. Looks at the host and at the root file system; changes nothing.
-pub fn build(request: Request) -> Result<Spec, SpecError> {
+pub fn build(request: Request<'_>) -> Result<Spec, SpecError> {
     let Request { work, rootfs, mut placed, mounts, hidden, .. } = request;
-    let mut spec = match &rootfs {
+    let mut spec = match rootfs {
         Rootfs::Bundle(dir) => load::load(dir)?,
         Rootfs::Host | Rootfs::Dir(_) => load::Loaded { spec: blank()?, root: None, left_out: Vec::new() },
     };
@@ -43,13 +43,13 @@ pub fn build(request: Request) -> Result<Spec, SpecError> {
     let mut all = Vec::new();
     let mut shown: Vec<(PathBuf, PathBuf)> = Vec::new();
     let mut links = Vec::new();
-    if rootfs == Rootfs::Host {
+    if *rootfs == Rootfs::Host {
         let layout = Layout::probe();
         host_mounts(&layout, &work.etc, &mut all, &mut shown, &mut links)?;
-        synthetic_etc(&request.user, &request.hostname, &mut placed);
+        synthetic_etc(&request.user, request.hostname, &mut placed);
     }
     all.extend(own_mounts(&limits)?);
-    for mount in &mounts {
+    for mount in mounts {
         shown.push((mount.source.clone(), mount.target.clone()));
         all.push(user_mount(mount)?);
     }
@@ -57,9 +57,9 @@ pub fn build(request: Request) -> Result<Spec, SpecError> {
     let bundled = oci.mounts().iter().flatten().filter(|m| !all.iter().any(|own| own.destination() == m.destination()));
     let all: Vec<_> = bundled.cloned().chain(all.iter().cloned()).collect();
 
-    let base = match (&rootfs, &spec.root) {
+    let base = match (rootfs, &spec.root) {
         (Rootfs::Host, _) => Base::Host { links },
-        (Rootfs::Dir(path), _) | (Rootfs::Bundle(_), Some(path)) => root::examine(path, &targets(&all, &mounts))?,
+        (Rootfs::Dir(path), _) | (Rootfs::Bundle(_), Some(path)) => root::examine(path, &targets(&all, mounts))?,
         (Rootfs::Bundle(dir), None) => {
             return Err(SpecError::Config { path: dir.clone(), why: "it has no root".to_owned() });
         }
@@ -73,12 +73,14 @@ pub fn build(request: Request) -> Result<Spec, SpecError> {
     }
     let bundle_env =
         if matches!(rootfs, Rootfs::Bundle(_)) { process.env().clone().unwrap_or_default() } else { Vec::new() };
-    process.set_env(Some(environment(&request.env, &request.secrets, &work.env, bundle_env, request.terminal)?));
-    match (&request.workdir, &rootfs) {
-        (Some(dir), _) => _ = process.set_cwd(dir.clone()),
-        (None, Rootfs::Bundle(_)) => {}
-        (None, _) => _ = process.set_cwd(WORKDIR.into()),
-    }
+    process.set_env(Some(environment(request.env, request.secrets, &work.env, bundle_env, request.terminal)?));
+    let workdir_by = match (request.workdir, rootfs) {
+        (None, Rootfs::Bundle(_)) => "process.cwd in config.json",
+        (dir, _) => {
+            process.set_cwd(dir.unwrap_or(Path::new(WORKDIR)).to_owned());
+            "--workdir"
+        }
+    };
     process.set_terminal(Some(request.terminal));
     process.set_no_new_privileges(Some(true));
     process.set_capabilities(None);
@@ -92,7 +94,7 @@ pub fn build(request: Request) -> Result<Spec, SpecError> {
     process.set_user(oci::UserBuilder::default().uid(user.uid).gid(user.gid).build()?);
     process.set_rlimits(Some(rlimits(&limits)?));
     oci.set_process(Some(process));
-    oci.set_hostname(Some(request.hostname.clone()));
+    oci.set_hostname(Some(request.hostname.to_string()));
     let kernel = oci.linux().clone().unwrap_or_default();
     oci.set_linux(Some(linux(kernel, &limits, request.network)?));
     let root_path = match &base {
@@ -113,11 +115,12 @@ pub fn build(request: Request) -> Result<Spec, SpecError> {
             id: request.id,
             base,
             placed,
-            hidden: hide(&hidden, &shown)?,
+            hidden: hide(hidden, &shown)?,
             compile,
             run_limits: work.run.limits,
             limits,
             user,
+            workdir_by,
             network: request.network,
             profile: request.profile.name,
             seccomp: request.profile.seccomp,
@@ -197,7 +200,7 @@ fn bind(source: &Path, target: &Path, writable: bool) -> Result<oci::Mount, Spec
 }
 
 /// What a program may ask of /etc without learning about the host.
-fn synthetic_etc(user: &crate::request::User, hostname: &str, placed: &mut Vec<Placed>) {
+fn synthetic_etc(user: &crate::request::User, hostname: &Hostname, placed: &mut Vec<Placed>) {
     let (uid, gid) = (user.uid, user.gid);
     let home = WORKDIR;
     let mut passwd =

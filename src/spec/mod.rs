@@ -8,11 +8,12 @@ pub mod container;
 pub mod load;
 mod root;
 
-use std::path::PathBuf;
+use std::{io::ErrorKind, path::PathBuf};
 
 use oci_spec::runtime as oci;
 
 use crate::{
+    host::closed_to_us,
     plan::{landlock, profile, seccomp, setup::Kind},
     request::{Limits, Network, Placed, SandboxId, StepLimits, User},
 };
@@ -40,6 +41,8 @@ pub struct Own {
     pub run_limits: StepLimits,
     pub limits: Limits,
     pub user: User,
+    /// What names the working directory, for errors.
+    pub workdir_by: &'static str,
     pub network: Network,
     pub profile: &'static profile::Builtin,
     pub seccomp: Option<seccomp::Profile>,
@@ -91,6 +94,9 @@ impl crate::error::Hint for SpecError {
                 Some("a root file system that redirects its mount points is not mounted on".to_owned())
             }
             Self::NothingToHide { .. } => Some("--exclude takes a host path below /usr, /opt or a --mount".to_owned()),
+            Self::Root { path, source } if source.kind() == ErrorKind::PermissionDenied => {
+                closed_to_us(path).map(|dir| format!("you may not enter `{}`; use a place that you may", dir.display()))
+            }
             Self::Root { .. } => Some("--rootfs takes `host` or a directory with a whole system tree".to_owned()),
             Self::Config { .. } | Self::Oci(_) | Self::Text { .. } | Self::Unsupported { .. } => None,
         }

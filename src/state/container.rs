@@ -38,7 +38,7 @@ pub struct Record {
     pub started: bool,
     /// Where its control group is.
     #[serde(default)]
-    pub cgroup: Option<serde_json::Value>,
+    pub cgroup: Option<crate::cgroup::container::Record>,
     /// Whether killing its init kills all of it.
     pub pid_namespace_own: bool,
     pub user_namespace: bool,
@@ -94,6 +94,7 @@ impl Record {
         match &self.init {
             None => Status::Creating,
             Some(_) if self.init_pidfd().is_none() => Status::Stopped,
+            Some(_) if self.cgroup.as_ref().is_some_and(|group| group.is_frozen()) => Status::Paused,
             Some(_) if self.started => Status::Running,
             Some(_) => Status::Created,
         }

@@ -31,7 +31,7 @@ use crate::{
 };
 
 /// A sandbox as `ps` shows it.
-#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+#[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 pub struct Record {
     pub id: String,
     /// The sandbox's init, as the host numbers it.
@@ -136,19 +136,7 @@ pub fn list() -> Result<Vec<(Record, Liveness)>, StateError> {
             Ok(record) => records.push((record, if held { Liveness::Running } else { Liveness::Abandoned(path) })),
             // Written this moment, or left half-written by a killed supervisor.
             Err(_) if held => {}
-            Err(_) => {
-                let record = Record {
-                    id,
-                    pid: 0,
-                    start_time: 0,
-                    runtime: None,
-                    command: String::new(),
-                    created_ms: 0,
-                    memory_bytes: 0,
-                    network: String::new(),
-                };
-                records.push((record, Liveness::Abandoned(path)));
-            }
+            Err(_) => records.push((Record::unknown(id), Liveness::Abandoned(path))),
         }
     }
     records.sort_by(|(a, _), (b, _)| (a.created_ms, &a.id).cmp(&(b.created_ms, &b.id)));
@@ -163,6 +151,12 @@ pub enum Liveness {
 }
 
 impl Record {
+    /// Of a sandbox of which no more is known than its id. It names no process.
+    #[must_use]
+    pub fn unknown(id: impl Into<String>) -> Self {
+        Self { id: id.into(), ..Self::default() }
+    }
+
     /// Kills the sandbox by its init and waits until it is dead. `false`: it was gone already.
     pub fn kill(&self) -> Result<bool, StateError> {
         let failed = |errno: Errno| StateError::Kill { id: self.id.clone(), source: errno.into() };

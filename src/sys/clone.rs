@@ -83,3 +83,10 @@ pub fn unshare_cgroup_namespace() -> Result<()> {
     // SAFETY: affects this process only and takes no pointer.
     check(unsafe { libc::unshare(libc::CLONE_NEWCGROUP) }.into()).map(drop)
 }
+
+/// Enters a user namespace that the caller made, where it then has every capability. It must have no other thread.
+pub fn enter_user_namespace(namespace: BorrowedFd<'_>) -> Result<()> {
+    use std::os::fd::AsRawFd;
+    // SAFETY: affects this process only and takes no pointer.
+    check(unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWUSER) }.into()).map(drop)
+}

@@ -3,6 +3,7 @@
 use std::{
     ffi::CStr,
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    time::{Duration, Instant},
 };
 
 use super::{Result, check};
@@ -11,8 +12,15 @@ use super::{Result, check};
 pub const BENEATH: u64 = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_NO_MAGICLINKS;
 /// `/` and `..` stop at the directory; a link on the way is an error, not a detour.
 pub const IN_ROOT: u64 = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_NO_MAGICLINKS;
+/// `/` and `..` stop at the directory; links are followed within it, those of procfs never.
+pub const LINKS_IN_ROOT: u64 = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_MAGICLINKS;
+/// Within one mount, through no link.
+pub const ONE_MOUNT: u64 = BENEATH | libc::RESOLVE_NO_XDEV;
 /// Any path of the host, but no link on the way: for paths that were resolved before.
 pub const NO_LINKS: u64 = libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_NO_MAGICLINKS;
+
+/// For how long a lookup is tried again while somebody renames what it passes.
+const PATIENCE: Duration = Duration::from_secs(1);
 
 /// The process's own working directory as a descriptor argument.
 pub fn cwd() -> BorrowedFd<'static> {
@@ -26,6 +34,7 @@ pub fn open_in(dir: BorrowedFd<'_>, path: &CStr, flags: i32, mode: u32, resolve:
     how.flags = (flags | libc::O_CLOEXEC) as u64;
     how.mode = u64::from(mode);
     how.resolve = resolve;
+    let mut deadline = None;
     loop {
         // SAFETY: path and `how` are valid for the call.
         let fd = check(unsafe {
@@ -38,8 +47,14 @@ pub fn open_in(dir: BorrowedFd<'_>, path: &CStr, flags: i32, mode: u32, resolve:
             )
         });
         match fd {
-            // The tree was renamed under us while `..` or IN_ROOT was checked: the kernel asks to retry.
-            Err(nix::errno::Errno::EAGAIN) => {}
+            // The tree was renamed under us while `..` or IN_ROOT was checked: the kernel asks to retry. Whoever
+            // renames all the time must not keep us here.
+            Err(nix::errno::Errno::EAGAIN) => {
+                let now = Instant::now();
+                if now > *deadline.get_or_insert(now + PATIENCE) {
+                    return Err(nix::errno::Errno::EAGAIN);
+                }
+            }
             // SAFETY: a new descriptor that nobody else owns.
             Ok(fd) => return Ok(unsafe { OwnedFd::from_raw_fd(fd as i32) }),
             Err(errno) => return Err(errno),
@@ -68,6 +83,25 @@ pub fn change_owner(dir: BorrowedFd<'_>, path: &CStr, uid: u32, gid: u32) -> Res
     let flags = libc::AT_SYMLINK_NOFOLLOW | libc::AT_EMPTY_PATH;
     // SAFETY: path is valid for the call.
     check(unsafe { libc::fchownat(dir.as_raw_fd(), path.as_ptr(), uid, gid, flags) }.into()).map(drop)
+}
+
+/// A device or a pipe; `mode` has its type.
+pub fn make_node(dir: BorrowedFd<'_>, path: &CStr, mode: u32, device: libc::dev_t) -> Result<()> {
+    // SAFETY: path is valid for the call.
+    check(unsafe { libc::mknodat(dir.as_raw_fd(), path.as_ptr(), mode, device) }.into()).map(drop)
+}
+
+/// Where the link behind `link` leads; at most `buffer` of it.
+pub fn read_link<'a>(link: BorrowedFd<'_>, buffer: &'a mut [u8]) -> Result<&'a [u8]> {
+    // SAFETY: path and buffer are valid for the call.
+    let read = unsafe { libc::readlinkat(link.as_raw_fd(), c"".as_ptr(), buffer.as_mut_ptr().cast(), buffer.len()) };
+    check(read as libc::c_long).map(|length| &buffer[..length as usize])
+}
+
+/// Changes the mode of an open file, which must not be O_PATH.
+pub fn change_mode(file: BorrowedFd<'_>, mode: u32) -> Result<()> {
+    // SAFETY: takes no pointer.
+    check(unsafe { libc::fchmod(file.as_raw_fd(), mode) }.into()).map(drop)
 }
 
 /// Writes all of `bytes`.
@@ -141,15 +175,36 @@ pub fn is_full(fd: BorrowedFd<'_>) -> bool {
         .is_some_and(|stat| (stat.f_blocks > 0 && stat.f_bfree == 0) || (stat.f_files > 0 && stat.f_ffree == 0))
 }
 
+/// Whether the file system behind `fd` is mounted noexec.
+pub fn forbids_programs(fd: BorrowedFd<'_>) -> bool {
+    // SAFETY: `statvfs` is plain data for which all zeroes is valid.
+    let mut stat: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: the buffer is valid for the call.
+    (unsafe { libc::fstatvfs(fd.as_raw_fd(), &raw mut stat) }) == 0 && stat.f_flag & libc::ST_NOEXEC != 0
+}
+
 /// Bytes in use in the tmpfs behind `fd`; nothing of any other file system is memory.
 pub fn used(fd: BorrowedFd<'_>) -> u64 {
     let tmpfs = filesystem(fd).filter(|stat| magic(stat) == libc::TMPFS_MAGIC);
     tmpfs.map_or(0, |stat| (stat.f_blocks - stat.f_bfree) * stat.f_bsize as u64)
 }
 
+/// Whether `fd` is of a file system of this kind (`*_MAGIC`, statfs(2)).
+pub fn is_of_kind(fd: BorrowedFd<'_>, kind: i64) -> bool {
+    filesystem(fd).is_some_and(|stat| magic(&stat) == kind)
+}
+
 /// Whether `fd` is of a procfs, or cannot be told.
 pub fn is_proc(fd: BorrowedFd<'_>) -> bool {
     filesystem(fd).is_none_or(|stat| magic(&stat) == libc::PROC_SUPER_MAGIC)
+}
+
+/// Whether nothing on the mount behind `fd` can be written.
+pub fn is_read_only(fd: BorrowedFd<'_>) -> bool {
+    // SAFETY: `statvfs` is plain data for which all zeroes is valid.
+    let mut stat: libc::statvfs = unsafe { std::mem::zeroed() };
+    // SAFETY: the buffer is valid for the call.
+    (unsafe { libc::fstatvfs(fd.as_raw_fd(), &raw mut stat) } == 0) && stat.f_flag & libc::ST_RDONLY != 0
 }
 
 /// A pipe; both ends close on exec.

@@ -5,11 +5,15 @@
 //! Errors are [`Errno`]s; the caller knows the object and says so.
 
 pub mod aside;
+pub mod attributes;
+pub mod bpf;
 pub mod clone;
 pub mod fs;
 pub mod heap;
 pub mod landlock;
 pub mod mount;
+pub mod namespace;
+pub mod own_binary;
 pub mod probe;
 pub mod process;
 pub mod seccomp;

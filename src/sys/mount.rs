@@ -3,7 +3,7 @@
 
 use std::{
     ffi::CStr,
-    os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
 };
 
 use super::{Errno, Result, check};
@@ -13,11 +13,17 @@ pub const NO_SUID: u64 = libc::MOUNT_ATTR_NOSUID;
 pub const NO_DEV: u64 = libc::MOUNT_ATTR_NODEV;
 pub const NO_EXEC: u64 = libc::MOUNT_ATTR_NOEXEC;
 
+/// How a mount spreads: one of these.
+pub const SLAVE: u64 = libc::MS_SLAVE;
+
 const FSOPEN_CLOEXEC: u32 = 1;
+const FSPICK_CLOEXEC: u32 = 1;
+const FSPICK_EMPTY_PATH: u32 = 8;
 const FSMOUNT_CLOEXEC: u32 = 1;
 const FSCONFIG_SET_FLAG: u32 = 0;
 const FSCONFIG_SET_STRING: u32 = 1;
 const FSCONFIG_CMD_CREATE: u32 = 6;
+const FSCONFIG_CMD_RECONFIGURE: u32 = 7;
 const MOVE_MOUNT_F_EMPTY_PATH: u32 = 0x4;
 const MOVE_MOUNT_T_EMPTY_PATH: u32 = 0x40;
 const OPEN_TREE_CLONE: u32 = 1;
@@ -67,6 +73,45 @@ pub fn create(context: BorrowedFd<'_>, attributes: u64) -> Result<OwnedFd> {
     new_fd(unsafe { libc::syscall(libc::SYS_fsmount, context.as_raw_fd(), FSMOUNT_CLOEXEC, attributes) })
 }
 
+/// The file system mounted at `tree`, to be configured anew.
+pub fn pick_filesystem(tree: BorrowedFd<'_>) -> Result<OwnedFd> {
+    let flags = FSPICK_CLOEXEC | FSPICK_EMPTY_PATH;
+    // SAFETY: the path is valid for the call.
+    new_fd(unsafe { libc::syscall(libc::SYS_fspick, tree.as_raw_fd(), c"".as_ptr(), flags) })
+}
+
+/// Makes a picked file system what it was configured to be.
+pub fn reconfigure(context: BorrowedFd<'_>) -> Result<()> {
+    let null = std::ptr::null::<libc::c_char>();
+    // SAFETY: the command takes neither key nor value.
+    check(unsafe { libc::syscall(libc::SYS_fsconfig, context.as_raw_fd(), FSCONFIG_CMD_RECONFIGURE, null, null, 0) })
+        .map(drop)
+}
+
+/// mount(2): for what fsconfig(2) cannot be told. `target` is mounted on itself, through the runtime's own /proc.
+pub fn mount_by_flags(source: &CStr, target: BorrowedFd<'_>, kind: &CStr, flags: u64, data: &CStr) -> Result<()> {
+    let mut path = *b"/proc/self/fd/..........\0";
+    let mut digits = [0u8; 10];
+    let (mut number, mut first) = (target.as_raw_fd().unsigned_abs(), digits.len());
+    loop {
+        first -= 1;
+        digits[first] = b'0' + (number % 10) as u8;
+        number /= 10;
+        if number == 0 {
+            break;
+        }
+    }
+    let (start, count) = (b"/proc/self/fd/".len(), digits.len() - first);
+    path[start..start + count].copy_from_slice(&digits[first..]);
+    path[start + count] = 0;
+    // SAFETY: all are strings that end with a NUL byte and are valid for the call.
+    check(
+        unsafe { libc::mount(source.as_ptr(), path.as_ptr().cast(), kind.as_ptr(), flags, data.as_ptr().cast()) }
+            .into(),
+    )
+    .map(drop)
+}
+
 /// A detached copy of the mount at `path`: with all mounts below it if `recursive`.
 pub fn clone_tree(dir: BorrowedFd<'_>, path: &CStr, recursive: bool) -> Result<OwnedFd> {
     let mut flags = OPEN_TREE_CLONE | OPEN_TREE_CLOEXEC | libc::AT_EMPTY_PATH as u32;
@@ -82,16 +127,27 @@ pub fn set_attributes(tree: BorrowedFd<'_>, set: u64, recursive: bool) -> Result
     mount_setattr(tree, libc::mount_attr { attr_set: set, attr_clr: 0, propagation: 0, userns_fd: 0 }, recursive)
 }
 
+/// Sets and clears attributes of the mount behind `tree`, and of all below it if `recursive`.
+pub fn change_attributes(tree: BorrowedFd<'_>, set: u64, clear: u64, recursive: bool) -> Result<()> {
+    mount_setattr(tree, libc::mount_attr { attr_set: set, attr_clr: clear, propagation: 0, userns_fd: 0 }, recursive)
+}
+
+/// Sets how the mount behind `tree` spreads, and of all below it if `recursive`: one of `MS_SHARED`, `MS_SLAVE`,
+/// `MS_PRIVATE`, `MS_UNBINDABLE`.
+pub fn set_propagation(tree: BorrowedFd<'_>, propagation: u64, recursive: bool) -> Result<()> {
+    mount_setattr(tree, libc::mount_attr { attr_set: 0, attr_clr: 0, propagation, userns_fd: 0 }, recursive)
+}
+
 /// Maps the owners of files on the detached mount `tree` through the user namespace behind `user_namespace`
 /// (mount_setattr(2), MOUNT_ATTR_IDMAP).
-pub fn map_ids(tree: BorrowedFd<'_>, user_namespace: BorrowedFd<'_>) -> Result<()> {
+pub fn map_ids(tree: BorrowedFd<'_>, user_namespace: BorrowedFd<'_>, recursive: bool) -> Result<()> {
     let attributes = libc::mount_attr {
         attr_set: libc::MOUNT_ATTR_IDMAP,
         attr_clr: 0,
         propagation: 0,
         userns_fd: user_namespace.as_raw_fd() as u64,
     };
-    mount_setattr(tree, attributes, false)
+    mount_setattr(tree, attributes, recursive)
 }
 
 /// Cuts the mount behind `tree` and all below it off from what the host mounts later.
@@ -136,6 +192,45 @@ pub fn attach(tree: BorrowedFd<'_>, target: BorrowedFd<'_>) -> Result<()> {
 pub fn detach_here() -> Result<()> {
     // SAFETY: the path is valid for the call.
     check(unsafe { libc::umount2(c".".as_ptr(), libc::MNT_DETACH) }.into()).map(drop)
+}
+
+/// As [`enter_root_here`], where mounts may be shared with the host: letting go of them must not reach it.
+pub fn enter_shared_root_here() -> Result<()> {
+    // SAFETY: the paths are valid for the call.
+    check(unsafe { libc::syscall(libc::SYS_pivot_root, c".".as_ptr(), c".".as_ptr()) })?;
+    // The working directory is the old root now.
+    let old = super::fs::open_in(super::fs::cwd(), c".", libc::O_PATH | libc::O_DIRECTORY, 0, super::fs::NO_LINKS)?;
+    set_propagation(old.as_fd(), SLAVE, true)?;
+    detach_here()?;
+    // SAFETY: the path is valid for the call.
+    check(unsafe { libc::chdir(c"/".as_ptr()) }.into())?;
+    if mount_id(c"/")? == mount_id(c"/..")? { Ok(()) } else { Err(Errno::EXDEV) }
+}
+
+/// Moves the mounted `root` over the process's root, and makes it that (as switch_root(8)): where the root is a
+/// ramfs, which cannot be pivoted away from.
+pub fn enter_moved_root(root: BorrowedFd<'_>) -> Result<()> {
+    super::fs::change_dir(root)?;
+    let flags = MOVE_MOUNT_F_EMPTY_PATH;
+    // SAFETY: the paths are valid for the calls.
+    unsafe {
+        check(libc::syscall(
+            libc::SYS_move_mount,
+            root.as_raw_fd(),
+            c"".as_ptr(),
+            libc::AT_FDCWD,
+            c"/".as_ptr(),
+            flags,
+        ))?;
+        check(libc::chroot(c".".as_ptr()).into())?;
+        check(libc::chdir(c"/".as_ptr()).into()).map(drop)
+    }
+}
+
+/// Lets go of what is mounted at `path`, which is followed through no link at its end.
+pub fn detach(path: &CStr) -> Result<()> {
+    // SAFETY: the path is valid for the call.
+    check(unsafe { libc::umount2(path.as_ptr(), libc::MNT_DETACH | libc::UMOUNT_NOFOLLOW) }.into()).map(drop)
 }
 
 /// Makes the mount that is the working directory the root, and lets go of the old root and all its mounts

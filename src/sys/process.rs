@@ -47,6 +47,12 @@ pub fn new_keyring() -> Result<()> {
     }
 }
 
+/// Enters the namespace behind `namespace`, or those of `kinds` (CLONE_NEW*) of the process behind a pidfd (setns(2)).
+pub fn join_namespace(namespace: BorrowedFd<'_>, kinds: i32) -> Result<()> {
+    // SAFETY: takes no pointer.
+    check(unsafe { libc::setns(namespace.as_raw_fd(), kinds) }.into()).map(drop)
+}
+
 pub fn set_hostname(name: &CStr) -> Result<()> {
     // SAFETY: the string is valid for its length.
     check(unsafe { libc::sethostname(name.as_ptr(), name.count_bytes()) }.into()).map(drop)
@@ -147,6 +153,10 @@ impl StringVector {
         let pointers = strings.iter().map(|s| s.as_ptr()).chain([std::ptr::null()]).collect();
         Self { pointers, _strings: strings }
     }
+
+    pub(super) fn as_ptr(&self) -> *const *const c_char {
+        self.pointers.as_ptr()
+    }
 }
 
 // SAFETY: the pointers lead into `_strings`, which is owned, never changed, and heap-allocated.
@@ -178,6 +188,23 @@ pub fn open_process(pid: i32) -> Result<std::os::fd::OwnedFd> {
     use std::os::fd::FromRawFd;
     // SAFETY: takes no pointer; the result is a new descriptor that nobody else owns.
     check(unsafe { libc::syscall(libc::SYS_pidfd_open, pid, 0) })
+        .map(|fd| unsafe { std::os::fd::OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// The same for one thread of several (PIDFD_THREAD, since 6.9).
+pub fn open_thread(tid: i32) -> Result<std::os::fd::OwnedFd> {
+    use std::os::fd::FromRawFd;
+    const THREAD: i32 = libc::O_EXCL;
+    // SAFETY: takes no pointer; the result is a new descriptor that nobody else owns.
+    check(unsafe { libc::syscall(libc::SYS_pidfd_open, tid, THREAD) })
+        .map(|fd| unsafe { std::os::fd::OwnedFd::from_raw_fd(fd as i32) })
+}
+
+/// A copy of a descriptor of another process, whom this one may trace (pidfd_getfd(2), since 5.6).
+pub fn copy_descriptor(process: BorrowedFd<'_>, number: i32) -> Result<std::os::fd::OwnedFd> {
+    use std::os::fd::FromRawFd;
+    // SAFETY: takes no pointer; the result is a new descriptor that nobody else owns.
+    check(unsafe { libc::syscall(libc::SYS_pidfd_getfd, process.as_raw_fd(), number, 0) })
         .map(|fd| unsafe { std::os::fd::OwnedFd::from_raw_fd(fd as i32) })
 }
 
@@ -287,4 +314,17 @@ pub fn poll(fds: &mut [libc::pollfd], timeout: Option<std::time::Duration>) -> R
         Err(Errno::EINTR) => Ok(0),
         other => other.map(|n| n as usize),
     }
+}
+
+/// Ends at once, as if it had been killed from outside.
+pub fn kill_self() {
+    // SAFETY: takes no pointer.
+    unsafe { libc::kill(libc::getpid(), libc::SIGKILL) };
+}
+
+/// This process's number, in its own pid namespace. Asked of the kernel, as after a clone no cache knows.
+#[must_use]
+pub fn id() -> i32 {
+    // SAFETY: takes nothing and cannot fail.
+    unsafe { libc::syscall(libc::SYS_getpid) as i32 }
 }

@@ -66,7 +66,8 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<(usize, Opti
         // SAFETY: `message` and all it points to are valid for the call.
         let received = unsafe { libc::recvmsg(socket.as_raw_fd(), &raw mut message, libc::MSG_CMSG_CLOEXEC) };
         match check(received as libc::c_long) {
-            Err(nix::errno::Errno::EINTR) => {}
+            // A peer that went without having read all: said once, and before what it sent itself.
+            Err(nix::errno::Errno::EINTR | nix::errno::Errno::ECONNRESET) => {}
             other => break other? as usize,
         }
     };
@@ -80,4 +81,19 @@ pub fn receive(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<(usize, Opti
         }
     };
     Ok((length, fd))
+}
+
+/// Takes the next caller of a listening socket.
+pub fn accept(listener: BorrowedFd<'_>) -> Result<OwnedFd> {
+    loop {
+        // SAFETY: no address is asked for.
+        let caller = unsafe {
+            libc::accept4(listener.as_raw_fd(), std::ptr::null_mut(), std::ptr::null_mut(), libc::SOCK_CLOEXEC)
+        };
+        match check(caller.into()) {
+            Err(nix::errno::Errno::EINTR | nix::errno::Errno::ECONNABORTED) => {}
+            // SAFETY: a new descriptor that nobody else owns.
+            other => return other.map(|fd| unsafe { OwnedFd::from_raw_fd(fd as i32) }),
+        }
+    }
 }

@@ -85,6 +85,31 @@ impl Who {
     }
 }
 
+/// The first ranges of user and of group ids that the files grant to whom the tests run as; `None`, said aloud, where
+/// there are none or nobody to map them, and for root, who needs neither.
+pub fn granted_ids(who: Who, test: &str) -> Option<[(u32, u32); 2]> {
+    if who == Who::Root {
+        return None;
+    }
+    let uid = who.uid();
+    let name = nix::unistd::User::from_uid(uid.into()).ok().flatten().map_or_else(|| uid.to_string(), |user| user.name);
+    let first = |file: &str| {
+        let text = fs::read_to_string(file).unwrap_or_default();
+        text.lines().find_map(|line| {
+            let (owner, range) = line.split_once(':')?;
+            let (first, count) = range.split_once(':')?;
+            (owner == name || owner == uid.to_string()).then_some((first.parse().ok()?, count.parse().ok()?))
+        })
+    };
+    let helpers = ["/usr/bin/newuidmap", "/usr/bin/newgidmap"].iter().all(|helper| Path::new(helper).exists());
+    match (first("/etc/subuid"), first("/etc/subgid")) {
+        (Some(uids), Some(gids)) if helpers => return Some([uids, gids]),
+        (Some(_), Some(_)) => skip(test, "newuidmap is not installed: apt install uidmap"),
+        _ => skip(test, &format!("no subordinate ids: usermod --add-subuids … --add-subgids … {name}")),
+    }
+    None
+}
+
 fn test_user() -> Option<(u32, u32)> {
     let user = nix::unistd::User::from_name(USER).ok().flatten()?;
     Some((user.uid.as_raw(), user.gid.as_raw()))

@@ -13,9 +13,13 @@ fn number_after(done: &Done, word: &str) -> u64 {
     words.nth(1).and_then(|number| number.parse().ok()).unwrap_or_else(|| panic!("no `{word}`: {done}"))
 }
 
-fn memory_bomb(who: Who, kind: &str) -> Done {
+pub fn memory_bomb(who: Who, kind: &str) -> Done {
+    memory_bomb_as(who, "1000", kind)
+}
+
+pub fn memory_bomb_as(who: Who, user: &str, kind: &str) -> Done {
     // More than the limit by far, and less than the sizes of the file systems.
-    let run = Run::new(who).args([
+    let run = Run::new(who).args(["--user", user]).args([
         "--memory",
         "64m",
         "--sandbox-size",
@@ -31,7 +35,7 @@ fn memory_bomb(who: Who, kind: &str) -> Done {
 
 /// A cgroup ends it; where there is none, it must be ended, refused, or not get that much.
 #[track_caller]
-fn assert_held(who: Who, done: &Done) {
+pub fn assert_held(who: Who, done: &Done) {
     let json = done.json();
     let refused = json["verdict"] == "setup_error" || !json["stdout"].as_str().unwrap().contains("filled");
     assert!(json["verdict"] == "oom" || refused && !who.has_cgroup(), "{done}");
@@ -71,6 +75,22 @@ both! {
     /// Memory of no process: files of a memfd.
     fn memory_bomb_memfd(who: Who) {
         assert_held(who, &memory_bomb(who, "memfd"));
+    }
+
+    /// Its descriptors cannot be listed then (prctl(2), PR_SET_DUMPABLE).
+    fn memory_bomb_memfd_of_an_undumpable_process(who: Who) {
+        let code = "import ctypes, os, time\nctypes.CDLL(None).prctl(4, 0, 0, 0, 0)\nfd = os.memfd_create('x')\n\
+            for _ in range(400): os.write(fd, b'x' * (1 << 20)); time.sleep(0.001)\ntime.sleep(3)\nprint('filled')";
+        assert_held(who, &Run::new(who).args(["--memory", "64m", "--json"]).python(code).done());
+    }
+
+    /// What is left is a process whose first thread shows nothing.
+    fn memory_bomb_of_a_thread_that_outlives_the_first(who: Who) {
+        let code = "import ctypes, os, platform, threading, time\n\
+            def fill():\n  time.sleep(0.2); x = b'x' * (400 << 20); time.sleep(3); os.write(1, b'filled'); os._exit(0)\n\
+            threading.Thread(target=fill).start()\n\
+            ctypes.CDLL(None).syscall({'x86_64': 60, 'aarch64': 93}[platform.machine()], 0)";
+        assert_held(who, &Run::new(who).args(["--memory", "64m", "--json"]).python(code).done());
     }
 
     fn memory_bomb_dev_shm(who: Who) {

@@ -12,6 +12,7 @@ mod binary;
 mod bombs;
 mod calls;
 mod descriptors;
+mod granted_ids;
 mod host_files;
 mod identity;
 mod links;

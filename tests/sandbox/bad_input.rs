@@ -37,11 +37,21 @@ both! {
             ("--max-output", &["", "x", "0", "-1"]),
             ("--sandbox-size", &["", "x", "0"]),
             ("--tmp-size", &["", "x", "0"]),
-            ("--nofile", &["", "x", "0", "-1", "99999999999"]),
+            ("--nofile", &["", "x", "0", "-1", "15", "99999999999"]),
             ("--user", &["", "x", "-1", "1:", ":1", "4294967296", "4294967295", "65536", "1:2:3"]),
         ] {
             for value in values {
                 Run::new(who).arg(format!("{flag}={value}")).cmd("true").done().expect_error("");
+            }
+        }
+    }
+
+    fn no_limit_by_number(who: Who) {
+        for flag in ["--memory", "--cpu", "--pids-limit", "--timeout", "--cpu-time", "--max-output", "--sandbox-size", "--tmp-size", "--nofile"] {
+            for value in ["0", "-1"] {
+                let done = Run::new(who).args([flag, value]).cmd("true").done();
+                let done = done.expect_error(&format!("{flag}: `{value}` is too small: the least is ")).expect_hint();
+                assert!(done.err().contains("no limit"), "what is meant by it elsewhere: {done}");
             }
         }
     }
@@ -66,13 +76,42 @@ both! {
         Run::new(who).args(["--secret", "NOT_SET_ANYWHERE"]).cmd("true").done().expect_error("NOT_SET_ANYWHERE").expect_hint();
         Run::new(who).args(["--secret", "EMPTY="]).cmd("true").done().expect_error("EMPTY");
         Run::new(who).args(["--image", "debian"]).cmd("true").done().expect_error("image");
-        Run::new(who).args(["--hostname", &"h".repeat(65)]).cmd("true").done().expect_error("");
-        Run::new(who).args(["--workdir", "relative"]).cmd("true").done().expect_error("relative");
-        Run::new(who).args(["--workdir", "/a/../b"]).cmd("true").done().expect_error("/a/../b");
-        Run::new(who).args(["--workdir", "/no/such/dir"]).cmd("true").done().expect_error("/no/such/dir");
         let done = Run::verb(who, "rnu").done();
         assert_eq!(done.code, 125, "{done}");
         assert!(done.err().contains("run"), "{done}");
+    }
+
+    fn host_names(who: Who) {
+        let done = Run::new(who).args(["--hostname", &"h".repeat(65)]).cmd("true").done().expect_error("--hostname: ").expect_hint();
+        assert!(done.err().contains("64 (HOST_NAME_MAX)"), "{done}");
+        for bad in ["a/b", "a b", "a\n127.0.0.1 example.com", "é"] {
+            let done = Run::new(who).args(["--hostname", bad]).cmd("true").done().expect_error("--hostname: ").expect_hint();
+            assert!(!done.err().lines().next().unwrap().contains('\u{fffd}'), "what is wrong with it can be read: {done}");
+        }
+        let longest = "h".repeat(64);
+        Run::new(who).args(["--hostname", &longest]).cmd("uname -n").done().expect_code(0).expect_out(&format!("{longest}\n"));
+        // As docker has it: no name is the default one.
+        Run::new(who).args(["--hostname", ""]).cmd("uname -n; grep -c sandbox /etc/hosts").done().expect_code(0).expect_out("sandbox\n1\n");
+    }
+
+    fn working_directories(who: Who) {
+        for (dir, why) in [
+            ("", "not an absolute path"), ("relative", "not an absolute path"), ("/a/../b", "not an absolute path"),
+            ("/no/such/dir", "no such directory inside"), ("/root", "no such directory inside"),
+            ("/etc/passwd", "no directory inside"),
+        ] {
+            let done = Run::new(who).args(["--workdir", dir]).cmd("true").done();
+            done.expect_error(&format!("--workdir: `{dir}`")).expect_error(why).expect_hint();
+        }
+        // A bundle names it by another word.
+        let run = Run::new(who);
+        run.place.mkdir("rootfs");
+        run.place.write("config.json", r#"{"ociVersion":"1.0.2","root":{"path":"rootfs"},
+            "process":{"args":["x"],"cwd":"/missing","user":{"uid":1000,"gid":1000}}}"#);
+        let dir = run.place.text("");
+        run.args(["--bundle", &dir]).done().expect_error("process.cwd in config.json: `/missing`").expect_hint();
+        // What brings it makes it one to start in.
+        Run::new(who).args(["--workdir", "/sandbox/a"]).args(["--file", "/etc/passwd:a/b"]).cmd("pwd").done().expect_code(0).expect_out("/sandbox/a\n");
     }
 
     fn options_that_contradict_each_other(who: Who) {

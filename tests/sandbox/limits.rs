@@ -135,6 +135,13 @@ both! {
         Run::new(who).args(["--nofile", "64"]).python(code).done().expect_out("24 61\n");
     }
 
+    fn the_least_of_what_may_be_asked_for_is_given(who: Who) {
+        for (flag, value) in [("--pids-limit", "1"), ("--nofile", "16"), ("--tmp-size", "1"), ("--sandbox-size", "1")] {
+            Run::new(who).args([flag, value]).cmd("echo ran").done().expect_code(0).expect_out("ran\n");
+        }
+        Run::new(who).args(["--max-output", "1"]).cmd("printf x").done().expect_code(0).expect_out("x");
+    }
+
     fn no_core_is_dumped(who: Who) {
         Run::new(who).cmd("ulimit -c; ulimit -Hc").done().expect_out("0\n0\n");
     }

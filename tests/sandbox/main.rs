@@ -10,6 +10,7 @@ mod concurrency;
 mod ending;
 mod environment;
 mod files;
+mod granted_ids;
 mod killed;
 mod limits;
 mod plans;

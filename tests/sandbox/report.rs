@@ -56,6 +56,11 @@ both! {
             assert_has_keys(&json["usage"], &["cpu_ms", "peak_memory_bytes"]);
             assert_has_keys(&json["limits"], &["memory_bytes", "cpus", "pids", "timeout_ms", "output_bytes"]);
             assert_has_keys(&json["controls"], &["user_namespace", "seccomp", "landlock_abi", "cgroup", "memory", "network"]);
+            // What never stood held nothing back; that is not the same as holding nothing back.
+            let stood = json["verdict"] != "setup_error" || json["error"]["kind"] == "not_found";
+            let controls = json["controls"].as_object().unwrap();
+            assert_eq!(stood, controls["user_namespace"] == true, "{json}");
+            assert!(stood || controls.values().all(Value::is_null), "{json}");
             assert_eq!(json["error"].is_null(), json["verdict"] != "setup_error", "{json}");
             assert!(done.err().is_empty(), "--json says it all: {done}");
         }
@@ -113,6 +118,20 @@ both! {
         assert!(times.is_sorted(), "{done}");
         assert_has_keys(events.last().unwrap(), &KEYS);
         assert_eq!(events[0]["id"], done.run.name.as_str());
+    }
+
+    /// What the program does may be heard of before the init has told of its start.
+    fn the_start_is_first_however_soon_the_program_acts(who: Who) {
+        for _ in 0..15 {
+            for (run, second) in [
+                (Run::new(who).program_args(["/bin/echo", "at once"]), "stdout"),
+                (Run::new(who).probe().program_args(["./probe", "calls", &format!("ptrace:{},0,0,0,0", libc::SYS_ptrace)]), "denial"),
+            ] {
+                let done = run.arg("--events").done().expect_code(0);
+                let events: Vec<Value> = done.out().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+                assert_eq!((&events[0]["event"], &events[1]["event"]), (&"start".into(), &second.into()), "{done}");
+            }
+        }
     }
 
     fn without_json_there_is_only_the_programs_output(who: Who) {

@@ -1,6 +1,6 @@
 //! `--rootfs DIR` and `--bundle DIR`: other people's trees.
 
-use std::{fs, path::Path};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path};
 
 use crate::{
     both,
@@ -62,6 +62,52 @@ both! {
         // As root inside, the files of the tree are its own wherever the id maps allow it.
         let done = run.cmd("touch /new && echo wrote; cat /etc/os").done().expect_code(0).expect_out("wrote\nsmall");
         assert!(!done.place().join("root/new").exists());
+    }
+
+    /// Only root may enter `closed`, and a sandbox of root's has ids of nobody's.
+    fn a_root_behind_a_closed_door(who: Who) {
+        for (mode, root, closed) in [(0o700, "closed/root", "closed"), (0o750, "closed/root", "closed"), (0o700, "root", "root")] {
+            let run = Run::new(who);
+            run.place.write_executable(format!("{root}/p"), probe::binary());
+            let door = run.place.join(closed);
+            fs::set_permissions(&door, fs::Permissions::from_mode(mode)).unwrap();
+            let dir = run.place.text(root);
+            let run = run.args(["--rootfs", &dir]).program_args(["/p", "calls", &format!("getpid:{}", libc::SYS_getpid)]);
+            if who == Who::User {
+                // One's own is open to oneself, and so to one's sandbox.
+                run.done().expect_code(0);
+                continue;
+            }
+            let done = run.done().expect_error(&format!("root file system `{dir}`: ")).expect_hint();
+            assert!(done.err().contains(&format!("may not enter `{}`\n", door.display())), "{done}");
+            assert!(done.err().contains(&format!("chmod o+x {},", door.display())), "{done}");
+        }
+    }
+
+    fn a_mount_behind_a_closed_door(who: Who) {
+        let run = Run::new(who);
+        run.place.write("closed/data/file", "given");
+        let door = run.place.join("closed");
+        fs::set_permissions(&door, fs::Permissions::from_mode(0o700)).unwrap();
+        let mount = run.place.text("closed/data:/data");
+        let run = run.args(["--mount", &mount]).cmd("cat /data/file");
+        if who == Who::User {
+            run.done().expect_code(0).expect_out("given");
+        } else {
+            run.done().expect_error(&format!("may not enter `{}`", door.display())).expect_hint();
+        }
+    }
+
+    fn a_root_that_the_caller_may_not_reach(who: Who) {
+        if who == Who::User && who.ids().is_some() {
+            let run = Run::new(who);
+            let door = run.place.mkdir("closed/root").parent().unwrap().to_owned();
+            std::os::unix::fs::chown(&door, Some(0), Some(0)).unwrap();
+            fs::set_permissions(&door, fs::Permissions::from_mode(0o700)).unwrap();
+            let dir = run.place.text("closed/root");
+            let done = run.args(["--rootfs", &dir]).program_args(["/p"]).done().expect_error(&dir).expect_hint();
+            assert!(done.err().contains(&format!("may not enter `{}`", door.display())), "{done}");
+        }
     }
 
     fn a_bundle(who: Who) {

@@ -1,19 +1,24 @@
 //! Every option, section by section, in the order of `--help`. To add one is to add an entry.
 
 use fumehood::{
-    Error, Result,
+    Error,
     error::Hint,
     plan::{
         landlock::Policy,
         profile::{BUILTINS, Builtin},
         seccomp::Profile as SeccompProfile,
     },
-    request::{Bytes, Fetch, Mount, Network, Rootfs, SandboxId, Secret, User, files, limits},
+    request::{Bytes, Fetch, Hostname, Mount, Network, Rootfs, SandboxId, Secret, User, files, limits},
 };
 
-use super::{Flag, Of, Section, UsageError, switch, value};
+use super::{Flag, Of, Section, UsageError, prefixed, shown, switch, value};
 
 const PROFILES: &[&str] = &[BUILTINS[0].name, BUILTINS[1].name, BUILTINS[2].name];
+
+/// For who means by zero or less, as docker-run(1) does, that there be no limit.
+const BOUNDED: &str = "0 and -1 mean no limit elsewhere; here every sandbox has one: give the most it may need";
+/// Fewer, and it could not be set up under its own limit.
+const LEAST_FILES: u64 = 16;
 
 pub static FLAGS: &[Flag] = &[
     value(
@@ -158,14 +163,14 @@ pub static FLAGS: &[Flag] = &[
         Section::Limits,
         "Memory of all its processes and files together [default: 512m].",
         |low, given| {
-            low.limits.memory = given.quantity(Bytes::parse)?;
+            low.limits.memory = given.limit(BOUNDED, Bytes::parse)?;
             low.limits.asked.memory = true;
             Ok(())
         },
     )
     .short('m'),
     value("cpu", "NUMBER", Of::Text, Section::Limits, "CPUs, such as 0.5 [default: 1].", |low, given| {
-        low.limits.cpus = given.quantity(limits::parse_cpus)?;
+        low.limits.cpus = given.limit(BOUNDED, limits::parse_cpus)?;
         low.limits.asked.cpus = true;
         Ok(())
     })
@@ -177,7 +182,7 @@ pub static FLAGS: &[Flag] = &[
         Section::Limits,
         "Processes and threads at once [default: 128].",
         |low, given| {
-            low.limits.pids = given.quantity(|text| limits::parse_count(text, 1, 4_194_304))? as u32;
+            low.limits.pids = given.limit(BOUNDED, |text| limits::parse_count(text, 1, 4_194_304))? as u32;
             low.limits.asked.pids = true;
             Ok(())
         },
@@ -194,7 +199,7 @@ pub static FLAGS: &[Flag] = &[
             low.timeout_asked = true;
             low.limits.timeout = match given.raw.to_str() {
                 Some("none") => None,
-                _ => Some(given.quantity(limits::parse_duration)?),
+                _ => Some(given.limit("`--timeout none` is no limit", limits::parse_duration)?),
             };
             Ok(())
         },
@@ -206,7 +211,7 @@ pub static FLAGS: &[Flag] = &[
         Section::Limits,
         "CPU time of all its processes together [default: no limit].",
         |low, given| {
-            low.limits.cpu_time = Some(given.quantity(limits::parse_duration)?);
+            low.limits.cpu_time = Some(given.limit("leave --cpu-time out for no limit", limits::parse_duration)?);
             Ok(())
         },
     ),
@@ -217,22 +222,29 @@ pub static FLAGS: &[Flag] = &[
         Section::Limits,
         "Of stdout, and again of stderr [default: 1m].",
         |low, given| {
-            low.limits.output = given.quantity(Bytes::parse)?;
+            low.limits.output = given.limit(BOUNDED, Bytes::parse)?;
             Ok(())
         },
     ),
     value("sandbox-size", "SIZE", Of::Text, Section::Limits, "What /sandbox holds [default: 512m].", |low, given| {
-        low.limits.sandbox = given.quantity(Bytes::parse)?;
+        low.limits.sandbox = given.limit(BOUNDED, Bytes::parse)?;
         Ok(())
     }),
     value("tmp-size", "SIZE", Of::Text, Section::Limits, "What /tmp holds [default: 256m].", |low, given| {
-        low.limits.tmp = given.quantity(Bytes::parse)?;
+        low.limits.tmp = given.limit(BOUNDED, Bytes::parse)?;
         Ok(())
     }),
-    value("nofile", "NUMBER", Of::Text, Section::Limits, "Open files of one process [default: 1024].", |low, given| {
-        low.limits.nofile = given.quantity(|text| limits::parse_count(text, 3, 1 << 20))?;
-        Ok(())
-    }),
+    value(
+        "nofile",
+        "NUMBER",
+        Of::Text,
+        Section::Limits,
+        "Open files of one process, at least 16 [default: 1024].",
+        |low, given| {
+            low.limits.nofile = given.limit(BOUNDED, |text| limits::parse_count(text, LEAST_FILES, 1 << 20))?;
+            Ok(())
+        },
+    ),
     value(
         "env",
         "K[=V]",
@@ -276,7 +288,8 @@ pub static FLAGS: &[Flag] = &[
         "UID[:GID]",
         Of::Text,
         Section::Environment,
-        "Who the program is inside [default: 1000:1000].",
+        "Who the program is inside [default: 1000:1000]. To an ordinary user, 0, 1000 and their own ids \
+         need no helper; others are of their subordinate ids, mapped by newuidmap(1).",
         |low, given| {
             low.user = Some(given.parse(User::parse)?);
             Ok(())
@@ -293,9 +306,9 @@ pub static FLAGS: &[Flag] = &[
         "NAME",
         Of::Text,
         Section::Environment,
-        "What it takes the host's name for [default: sandbox].",
+        "What it takes the host's name for, at most 64 bytes [default: sandbox].",
         |low, given| {
-            low.hostname = Some(given.text().and_then(hostname)?);
+            low.hostname = Some(given.named(Hostname::parse)?);
             Ok(())
         },
     ),
@@ -338,7 +351,8 @@ pub static FLAGS: &[Flag] = &[
         "A filter of your own, as Docker writes them, in place of the profile's.",
         |low, given| {
             let (path, text) = given.read()?;
-            low.seccomp = Some(SeccompProfile::parse(&text).map_err(|error| named(&path, error.into_error()))?);
+            low.seccomp =
+                Some(SeccompProfile::parse(&text).map_err(|error| prefixed(&shown(&path), &error.into_error()))?);
             Ok(())
         },
     ),
@@ -351,7 +365,8 @@ pub static FLAGS: &[Flag] = &[
          others.",
         |low, given| {
             let (path, text) = given.read()?;
-            low.landlock = Some(Policy::parse(&text).map_err(|error| named(&path, Error::new(error.to_string())))?);
+            low.landlock =
+                Some(Policy::parse(&text).map_err(|error| prefixed(&shown(&path), &Error::new(error.to_string())))?);
             Ok(())
         },
     ),
@@ -386,20 +401,3 @@ pub static FLAGS: &[Flag] = &[
         .short('q'),
     switch("help", Section::Output, "Print this.", |low| low.help = true).short('h'),
 ];
-
-/// What sethostname(2) and /etc/hosts take.
-fn hostname(name: String) -> Result<String> {
-    let valid = |byte: u8| byte.is_ascii_alphanumeric() || b"-._".contains(&byte);
-    match (1..=64).contains(&name.len()) && name.bytes().all(valid) {
-        true => Ok(name),
-        false => Err(UsageError::Hostname(name).into_error()),
-    }
-}
-
-fn named(path: &std::path::Path, error: Error) -> Error {
-    let named = Error::new(format!("`{}`: {}", path.display(), error.message()));
-    match error.hint() {
-        Some(hint) => named.with_hint(hint),
-        None => named,
-    }
-}

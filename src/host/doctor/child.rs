@@ -23,8 +23,8 @@ pub(super) enum Why {
     Errno(Errno),
     /// The child died instead of answering.
     Signal(i32),
-    /// A program of the host's refused.
-    Status(i32),
+    /// A program of the host's refused, in the words that are the object.
+    Refused,
     Vanished,
 }
 
@@ -35,7 +35,7 @@ impl Failure {
     pub(super) fn errno(&self) -> Option<Errno> {
         match self.why {
             Why::Errno(errno) => Some(errno),
-            Why::Signal(_) | Why::Status(_) | Why::Vanished => None,
+            Why::Signal(_) | Why::Refused | Why::Vanished => None,
         }
     }
 
@@ -43,7 +43,7 @@ impl Failure {
         let (kind, number) = match self.why {
             Why::Errno(errno) => ('e', errno as i32),
             Why::Signal(signal) => ('s', signal),
-            Why::Status(status) => ('x', status),
+            Why::Refused => ('r', 0),
             Why::Vanished => ('v', 0),
         };
         format!("{kind}\n{number}\n{}\n{}", self.stage, self.object)
@@ -55,7 +55,7 @@ impl Failure {
         let why = match kind {
             "e" => Why::Errno(Errno::from_raw(number)),
             "s" => Why::Signal(number),
-            "x" => Why::Status(number),
+            "r" => Why::Refused,
             "v" => Why::Vanished,
             _ => return None,
         };
@@ -66,6 +66,9 @@ impl Failure {
 impl fmt::Display for Failure {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { stage, object, why } = self;
+        if *why == Why::Refused {
+            return write!(f, "{stage}: {object}");
+        }
         if object.is_empty() { write!(f, "{stage}: {why}") } else { write!(f, "{stage} {object}: {why}") }
     }
 }
@@ -76,7 +79,7 @@ impl fmt::Display for Why {
             Self::Errno(errno) => f.write_str(&errno.desc().to_ascii_lowercase()),
             Self::Signal(SIGSYS) => f.write_str("killed by a seccomp filter (SIGSYS)"),
             Self::Signal(signal) => write!(f, "killed by signal {signal}"),
-            Self::Status(status) => write!(f, "exit status {status}"),
+            Self::Refused => f.write_str("refused"),
             Self::Vanished => f.write_str("ended without an answer"),
         }
     }

@@ -8,15 +8,13 @@ use std::{
 
 use super::{
     Check,
-    child::{Failure, Trial, Why, in_child, step, with_user_namespace},
+    child::{Failure, Why, in_child, with_user_namespace},
     os_name,
 };
 use crate::{
-    host::{
-        Host, IdRange,
-        circumstances::{Circumstances, read},
-        ids::parse_subids,
-    },
+    host::{Granted, Host, circumstances::Circumstances, explain::refused_ids},
+    launch::ids::{INSTALL, Which, is_powerless, write_through_helpers},
+    plan::ids::{Map, subordinate},
     sys::probe,
 };
 
@@ -68,55 +66,49 @@ pub(super) fn ids(host: &Host, around: &Circumstances, checks: &mut Vec<Check>) 
     });
 }
 
-/// The range that /etc/subuid and /etc/subgid grant, tried with newuidmap and newgidmap on a namespace.
+/// The ranges that /etc/subuid and /etc/subgid grant, tried with newuidmap and newgidmap on a namespace, as a launch
+/// does it.
 fn subids(host: &Host, around: &Circumstances) -> Check {
-    const COST: &str = "--user and images with several owners get one id only";
-    let name = nix::unistd::User::from_uid(host.uid.into()).ok().flatten().map(|user| user.name);
-    let granted = |file: &str| {
-        let text = read(file).unwrap_or_default();
-        parse_subids(&text, name.as_deref(), host.uid).into_iter().max_by_key(|range| range.count)
+    const COST: &str = "--user takes root, 1000 and your own ids only";
+    let granted = Granted::read(host.uid);
+    let users = subordinate(host.uid, &granted.uids);
+    let groups = subordinate(host.gid, &granted.gids);
+    if users.len() == 1 || groups.len() == 1 {
+        let check =
+            Check::degraded("ids", format!("{COST}: no range for uid {} in /etc/subuid and /etc/subgid", host.uid));
+        return check.or_fix(granted.fix());
+    }
+    let (Some(newuidmap), Some(newgidmap)) = (Which::Users.find_helper(), Which::Groups.find_helper()) else {
+        let check =
+            Check::degraded("ids", format!("{COST}: ids are granted, but newuidmap and newgidmap are not installed"));
+        return check.or_fix(INSTALL);
     };
-    let (Some(uids), Some(gids)) = (granted("/etc/subuid"), granted("/etc/subgid")) else {
-        return Check::degraded("ids", format!("{COST}: no range for uid {} in /etc/subuid and /etc/subgid", host.uid))
-            .or_fix("sudo usermod --add-subuids 100000-165535 --add-subgids 100000-165535 \"$USER\"");
+    let trial = in_child(|| {
+        with_user_namespace(|pid| {
+            write_through_helpers(&users, &groups, pid).map_err(|error| Failure {
+                stage: "map them".to_owned(),
+                object: error.to_string(),
+                why: Why::Refused,
+            })
+        })
+    });
+    let ranges = |lines: &[Map], kind: &str| {
+        let range = |line: &Map| format!("{} {kind} from {}, ", line.count, line.outside);
+        lines.iter().skip(1).map(range).collect::<String>()
     };
-    let (Some(newuidmap), Some(newgidmap)) = (find_program("newuidmap"), find_program("newgidmap")) else {
-        return Check::degraded(
-            "ids",
-            format!("{COST}: a range is granted, but newuidmap and newgidmap are not installed"),
-        )
-        .or_fix("sudo apt install uidmap (Debian, Ubuntu), or the shadow-utils of your distribution");
-    };
-    let trial = in_child(|| map_range(&newuidmap, host.uid, uids, &newgidmap, host.gid, gids));
-    Check::of_trial(
-        around,
-        "ids",
-        trial,
-        &format!("{} uids from {}, {} gids from {}", uids.count, uids.first, gids.count, gids.first),
-    )
-    .at_most_degraded(COST)
-    .or_fix(if around.no_new_privileges {
-        "run outside the service or sandbox that set no_new_privs, under which newuidmap has no power"
-    } else {
-        "sudo chmod u+s /usr/bin/newuidmap /usr/bin/newgidmap"
-    })
-}
-
-fn map_range(newuidmap: &Path, uid: u32, uids: IdRange, newgidmap: &Path, gid: u32, gids: IdRange) -> Trial {
-    with_user_namespace(|pid| {
-        for (program, own, range) in [(newuidmap, uid, uids), (newgidmap, gid, gids)] {
-            let numbers = [pid.unsigned_abs(), 0, own, 1, 1, range.first, range.count].map(|n| n.to_string());
-            let name = program.display().to_string();
-            let mut command = Command::new(program);
-            command.args(numbers).stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null());
-            let status = step("run", &name, command.status())?;
-            if !status.success() {
-                let why = Why::Status(status.code().unwrap_or(-1));
-                return Err(Failure { stage: "run".to_owned(), object: name, why });
-            }
-        }
-        Ok(())
-    })
+    let good = format!(
+        "{}{}by {} and {}",
+        ranges(&users, "uids"),
+        ranges(&groups, "gids"),
+        newuidmap.display(),
+        newgidmap.display()
+    );
+    let check = Check::of_trial(around, "ids", trial, &good).at_most_degraded(COST);
+    let powerless = is_powerless(&newuidmap) || is_powerless(&newgidmap);
+    match refused_ids(around, powerless) {
+        Some(fix) => check.or_fix(fix),
+        None => check,
+    }
 }
 
 pub(super) fn tools(checks: &mut Vec<Check>) {

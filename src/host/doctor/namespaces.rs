@@ -133,7 +133,7 @@ fn idmapped() -> Trial {
     with_user_namespace(|other| {
         become_root_inside(other)?;
         let namespace = step("open", "user namespace", std::fs::File::open(format!("/proc/{other}/ns/user")))?;
-        step("mount_setattr", "tmpfs with MOUNT_ATTR_IDMAP", mount::map_ids(tree.as_fd(), namespace.as_fd()))
+        step("mount_setattr", "tmpfs with MOUNT_ATTR_IDMAP", mount::map_ids(tree.as_fd(), namespace.as_fd(), false))
     })
 }
 

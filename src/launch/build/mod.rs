@@ -1,9 +1,21 @@
 //! Carries out the plan's operations: the sandbox's init turns its fresh mount namespace into the sandbox's
 //! tree.
 //!
-//! Runs between clone3 and execve in what may be a child of a multi-threaded process, so nothing here
-//! allocates. Every path below the new root is resolved by descriptor, within that root, following no link;
-//! what was resolved is what is mounted on (CVE-2021-30465, CVE-2024-45310 and their kin).
+//! Runs between clone3 and execve in what may be a child of a multi-threaded process, so nothing of `run`'s
+//! allocates; a container's runtime has one thread, and its operations may. Every path below the new root is
+//! resolved by descriptor, within that root, following no link, or in a container no link out of it; what was
+//! resolved is what is mounted on (CVE-2021-30465, CVE-2024-45310 and their kin).
+
+mod cgroups;
+mod copy;
+mod mounts;
+mod nodes;
+mod root;
+mod settings;
+#[cfg(test)]
+mod tests;
+pub mod trees;
+mod within;
 
 use std::{
     ffi::CStr,
@@ -16,7 +28,7 @@ use crate::{
     plan::{
         Identity,
         path::{BoxPath, HostPath},
-        setup::{Kind, Owner, SetupOp, Skeleton},
+        setup::{Kind, Owner, SetupOp},
     },
     sys::{self, Errno, fs, mount, process},
 };
@@ -28,11 +40,21 @@ const BYTES_PER_INODE: u64 = 4096;
 /// What a tmpfs has by itself (tmpfs(5)).
 const TMPFS_MODE: u32 = 0o1777;
 
+/// Where mounts come from that the builder itself cannot make: one for each that needs it, in the plan's order.
+pub trait Supply {
+    fn next_mount(&self) -> sys::Result<OwnedFd>;
+}
+
+impl Supply for InitEnd<'_> {
+    fn next_mount(&self) -> sys::Result<OwnedFd> {
+        InitEnd::next_mount(*self)
+    }
+}
+
 /// The tree as far as it is built.
 #[derive(Debug)]
-pub struct Builder<'a> {
-    /// Where mounts come from that only the supervisor can make.
-    control: InitEnd<'a>,
+pub struct Builder<'a, S> {
+    control: S,
     program: Identity,
     /// Whether the builder has another identity than the program.
     gives_away: bool,
@@ -40,13 +62,43 @@ pub struct Builder<'a> {
     /// The directory that the last operation worked in: the next one often does too. It cannot have been
     /// mounted over since, because that would have been an operation in its parent.
     last_parent: Option<(&'a CStr, OwnedFd)>,
+    /// How links below the root are taken: a container's may be followed, within it.
+    links: u64,
+    /// A procfs that nothing can have been mounted on (CVE-2025-52881).
+    procfs: Option<OwnedFd>,
+    /// The terminal that becomes /dev/console.
+    console: Option<OwnedFd>,
+    /// More than an errno says about what failed last.
+    detail: Option<String>,
 }
 
-impl<'a> Builder<'a> {
+impl<'a, S: Supply> Builder<'a, S> {
     #[must_use]
-    pub const fn new(control: InitEnd<'a>, program: Identity, setup: (u32, u32)) -> Self {
+    pub const fn new(control: S, program: Identity, setup: (u32, u32)) -> Self {
         let gives_away = program.uid != setup.0 || program.gid != setup.1;
-        Self { control, program, gives_away, root: None, last_parent: None }
+        Self {
+            control,
+            program,
+            gives_away,
+            root: None,
+            last_parent: None,
+            links: fs::IN_ROOT,
+            procfs: None,
+            console: None,
+            detail: None,
+        }
+    }
+
+    /// For a container, in whose tree all that is made belongs to its root.
+    #[must_use]
+    pub const fn for_container(control: S) -> Self {
+        Self::new(control, Identity { uid: 0, gid: 0 }, (0, 0))
+    }
+
+    /// More than the errno says about the operation that failed.
+    #[must_use]
+    pub fn detail(&self) -> Option<&str> {
+        self.detail.as_deref()
     }
 
     pub fn carry_out(&mut self, operation: &'a SetupOp) -> sys::Result<()> {
@@ -99,64 +151,22 @@ impl<'a> Builder<'a> {
                 fs::change_dir(self.root()?)?;
                 mount::enter_root_here()
             }
+            SetupOp::ContainerRoot { source, propagation } => self.container_root(source, *propagation),
+            SetupOp::Mount(mount) => self.mount(mount),
+            SetupOp::Node(node) => self.node(node),
+            SetupOp::Link { path, to, replace } => self.link(path, to, *replace),
+            SetupOp::Dirs { path } => within::make(self.root()?, path.full(), Kind::Dir).map(drop),
+            SetupOp::Sysctl { key, value } => self.sysctl(key, value),
+            SetupOp::Console => self.console(),
+            SetupOp::EnterContainer { pivot } => self.enter_container(*pivot),
+            SetupOp::RootPropagation { propagation } => {
+                mount::set_propagation(self.root()?, propagation.kind, propagation.recursive)
+            }
         }
     }
 
     fn root(&self) -> sys::Result<BorrowedFd<'_>> {
         self.root.as_ref().map(AsFd::as_fd).ok_or(Errno::EBADF)
-    }
-
-    fn root_tmpfs(&mut self, bytes: u64, owner: Owner) -> sys::Result<()> {
-        let root = tmpfs(bytes, 0o755, 0)?;
-        give(root.as_fd(), c"", self.receiver(owner))?;
-        self.root = Some(attach_over_root(root)?);
-        Ok(())
-    }
-
-    fn root_bind(&mut self, source: &HostPath) -> sys::Result<()> {
-        let source = open_host(source.as_c_str(), PATH_ONLY | libc::O_DIRECTORY)?;
-        let root = mount::clone_tree(source.as_fd(), c"", true)?;
-        mount::set_attributes(root.as_fd(), SAFE | mount::READ_ONLY, true)?;
-        self.root = Some(attach_over_root(root)?);
-        Ok(())
-    }
-
-    /// An overlay takes its layers by name, so they are gathered in a directory of our own and named from
-    /// there: no byte of the host's path reaches the option string.
-    fn root_overlay(&mut self, source: &HostPath, skeleton: &[Skeleton], writable: Option<u64>) -> sys::Result<()> {
-        let source = open_host(source.as_c_str(), PATH_ONLY | libc::O_DIRECTORY)?;
-        let staging = attach_over_root(tmpfs(writable.unwrap_or(1 << 20), 0o755, 0)?)?;
-        for name in [c"lower", c"skeleton", c"upper", c"work"] {
-            fs::make_dir(staging.as_fd(), name, 0o755)?;
-        }
-        let lower = mount::clone_tree(source.as_fd(), c"", true)?;
-        mount::set_attributes(lower.as_fd(), SAFE | mount::READ_ONLY, true)?;
-        mount::attach(lower.as_fd(), fs::open_in(staging.as_fd(), c"lower", PATH_ONLY, 0, fs::BENEATH)?.as_fd())?;
-        let bones = fs::open_in(staging.as_fd(), c"skeleton", PATH_ONLY | libc::O_DIRECTORY, 0, fs::BENEATH)?;
-        for Skeleton { path, kind } in skeleton {
-            let parent = fs::open_in(bones.as_fd(), path.parent(), PATH_ONLY, 0, fs::BENEATH)?;
-            make_target(parent.as_fd(), path.name(), *kind)?;
-        }
-        if writable.is_some() {
-            give(staging.as_fd(), c"upper", self.receiver(Owner::Program))?;
-        }
-        fs::change_dir(staging.as_fd())?;
-        let context = mount::open_filesystem(c"overlay")?;
-        mount::configure(context.as_fd(), c"lowerdir", c"lower:skeleton")?;
-        let mut attributes = SAFE;
-        if writable.is_some() {
-            mount::configure(context.as_fd(), c"upperdir", c"upper")?;
-            mount::configure(context.as_fd(), c"workdir", c"work")?;
-            mount::configure_flag(context.as_fd(), c"userxattr")?;
-        } else {
-            attributes |= mount::READ_ONLY;
-        }
-        let root = mount::create(context.as_fd(), attributes)?;
-        // The overlay holds its layers itself. Left there, the staging would lie between our root and the host's,
-        // and be what is let go of in its place.
-        mount::detach_here()?;
-        self.root = Some(attach_over_root(root)?);
-        Ok(())
     }
 
     fn dir(&mut self, path: &'a BoxPath, mode: u32, owner: Owner) -> sys::Result<()> {
@@ -249,7 +259,14 @@ impl<'a> Builder<'a> {
     }
 
     fn find(&self, path: &BoxPath) -> sys::Result<OwnedFd> {
-        fs::open_in(self.root()?, path.full(), PATH_ONLY, 0, fs::IN_ROOT)
+        let last = if self.links == fs::IN_ROOT { PATH_ONLY } else { libc::O_PATH };
+        fs::open_in(self.root()?, path.full(), last, 0, self.links)
+    }
+
+    /// Keeps words for what an errno cannot say.
+    fn because(&mut self, errno: Errno, why: impl Into<String>) -> Errno {
+        self.detail = Some(why.into());
+        errno
     }
 
     /// Who is to own what is made, if not the builder.
@@ -296,12 +313,4 @@ fn text<'a>(buffer: &'a mut [u8; 24], number: std::fmt::Arguments<'_>) -> sys::R
     buffer.fill(0);
     buffer.as_mut_slice().write_fmt(number).map_err(|_| Errno::EOVERFLOW)?;
     CStr::from_bytes_until_nul(buffer).map_err(|_| Errno::EOVERFLOW)
-}
-
-/// Mounts `tree` over the process's root directory, which shows to nobody until it is pivoted to: lookups
-/// from `/` start below it.
-fn attach_over_root(tree: OwnedFd) -> sys::Result<OwnedFd> {
-    let root = open_host(c"/", PATH_ONLY | libc::O_DIRECTORY)?;
-    mount::attach(tree.as_fd(), root.as_fd())?;
-    Ok(tree)
 }

@@ -1,0 +1,482 @@
+//! The facade of the engines' side: an OCI container's life, as runc's verbs have it.
+//!
+//! Whatever is made is recorded before it is made, so that a runtime killed at any instant leaves nothing that
+//! `delete --force` cannot find.
+
+use std::{
+    cell::{OnceCell, RefCell},
+    io::Write,
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::{ffi::OsStrExt, fs::OpenOptionsExt, net::UnixListener},
+    },
+    path::{Path, PathBuf},
+};
+
+use oci_spec::runtime as oci;
+
+use crate::{
+    Error, Result,
+    cgroup::container::{Driver, Group, Layout, Place, Want},
+    error::Hint,
+    host::Host,
+    launch::container::{self as launch, hooks},
+    plan::{
+        container::{self as plan, CgroupTree, Circumstances},
+        seccomp::KernelVersion,
+    },
+    spec::container as spec,
+    state::{
+        StateError,
+        container::{Init, Record, Status, now},
+        root::{ContainerId, Dir, StateRoot},
+    },
+};
+
+/// The socket on which a created container waits for `start`, in its state directory.
+const START: &str = "start";
+
+/// What `create` and `run` are asked for.
+#[derive(Debug)]
+pub struct Create {
+    pub root: StateRoot,
+    pub id: ContainerId,
+    pub bundle: PathBuf,
+    /// Instead of the bundle's config.json.
+    pub config: Option<PathBuf>,
+    pub pid_file: Option<PathBuf>,
+    pub console_socket: Option<PathBuf>,
+    pub pidfd_socket: Option<PathBuf>,
+    pub preserve_fds: u32,
+    pub no_pivot: bool,
+    pub no_new_keyring: bool,
+    pub driver: Driver,
+    pub rootless: bool,
+    /// The calling program is the runtime and nothing else: it may execute itself again, to have its binary out of
+    /// the container's reach (CVE-2019-5736).
+    pub guard_binary: bool,
+    /// For what the specification wants passed over, and said.
+    pub warn: fn(&str),
+}
+
+/// What `exec` is asked for.
+#[derive(Debug)]
+pub struct Exec {
+    pub root: StateRoot,
+    pub id: ContainerId,
+    pub process: oci::Process,
+    pub detach: bool,
+    pub pid_file: Option<PathBuf>,
+    pub console_socket: Option<PathBuf>,
+    pub pidfd_socket: Option<PathBuf>,
+    pub preserve_fds: u32,
+    /// A cgroup below the container's.
+    pub cgroup: Option<String>,
+    pub ignore_paused: bool,
+    /// As in [`Create`].
+    pub guard_binary: bool,
+}
+
+/// Where tests kill the runtime, to see that nothing it made is lost. Not in releases.
+fn die_at(point: &str) {
+    if cfg!(debug_assertions) && std::env::var_os("FUMEHOOD_DIE_AT").is_some_and(|wanted| wanted == point) {
+        crate::sys::process::kill_self();
+    }
+}
+
+fn failed(why: impl Into<String>) -> Error {
+    Error::new(why)
+}
+
+fn io(what: &str, path: &Path) -> impl Fn(std::io::Error) -> Error {
+    let text = format!("{what} {}", path.display());
+    move |error| Error::new(format!("{text}: {error}"))
+}
+
+/// Makes the container: a process waits inside, and its state is recorded.
+pub fn create(wanted: &Create) -> Result<()> {
+    let child = begin(wanted, &Attention::None)?;
+    _ = child.keep();
+    Ok(())
+}
+
+/// A container in the making; dropped, all of it is undone.
+struct Undo<'a> {
+    dir: Option<Dir>,
+    group: RefCell<Option<Group>>,
+    hooks: Option<&'a Vec<oci::Hook>>,
+    record: Option<Record>,
+}
+
+impl Drop for Undo<'_> {
+    fn drop(&mut self) {
+        if let Some(group) = self.group.take() {
+            _ = group.kill_all(libc::SIGKILL);
+            _ = group.remove();
+        }
+        if let Some(record) = self.record.take() {
+            // As when it is deleted: what earlier hooks made is theirs to unmake.
+            _ = hooks::run("poststop", self.hooks, &hooks::state(&record, Status::Stopped, 0));
+        }
+        if let Some(dir) = self.dir.take() {
+            _ = dir.remove();
+        }
+    }
+}
+
+/// Whether somebody of ours stays with the process.
+enum Attention {
+    None,
+    /// Made once it is known whether there is a terminal.
+    Foreground(OnceCell<launch::Foreground>),
+}
+
+impl Attention {
+    fn begin(&self, terminal: bool) -> Result<Option<BorrowedFd<'_>>> {
+        let Self::Foreground(cell) = self else { return Ok(None) };
+        let foreground = launch::Foreground::new(terminal).map_err(failed)?;
+        Ok(cell.get_or_init(|| foreground).console())
+    }
+}
+
+fn begin(wanted: &Create, attention: &Attention) -> Result<launch::Child> {
+    let bundle = std::fs::canonicalize(&wanted.bundle).map_err(io("open bundle", &wanted.bundle))?;
+    let config = wanted.config.clone().unwrap_or_else(|| bundle.join("config.json"));
+    let spec::Container { spec, bytes, controls, warnings } = spec::load(&config).map_err(Hint::into_error)?;
+    warnings.iter().for_each(|warning| (wanted.warn)(warning));
+    let host = Host::probe();
+    let layout = Layout::detect();
+    let around = Circumstances {
+        bundle: &bundle,
+        kernel: KernelVersion(host.kernel.major, host.kernel.minor),
+        landlock_abi: host.landlock_abi,
+        rootless: !host.privileged,
+        cgroup: match (layout.is_v2(), layout.is_v1()) {
+            (true, _) => CgroupTree::V2,
+            (_, true) => CgroupTree::V1,
+            _ => CgroupTree::None,
+        },
+        selinux: Path::new("/sys/fs/selinux/enforce").exists(),
+        pivot: !wanted.no_pivot,
+    };
+    let mut plan = plan::make(&spec, &controls, &around).map_err(Hint::into_error)?;
+    let preserve = wanted.preserve_fds + listening(&mut plan);
+    // In a user namespace of its own its root is nobody to our file.
+    if wanted.guard_binary && host.privileged && !plan.namespaces.has(libc::CLONE_NEWUSER) {
+        guard_binary()?;
+    }
+    let detached = matches!(attention, Attention::None);
+    check_terminal(plan.process.terminal, wanted.console_socket.as_deref(), detached)?;
+    let linux = spec.linux().clone().unwrap_or_default();
+    let cgroups_path = linux.cgroups_path().as_deref();
+    let place = Place::decide(&layout, wanted.driver, cgroups_path, wanted.id.as_str(), wanted.rootless)
+        .map_err(Hint::into_error)?;
+    let console = connect(wanted.console_socket.as_deref())?;
+    let own_console = attention.begin(plan.process.terminal && console.is_none())?;
+
+    let dir = wanted.root.create(&wanted.id).map_err(Hint::into_error)?;
+    let mut undo =
+        Undo { dir: Some(dir), group: RefCell::new(None), hooks: plan.hooks.poststop().as_ref(), record: None };
+    let Some(dir) = undo.dir.as_ref() else { return Err(failed("no state directory")) };
+    let _lock = dir.lock().map_err(Hint::into_error)?;
+    die_at("named");
+    dir.write_config(&bytes).map_err(Hint::into_error)?;
+    let record = Record {
+        oci_version: spec.version().clone(),
+        id: wanted.id.to_string(),
+        rootfs: spec.root().as_ref().map(|root| bundle.join(root.path())).unwrap_or_default(),
+        bundle: bundle.clone(),
+        created: now(),
+        owner: nix::unistd::geteuid().as_raw(),
+        annotations: spec.annotations().iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect(),
+        init: None,
+        started: false,
+        cgroup: Some(place.record().clone()),
+        pid_namespace_own: plan.namespaces.new & libc::CLONE_NEWPID != 0,
+        user_namespace: plan.namespaces.has(libc::CLONE_NEWUSER),
+        rootless: wanted.rootless,
+    };
+    dir.save(&record).map_err(Hint::into_error)?;
+    die_at("announced");
+    let owner = plan.ids.as_ref().and_then(plan::IdMaps::root);
+    let want = Want {
+        resources: linux.resources().as_ref(),
+        owner,
+        annotations: spec.annotations().as_ref(),
+        ..Want::default()
+    };
+    undo.group.replace(Some(Group::create(&place, &want).map_err(Hint::into_error)?));
+    die_at("grouped");
+    let start = listen(dir)?;
+    let mut child = launch::create(&launch::Create {
+        plan: &plan,
+        group: &undo.group,
+        start: start.as_fd(),
+        console: console.as_ref().map(AsFd::as_fd).or(own_console),
+        preserve,
+        keyring: !wanted.no_new_keyring,
+        privileged: host.privileged,
+        record: &record,
+    })
+    .map_err(failed)?;
+    die_at("ready");
+    let mut record = record.clone();
+    record.init =
+        Some(Init::of(child.pid).map_err(|error| failed(format!("look at the container's process: {error}")))?);
+    dir.save(&record).map_err(Hint::into_error)?;
+    undo.record = Some(record);
+    if let Some(path) = &wanted.pidfd_socket {
+        send_pidfd(path, child.pidfd.as_fd())?;
+    }
+    if let Some(path) = &wanted.pid_file {
+        write_pid(path, child.pid)?;
+    }
+    drop(_lock);
+    undo.record = None;
+    // What is through stays.
+    undo.group.take();
+    undo.dir = None;
+    die_at("recorded");
+    child.release();
+    Ok(child)
+}
+
+fn guard_binary() -> Result<()> {
+    crate::sys::own_binary::put_out_of_reach()
+        .map_err(|errno| failed(format!("put the runtime's binary out of the container's reach: {}", errno.desc())))
+}
+
+/// How many sockets the caller passes by systemd's protocol (sd_listen_fds(3)), from descriptor 3 on, and what the
+/// program is told of them.
+fn listening(plan: &mut plan::Plan) -> u32 {
+    let count = std::env::var("LISTEN_FDS").ok().and_then(|text| text.parse().ok()).unwrap_or(0);
+    if count > 0 {
+        let told = [format!("LISTEN_FDS={count}"), "LISTEN_PID=1".to_owned()];
+        plan.process.env.extend(told.into_iter().filter_map(|text| std::ffi::CString::new(text).ok()));
+    }
+    count
+}
+
+/// A container with a terminal needs somebody to give it to.
+fn check_terminal(terminal: bool, socket: Option<&Path>, detached: bool) -> Result<()> {
+    match (terminal, socket) {
+        (true, None) if detached => {
+            Err(failed("cannot allocate tty if runc will detach without setting console socket"))
+        }
+        (false, Some(_)) => Err(failed("cannot use console socket if runc will not detach or allocate tty")),
+        _ => Ok(()),
+    }
+}
+
+fn connect(socket: Option<&Path>) -> Result<Option<std::os::fd::OwnedFd>> {
+    socket.map(|path| launch::connect_console(path).map_err(io("connect to console socket", path))).transpose()
+}
+
+/// Bound by way of the directory's descriptor: a state directory's path may be longer than a socket's address.
+fn listen(dir: &Dir) -> Result<UnixListener> {
+    let path = near(dir).join(START);
+    UnixListener::bind(&path).map_err(io("listen for start at", &path))
+}
+
+fn near(dir: &Dir) -> PathBuf {
+    use std::os::fd::AsRawFd;
+    Path::new("/proc/self/fd").join(dir.fd().as_raw_fd().to_string())
+}
+
+/// Decimal, without a newline, and whole at once.
+fn write_pid(path: &Path, pid: i32) -> Result<()> {
+    let name = path.file_name().unwrap_or_default().as_bytes();
+    let unseen = path.with_file_name(std::ffi::OsStr::from_bytes(&[b".", name].concat()));
+    let written = std::fs::File::options()
+        .write(true)
+        .create_new(true)
+        .mode(0o666)
+        .open(&unseen)
+        .and_then(|mut file| file.write_all(pid.to_string().as_bytes()))
+        .and_then(|()| std::fs::rename(&unseen, path));
+    written.map_err(|error| {
+        _ = std::fs::remove_file(&unseen);
+        io("write pid file", path)(error)
+    })
+}
+
+fn send_pidfd(path: &Path, pidfd: BorrowedFd<'_>) -> Result<()> {
+    let socket = launch::connect_console(path).map_err(io("connect to pidfd socket", path))?;
+    crate::sys::socket::send(socket.as_fd(), b"pidfd", Some(pidfd))
+        .map_err(|errno| failed(format!("send pidfd: {}", errno.desc())))
+}
+
+/// The cgroup of a recorded container.
+pub fn group_of(record: &Record) -> Result<Option<Group>> {
+    record.cgroup.as_ref().map(Group::open).transpose().map_err(Hint::into_error)
+}
+
+/// The group that one more process is to be in: `[CONTROLLER,…:]PATH` below the container's, or where its first
+/// process is.
+fn exec_group(record: &Record, below: Option<&str>, init: i32) -> Result<Option<Group>> {
+    let Some(own) = &record.cgroup else { return Ok(None) };
+    let place = match below {
+        Some(text) => {
+            let (controllers, path) = text.split_once(':').map_or((None, text), |(list, path)| (Some(list), path));
+            own.below(controllers, path).map_err(Hint::into_error)?
+        }
+        None => own.of_process(init).unwrap_or_else(|| own.clone()),
+    };
+    Group::open(&place).map(Some).map_err(Hint::into_error)
+}
+
+/// Lets the program of a created container run.
+pub fn start(root: &StateRoot, id: &ContainerId) -> Result<()> {
+    let dir = root.open(id).map_err(Hint::into_error)?;
+    let _lock = dir.lock().map_err(Hint::into_error)?;
+    let mut record = dir.load().map_err(Hint::into_error)?;
+    let pid = match (record.status(), &record.init) {
+        (Status::Created, Some(init)) => init.pid,
+        (Status::Running | Status::Paused, _) => return Err(failed("cannot start an already running container")),
+        (Status::Stopped, _) => return Err(failed("cannot start a container that has stopped")),
+        (_, _) => return Err(failed("cannot start a container that is being created")),
+    };
+    let spec::Container { spec, controls, .. } =
+        spec::parse(dir.read_config().map_err(Hint::into_error)?.into()).map_err(Hint::into_error)?;
+    let seccomp = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
+    let agent = seccomp.and_then(|seccomp| {
+        seccomp.listener_path().as_deref().map(|path| (path, seccomp.listener_metadata().as_deref()))
+    });
+    launch::start(&near(&dir).join(START), agent, pid, &record).map_err(failed)?;
+    if let (Some(timeout), Some(init)) = (controls.timeout, record.init_pidfd()) {
+        launch::end_after(timeout, init.as_fd(), group_of(&record)?.as_ref()).map_err(failed)?;
+    }
+    let told = hooks::state(&record, Status::Running, pid);
+    record.started = true;
+    dir.save(&record).map_err(Hint::into_error)?;
+    let poststart = spec.hooks().as_ref().and_then(|hooks| hooks.poststart().as_ref());
+    if let Err(why) = hooks::run("poststart", poststart, &told) {
+        // Runtime-spec 1.3: the container is stopped then.
+        if let Some(init) = record.init_pidfd() {
+            _ = crate::sys::process::signal(init.as_fd(), libc::SIGKILL);
+        }
+        return Err(failed(why));
+    }
+    Ok(())
+}
+
+/// `create`, `start`, and unless detached, the wait for its end and `delete`. Returns the program's exit status.
+pub fn run(wanted: &Create, detach: bool, keep: bool) -> Result<i32> {
+    let attention = if detach { Attention::None } else { Attention::Foreground(OnceCell::new()) };
+    let child = begin(wanted, &attention)?;
+    if let Err(error) = start(&wanted.root, &wanted.id) {
+        _ = delete(&wanted.root, &wanted.id, true);
+        return Err(error);
+    }
+    let Attention::Foreground(cell) = attention else {
+        _ = child.keep();
+        return Ok(0);
+    };
+    let Some(foreground) = cell.into_inner() else { return Err(failed("nobody attends the container")) };
+    let status = foreground.attend(child).map_err(failed);
+    if !keep {
+        delete(&wanted.root, &wanted.id, true)?;
+    }
+    status
+}
+
+/// How long a killed container may take to be gone.
+const DYING: std::time::Duration = std::time::Duration::from_secs(10);
+
+/// Removes what is left of a container, or with `force` ends it first. Absent ones are none of `force`'s business.
+pub fn delete(root: &StateRoot, id: &ContainerId, force: bool) -> Result<()> {
+    let dir = root.open(id).map_err(Hint::into_error)?;
+    let _lock = dir.lock().map_err(Hint::into_error)?;
+    let record = match dir.load() {
+        // Its maker was killed before it made anything else.
+        Err(StateError::ContainerMissing(_)) if force => return dir.remove().map_err(Hint::into_error),
+        other => other.map_err(Hint::into_error)?,
+    };
+    let group = group_of(&record)?;
+    let status = record.status();
+    if matches!(status, Status::Running | Status::Paused) && !force {
+        return Err(failed(format!("cannot delete container {id} that is not stopped: {status}")));
+    }
+    if let Some(init) = record.init_pidfd() {
+        // ESRCH: gone already.
+        _ = crate::sys::process::signal(init.as_fd(), libc::SIGKILL);
+    }
+    if let Some(group) = group {
+        if force || !record.pid_namespace_own || status == Status::Creating {
+            _ = group.thaw();
+            _ = group.kill_all(libc::SIGKILL);
+        }
+        if !record.ends_within(DYING).map_err(Hint::into_error)? {
+            return Err(failed(format!("container {id} does not die")));
+        }
+        group.remove().map_err(Hint::into_error)?;
+    }
+    let spec = dir.read_config().ok().and_then(|bytes| spec::parse(bytes.into()).ok());
+    let poststop = spec.as_ref().and_then(|found| found.spec.hooks().as_ref()?.poststop().as_ref());
+    // The specification: what they fail at is said, and all goes on.
+    let failure = hooks::run("poststop", poststop, &hooks::state(&record, Status::Stopped, 0));
+    dir.remove().map_err(Hint::into_error)?;
+    if let Err(why) = failure {
+        eprintln!("warning: {why}");
+    }
+    Ok(())
+}
+
+/// Adds a process. Returns its exit status, or 0 when detached.
+pub fn exec(wanted: &Exec) -> Result<i32> {
+    let dir = wanted.root.open(&wanted.id).map_err(Hint::into_error)?;
+    let record = dir.load().map_err(Hint::into_error)?;
+    let (Some(init), Some(pidfd)) = (&record.init, record.init_pidfd()) else {
+        return Err(failed("cannot exec in a stopped container"));
+    };
+    match record.status() {
+        Status::Paused if !wanted.ignore_paused => {
+            return Err(failed("cannot exec in a paused container (use --ignore-paused to override)"));
+        }
+        Status::Stopped | Status::Creating => return Err(failed("cannot exec in a stopped container")),
+        _ => {}
+    }
+    let host = Host::probe();
+    if wanted.guard_binary && host.privileged && !record.user_namespace {
+        guard_binary()?;
+    }
+    check_terminal(wanted.process.terminal().unwrap_or(false), wanted.console_socket.as_deref(), wanted.detach)?;
+    let spec::Container { spec, controls, .. } =
+        spec::parse(dir.read_config().map_err(Hint::into_error)?.into()).map_err(Hint::into_error)?;
+    let kernel = KernelVersion(host.kernel.major, host.kernel.minor);
+    let linux = spec.linux().clone().unwrap_or_default();
+    let mut process = plan::process::Process::new(&wanted.process, Some(&linux), kernel).map_err(Hint::into_error)?;
+    plan::controls::tighten(&mut process, &controls, kernel, host.landlock_abi).map_err(Hint::into_error)?;
+    let group = RefCell::new(exec_group(&record, wanted.cgroup.as_deref(), init.pid)?);
+    let console = connect(wanted.console_socket.as_deref())?;
+    let attention = if wanted.detach { Attention::None } else { Attention::Foreground(OnceCell::new()) };
+    let own_console = attention.begin(process.terminal && console.is_none())?;
+    let child = launch::exec(&launch::Exec {
+        process: &process,
+        init: pidfd.as_fd(),
+        init_pid: init.pid,
+        group: &group,
+        console: console.as_ref().map(AsFd::as_fd).or(own_console),
+        preserve: wanted.preserve_fds,
+        keyring: false,
+        privileged: host.privileged,
+        record: &record,
+    })
+    .map_err(failed)?;
+    if let Some(path) = &wanted.pidfd_socket {
+        send_pidfd(path, child.pidfd.as_fd())?;
+    }
+    if let Some(path) = &wanted.pid_file {
+        write_pid(path, child.pid)?;
+    }
+    match attention {
+        Attention::Foreground(cell) => match cell.into_inner() {
+            Some(foreground) => foreground.attend(child).map_err(failed),
+            None => Err(failed("nobody attends the process")),
+        },
+        Attention::None => {
+            _ = child.keep();
+            Ok(0)
+        }
+    }
+}

@@ -1,0 +1,213 @@
+//! The process that becomes the container's: it takes its place in the namespaces, builds the tree, waits for
+//! `start`, and executes the program. Unlike in a sandbox it is the program then, and nobody of ours stays.
+//!
+//! It is a fork of the runtime process, which has one thread, so it may allocate. What it holds of the host while it
+//! waits inside is a list of four descriptors, none of them a directory, and it is not dumpable.
+
+use std::{
+    io::Read,
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
+};
+
+use super::{
+    channel::ChildEnd,
+    console, exec, hooks,
+    program::{self, Program, failed},
+};
+use crate::{
+    launch::{
+        build::Builder,
+        protocol::{InitEnd, Order},
+    },
+    plan::{
+        container::{NEW_TIME, Plan},
+        setup::SetupOp,
+    },
+    state::container::{Record, Status},
+    sys::{Errno, attributes, clone, fs, namespace, process},
+};
+
+/// All that it uses, made before it exists.
+#[derive(Debug)]
+pub struct World<'a> {
+    pub plan: &'a Plan,
+    pub control: BorrowedFd<'a>,
+    /// Listens where `start` will call.
+    pub start: BorrowedFd<'a>,
+    /// Connected to whoever wants the terminal.
+    pub console: Option<BorrowedFd<'a>>,
+    /// Of the caller's descriptors, from 3 on.
+    pub preserve: u32,
+    pub keyring: bool,
+    pub record: &'a Record,
+}
+
+impl World<'_> {
+    /// Never returns.
+    pub fn run(&self) -> ! {
+        let end = ChildEnd(self.control);
+        let Err(why) = self.become_program(end);
+        end.failed(&why);
+        process::exit_now(1)
+    }
+
+    fn become_program(&self, end: ChildEnd<'_>) -> Result<std::convert::Infallible, String> {
+        let plan = self.plan;
+        let keep = [Some(self.control), Some(self.start), self.console].into_iter().flatten().collect();
+        program::close_all_but(keep, self.preserve).map_err(failed("close inherited descriptors"))?;
+        process::reset_signals();
+        let orders = InitEnd(self.control);
+        if !orders.wait_for(Order::Build) {
+            process::exit_now(1);
+        }
+        self.take_place()?;
+        while let Some(tasks) = orders.next_cgroup().map_err(failed("wait for the cgroup"))? {
+            fs::write_all(tasks.as_fd(), b"0").map_err(failed("join cgroup"))?;
+        }
+        if plan.namespaces.new & libc::CLONE_NEWCGROUP != 0 {
+            clone::unshare_cgroup_namespace().map_err(failed("make a cgroup namespace"))?;
+        }
+        // Before any mount of the container can lie over it.
+        let proc = exec::own_proc().ok();
+        let terminal = self.build(end, orders)?;
+        if let Some(terminal) = &terminal {
+            program::take_terminal(terminal.as_fd()).map_err(failed("set up the terminal"))?;
+        }
+        drop(terminal);
+        let mut home = None;
+        if plan.process.variable("HOME").is_none() {
+            home = Some(home_of(plan.process.user.uid));
+        }
+        let start_state = hooks::state(self.record, Status::Created, process::id());
+        let program = Program { process: &plan.process, proc, keep: self.preserve };
+        let listener = program.prepare()?;
+        self.hand_over(end, listener)?;
+        process::set_undumpable().map_err(failed("set undumpable"))?;
+        let path = program.find()?;
+        let argv = process::StringVector::new(plan.process.argv.clone());
+        let mut env = plan.process.env.clone();
+        env.extend(home);
+        let env = process::StringVector::new(env);
+        end.ready().map_err(failed("tell that the container is ready"))?;
+        // Only a container that is on record may outlive the runtime that made it.
+        if !orders.wait_for(Order::Next) {
+            process::exit_now(1);
+        }
+
+        let caller = accept(self.start)?;
+        let told = |why: String| {
+            _ = fs::write_all(caller.as_fd(), why.as_bytes());
+            why
+        };
+        hooks::run("startContainer", plan.hooks.start_container().as_ref(), &start_state).map_err(told)?;
+        if let Some(listener) = program.confine().map_err(told)? {
+            // The agent gets it from `start`, which holds the connection.
+            crate::sys::socket::send(caller.as_fd(), b"L", Some(listener.as_fd()))
+                .map_err(failed("hand over the seccomp listener"))
+                .map_err(told)?;
+        }
+        let errno = process::exec(&path, &argv, &env);
+        Err(told(format!("exec {}: {}", path.to_string_lossy(), errno.desc().to_lowercase())))
+    }
+
+    /// What is neither a mount nor the program's own.
+    fn take_place(&self) -> Result<(), String> {
+        let plan = self.plan;
+        let new = plan.namespaces.new;
+        if new & NEW_TIME != 0 && new & libc::CLONE_NEWUSER != 0 {
+            // While what is below /proc/self is still ours: a change of user takes it away.
+            super::namespaces::make_time(&plan.namespaces)?;
+        }
+        if plan.namespaces.has(libc::CLONE_NEWUSER) {
+            // Root of the namespace, if it has one: who builds must own what it mounts.
+            _ = attributes::set_groups(&[]);
+            match attributes::set_ids(0, 0) {
+                Ok(()) | Err(Errno::EINVAL) => {}
+                Err(errno) => return Err(failed("become root of the user namespace")(errno)),
+            }
+        }
+        process::new_session().map_err(failed("make a session"))?;
+        if self.keyring {
+            // Joining one may be refused by a quota, or by a filter around us: not worth a container.
+            match process::new_keyring() {
+                Ok(()) | Err(Errno::EDQUOT | Errno::EPERM) => {}
+                Err(errno) => return Err(failed("unable to join session keyring")(errno)),
+            }
+        }
+        if new & libc::CLONE_NEWNET != 0 {
+            namespace::raise_loopback().map_err(failed("bring loopback up"))?;
+        }
+        if let Some(name) = &plan.hostname {
+            process::set_hostname(name).map_err(failed("set hostname"))?;
+        }
+        if let Some(name) = &plan.domainname {
+            attributes::set_domain_name(name).map_err(failed("set domainname"))?;
+        }
+        Ok(())
+    }
+
+    fn build(&self, end: ChildEnd<'_>, orders: InitEnd<'_>) -> Result<Option<OwnedFd>, String> {
+        let plan = self.plan;
+        process::set_file_mask(0);
+        let mut builder = Builder::for_container(orders);
+        let mut terminal = None;
+        for operation in &plan.setup {
+            if let (SetupOp::Console, Some(console)) = (operation, self.console) {
+                let (master, ours) = builder.open_terminal().map_err(failed("open a terminal in the container"))?;
+                console::send(&plan.process, master, ours.as_fd(), console).map_err(failed("send the terminal"))?;
+                builder.set_console(ours.try_clone().map_err(|error| error.to_string())?);
+                terminal = Some(ours);
+            }
+            carry_out(&mut builder, operation)?;
+        }
+        end.hooks().map_err(failed("tell that the tree is built"))?;
+        if !orders.wait_for(Order::Next) {
+            process::exit_now(1);
+        }
+        let state = hooks::state(self.record, Status::Creating, process::id());
+        hooks::run("createContainer", plan.hooks.create_container().as_ref(), &state)?;
+        for operation in &plan.entry {
+            carry_out(&mut builder, operation)?;
+        }
+        process::set_file_mask(0o022);
+        Ok(terminal)
+    }
+
+    fn hand_over(&self, end: ChildEnd<'_>, listener: Option<OwnedFd>) -> Result<(), String> {
+        listener
+            .map_or(Ok(()), |listener| end.listener(listener.as_fd()).map_err(failed("hand over the seccomp listener")))
+    }
+}
+
+fn carry_out<'a>(builder: &mut Builder<'a, InitEnd<'_>>, operation: &'a SetupOp) -> Result<(), String> {
+    builder.carry_out(operation).map_err(|errno| {
+        let detail = builder.detail().map_or_else(String::new, |detail| format!(" ({detail})"));
+        format!("error during container init: {operation}: {}{detail}", errno.desc().to_lowercase())
+    })
+}
+
+fn accept(listener: BorrowedFd<'_>) -> Result<OwnedFd, String> {
+    crate::sys::socket::accept(listener).map_err(failed("wait for start"))
+}
+
+/// `HOME=` of this user by the container's own /etc/passwd, `/` if it is not there. The file is hostile.
+pub(super) fn home_of(uid: u32) -> std::ffi::CString {
+    const MOST: u64 = 1 << 20;
+    let flags = libc::O_RDONLY | libc::O_NONBLOCK;
+    let text = fs::open_in(fs::cwd(), c"/etc/passwd", flags, 0, libc::RESOLVE_NO_MAGICLINKS).ok().and_then(|file| {
+        let regular = fs::stat(file.as_fd()).ok()?.st_mode & libc::S_IFMT == libc::S_IFREG;
+        let mut text = Vec::new();
+        if regular {
+            std::fs::File::from(file).take(MOST).read_to_end(&mut text).ok()?;
+        }
+        Some(text)
+    });
+    let text = text.unwrap_or_default();
+    let home = text.split(|byte| *byte == b'\n').find_map(|line| {
+        let mut fields = line.split(|byte| *byte == b':').skip(2);
+        let found: u32 = std::str::from_utf8(fields.next()?).ok()?.parse().ok()?;
+        (found == uid).then(|| fields.nth(2).unwrap_or_default())
+    });
+    let home = home.filter(|home| home.starts_with(b"/")).unwrap_or(b"/");
+    std::ffi::CString::new([b"HOME=", home].concat()).unwrap_or_default()
+}

@@ -1,0 +1,346 @@
+//! Carries out a container's plan, in the two halves that engines want: `create` leaves a process that waits inside,
+//! `start` lets it go. `exec` adds a process to one that runs.
+//!
+//! The runtime process makes everything outside the container's namespaces (cgroup, id maps, hooks, the engine's
+//! sockets) and goes; what waits is [`init`]. When anything fails before `create` is through, the init is killed
+//! and waited for: no half-made container stays.
+
+mod channel;
+mod console;
+mod exec;
+mod foreground;
+pub mod hooks;
+mod init;
+mod namespaces;
+mod program;
+mod timer;
+
+use std::{
+    cell::RefCell,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::net::UnixStream,
+    },
+    path::Path,
+};
+
+use crate::{
+    cgroup::container::{ContainerCgroupError, Group},
+    error::Hint,
+    launch::{
+        build::trees,
+        ids::{self, IdsError, Which},
+        protocol::{Order, SupervisorEnd},
+    },
+    plan::{
+        container::{IdMaps, NEW_TIME, Plan, process::Process},
+        ids::Map,
+    },
+    state::container::{Record, Status},
+    sys::{
+        clone::{self, Cloned},
+        process, socket,
+    },
+};
+use channel::{ChildEnd, Word, hear};
+pub use console::connect as connect_console;
+pub use exec::{Exec, exec};
+pub use foreground::Foreground;
+use init::World;
+use namespaces::{Joined, Visit};
+use program::failed;
+pub use timer::end_after;
+
+/// What `create` needs beside the plan.
+#[derive(Debug)]
+pub struct Create<'a> {
+    pub plan: &'a Plan,
+    pub group: &'a RefCell<Option<Group>>,
+    /// Listens where `start` will call.
+    pub start: BorrowedFd<'a>,
+    /// Connected to whoever wants the terminal.
+    pub console: Option<BorrowedFd<'a>>,
+    /// How many of the caller's descriptors from 3 on the program keeps.
+    pub preserve: u32,
+    pub keyring: bool,
+    pub privileged: bool,
+    /// What hooks are told.
+    pub record: &'a Record,
+}
+
+/// A process of a container that this process is the parent of. Dropped before [`Child::keep`], it is killed.
+#[derive(Debug)]
+pub struct Child {
+    pub pid: i32,
+    pub pidfd: OwnedFd,
+    /// On which it waits for the word that it is on record.
+    control: Option<SupervisorEnd>,
+    kept: bool,
+}
+
+impl Child {
+    pub(super) fn new(pid: i32, pidfd: OwnedFd) -> Self {
+        Self { pid, pidfd, control: None, kept: false }
+    }
+
+    /// It is on record, and may outlive us.
+    pub fn release(&mut self) {
+        if let Some(control) = self.control.take() {
+            // One that is gone by now will be found to be so.
+            _ = control.order(Order::Next);
+        }
+    }
+
+    /// From here on it lives without us.
+    #[must_use]
+    pub fn keep(mut self) -> (i32, BorrowedChild) {
+        self.kept = true;
+        (self.pid, BorrowedChild(self.pid))
+    }
+}
+
+/// A child that is only waited for.
+#[derive(Debug)]
+pub struct BorrowedChild(i32);
+
+impl BorrowedChild {
+    /// Its exit status as a shell has it.
+    pub fn wait(&self) -> Result<i32, String> {
+        let ended = process::wait(self.0, true).map_err(failed("wait for the process"))?;
+        let status = ended.map_or(0, |ended| ended.status);
+        Ok(if libc::WIFSIGNALED(status) { 128 + libc::WTERMSIG(status) } else { libc::WEXITSTATUS(status) })
+    }
+}
+
+impl Drop for Child {
+    fn drop(&mut self) {
+        if !self.kept {
+            // ESRCH: it is gone already, which is what was wanted.
+            _ = process::signal(self.pidfd.as_fd(), libc::SIGKILL);
+            _ = process::wait(self.pid, true);
+        }
+    }
+}
+
+/// Makes the container, up to where `start` is waited for.
+pub fn create(create: &Create<'_>) -> Result<Child, String> {
+    let plan = create.plan;
+    let (ours, theirs) = socket::record_pair().map_err(failed("make a socket pair"))?;
+    let world = World {
+        plan,
+        control: theirs.as_fd(),
+        start: create.start,
+        console: create.console,
+        preserve: create.preserve,
+        keyring: create.keyring,
+        record: create.record,
+    };
+    let mut group = create.group.borrow_mut();
+    let into = group.as_ref().and_then(Group::clone_into);
+    let mut child = clone_into_place(&world, &ours, into)?;
+    drop(theirs);
+    let control = SupervisorEnd(ours);
+    if let Some(maps) = &plan.ids {
+        write_maps(child.pid, maps, create.privileged)?;
+    }
+    if let Some(score) = plan.process.oom_score_adj {
+        set_oom_score(child.pid, score, create.privileged)?;
+    }
+    admit(group.as_mut(), child.pid, &control)?;
+    drop(group);
+    hand_trees(plan, &child, &control)?;
+    loop {
+        match hear(&control.0) {
+            Some(Word::Hooks) => {
+                let told = hooks::state(create.record, Status::Creating, child.pid);
+                #[allow(deprecated)]
+                hooks::run("prestart", plan.hooks.prestart().as_ref(), &told)?;
+                hooks::run("createRuntime", plan.hooks.create_runtime().as_ref(), &told)?;
+                _ = control.order(Order::Next);
+            }
+            Some(Word::Listener(listener)) => {
+                let told = hooks::state(create.record, Status::Creating, child.pid);
+                hand_listener(&plan.process, listener.as_fd(), child.pid, &told)?;
+            }
+            Some(Word::Ready) => {
+                child.control = Some(control);
+                return Ok(child);
+            }
+            Some(Word::Failed(why)) => return Err(why),
+            Some(Word::Successor(_)) | None => return Err("container init ended before it was ready".to_owned()),
+        }
+    }
+}
+
+/// Clones the init into all its namespaces, those of others included.
+fn clone_into_place(world: &World<'_>, ours: &OwnedFd, into: Option<BorrowedFd<'_>>) -> Result<Child, String> {
+    let wanted = &world.plan.namespaces;
+    let later = libc::CLONE_NEWCGROUP | NEW_TIME;
+    let flags = (wanted.new & !later) as u32 as u64;
+    let joined = Joined::open(wanted)?;
+    let cannot = failed("clone into new namespaces");
+    if joined.has(libc::CLONE_NEWUSER) || joined.has(libc::CLONE_NEWNS) {
+        return by_way_of_another(ours, into, |end| {
+            joined.enter()?;
+            if wanted.new & NEW_TIME != 0 {
+                namespaces::make_time(wanted)?;
+            }
+            match clone::clone_process(flags | libc::CLONE_PARENT as u64, None).map_err(&cannot)? {
+                Cloned::Child => world.run(),
+                Cloned::Parent { pid, .. } => end.successor(pid).map_err(failed("tell the container's pid")),
+            }
+        });
+    }
+    let mut visit = if wanted.joined.is_empty() { Visit::nowhere() } else { joined.visit()? };
+    if wanted.new & NEW_TIME != 0 && wanted.new & libc::CLONE_NEWUSER == 0 {
+        visit.make_time(wanted)?;
+    }
+    let cloned = clone::clone_process(flags, into).map_err(cannot)?;
+    let Cloned::Parent { pid, pidfd } = cloned else { world.run() };
+    drop(visit);
+    Ok(Child::new(pid, pidfd))
+}
+
+/// Has a child of ours do `body`, which clones another child of ours and says so.
+fn by_way_of_another(
+    ours: &OwnedFd,
+    into: Option<BorrowedFd<'_>>,
+    body: impl FnOnce(ChildEnd<'_>) -> Result<(), String>,
+) -> Result<Child, String> {
+    let (hearing, telling) = socket::record_pair().map_err(failed("make a socket pair"))?;
+    let Cloned::Parent { pid, pidfd } = clone::clone_process(0, into).map_err(failed("clone"))? else {
+        let end = ChildEnd(telling.as_fd());
+        if let Err(why) = body(end) {
+            end.failed(&why);
+        }
+        process::exit_now(0);
+    };
+    let between = Child::new(pid, pidfd);
+    drop(telling);
+    let word = hear(&hearing);
+    _ = ours;
+    match word {
+        Some(Word::Successor(pid)) => {
+            let pidfd = process::open_process(pid).map_err(failed("open the container's process"))?;
+            let child = Child::new(pid, pidfd);
+            drop(between);
+            Ok(child)
+        }
+        Some(Word::Failed(why)) => Err(why),
+        _ => Err("a process on the way into the namespaces ended".to_owned()),
+    }
+}
+
+/// Has the child begin, and enter its cgroups by its own hand; systemd must be given it.
+fn admit(group: Option<&mut Group>, pid: i32, control: &SupervisorEnd) -> Result<(), String> {
+    let failed = |error: ContainerCgroupError| error.into_error().message().to_owned();
+    let mut joins = Vec::new();
+    if let Some(group) = group {
+        if group.needs_process() {
+            group.adopt(pid).map_err(failed)?;
+        } else {
+            let open = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().map_err(|error| error.to_string());
+            joins = group.join_fds().map_err(failed)?.map(open).collect::<Result<Vec<_>, _>>()?;
+        }
+    }
+    // A child that is gone has left word why.
+    _ = control.order(Order::Build);
+    for tasks in joins {
+        _ = control.enter_cgroup(tasks.as_fd());
+    }
+    _ = control.order(Order::Entered);
+    Ok(())
+}
+
+/// The mounts that the builder inside cannot make.
+fn hand_trees(plan: &Plan, child: &Child, control: &SupervisorEnd) -> Result<(), String> {
+    if !trees::needed(&plan.setup) {
+        return Ok(());
+    }
+    let users = std::fs::File::open(format!("/proc/{}/ns/user", child.pid)).ok();
+    let made = trees::make(&plan.setup, child.pidfd.as_fd(), users.as_ref().map(AsFd::as_fd));
+    for tree in made.map_err(|error| error.to_string())? {
+        // A child that is gone has left word why.
+        _ = control.mount(tree.as_fd());
+    }
+    Ok(())
+}
+
+/// By our own hand where the kernel lets us, which for an ordinary user means its own id alone.
+fn write_maps(pid: i32, maps: &IdMaps, privileged: bool) -> Result<(), String> {
+    let failed = |error: IdsError| error.into_error().message().to_owned();
+    let own = |maps: &[Map], id: u32| matches!(maps, [map] if map.count == 1 && map.outside == id);
+    let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+    if !privileged && !(own(&maps.users, uid) && own(&maps.groups, gid)) {
+        return ids::write_through_helpers(&maps.users, &maps.groups, pid).map_err(failed);
+    }
+    if !privileged {
+        ids::write_file(pid, "setgroups", "deny").map_err(failed)?;
+    }
+    ids::write_map(Which::Users, &maps.users, pid)
+        .and_then(|()| ids::write_map(Which::Groups, &maps.groups, pid))
+        .map_err(failed)
+}
+
+fn set_oom_score(pid: i32, score: i32, privileged: bool) -> Result<(), String> {
+    match std::fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string()) {
+        // Only the privileged may lower it; engines ask for it all the same (runc does as much).
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied && !privileged => Ok(()),
+        other => other.map_err(|error| format!("write oom_score_adj: {error}")),
+    }
+}
+
+/// Sends the listener to the agent that the spec names, if it names one.
+fn hand_listener(process: &Process, listener: BorrowedFd<'_>, pid: i32, state: &[u8]) -> Result<(), String> {
+    match process.seccomp.as_ref().and_then(|seccomp| seccomp.listener.as_ref()) {
+        Some((path, metadata)) => tell_agent(path, metadata.as_deref(), listener, pid, state),
+        None => Ok(()),
+    }
+}
+
+/// runtime-spec `config-linux.md`, "containerProcessState".
+fn tell_agent(
+    path: &Path,
+    metadata: Option<&str>,
+    listener: BorrowedFd<'_>,
+    pid: i32,
+    state: &[u8],
+) -> Result<(), String> {
+    let state: serde_json::Value = serde_json::from_slice(state).map_err(|error| error.to_string())?;
+    let message = serde_json::json!({
+        "ociVersion": state["ociVersion"], "fds": ["seccompFd"], "pid": pid, "metadata": metadata.unwrap_or(""),
+        "state": state,
+    });
+    let agent = UnixStream::connect(path)
+        .map_err(|error| format!("unable to connect with seccomp agent {}: {error}", path.display()))?;
+    socket::send(agent.as_fd(), message.to_string().as_bytes(), Some(listener))
+        .map_err(failed("send the seccomp listener"))
+}
+
+/// Who wants the listener of the container's filter, and what it is told beside the state.
+pub type Agent<'a> = (&'a Path, Option<&'a str>);
+
+/// Lets a created container go. Returns when its program runs.
+///
+/// # Errors
+/// What kept the program from running, in words.
+pub fn start(socket_path: &Path, agent: Option<Agent<'_>>, pid: i32, record: &Record) -> Result<(), String> {
+    let caller = console::connect(socket_path).map_err(|error| format!("cannot start: {error}"))?;
+    let mut why = Vec::new();
+    let mut buffer = [0; 4096];
+    loop {
+        match socket::receive(caller.as_fd(), &mut buffer) {
+            // Its end of the connection went with execve.
+            Ok((0, _)) => break,
+            Ok((_, Some(listener))) => {
+                if let Some((path, metadata)) = agent {
+                    let state = hooks::state(record, Status::Created, pid);
+                    tell_agent(path, metadata, listener.as_fd(), pid, &state)?;
+                }
+            }
+            Ok((length, None)) => why.extend_from_slice(&buffer[..length]),
+            Err(errno) => return Err(failed("hear from the container")(errno)),
+        }
+    }
+    if why.is_empty() { Ok(()) } else { Err(String::from_utf8_lossy(&why).into_owned()) }
+}

@@ -1,0 +1,151 @@
+//! Entering the namespaces of other containers, and making those that the clone cannot make.
+//!
+//! Most can be entered by the runtime process itself, which clones the container there and goes back: hooks run in
+//! its own. From another's user namespace there is no way back, so then a process between does it, which clones
+//! the container as the runtime's own child (CLONE_PARENT) and is gone.
+
+use std::{
+    fs::File,
+    io::Write,
+    os::fd::{AsFd, OwnedFd},
+    path::Path,
+};
+
+use super::program::failed;
+use crate::{
+    plan::container::{NEW_TIME, Namespaces},
+    sys::{Errno, namespace},
+};
+
+/// Each kind, with its file below /proc/PID/ns and, where it differs, the one that says where children will be.
+const KINDS: [(i32, &str); 8] = [
+    (libc::CLONE_NEWUSER, "user"),
+    (libc::CLONE_NEWIPC, "ipc"),
+    (libc::CLONE_NEWUTS, "uts"),
+    (libc::CLONE_NEWNET, "net"),
+    (libc::CLONE_NEWPID, "pid"),
+    (NEW_TIME, "time"),
+    (libc::CLONE_NEWCGROUP, "cgroup"),
+    (libc::CLONE_NEWNS, "mnt"),
+];
+
+pub(super) fn name(flag: i32) -> &'static str {
+    KINDS.iter().find(|(kind, _)| *kind == flag).map_or("?", |(_, name)| name)
+}
+
+/// The namespaces to be entered, opened: before anything is entered, after which their paths may lead elsewhere.
+#[derive(Debug)]
+pub struct Joined(Vec<(i32, OwnedFd)>);
+
+impl Joined {
+    pub fn open(namespaces: &Namespaces) -> Result<Self, String> {
+        let mut opened = Vec::new();
+        for (kind, name) in KINDS {
+            for (_, path) in namespaces.joined.iter().filter(|(flag, _)| *flag == kind) {
+                let file = open(path).map_err(|error| format!("open {name} namespace {}: {error}", path.display()))?;
+                opened.push((kind, file));
+            }
+        }
+        Ok(Self(opened))
+    }
+
+    #[must_use]
+    pub fn has(&self, flag: i32) -> bool {
+        self.0.iter().any(|(kind, _)| *kind == flag)
+    }
+
+    /// Enters all of them, the user namespace first: with it come the rights over the others.
+    pub fn enter(&self) -> Result<(), String> {
+        for (kind, file) in &self.0 {
+            namespace::enter(file.as_fd(), *kind)
+                .map_err(failed(format_args!("setns to {} namespace", name(*kind))))?;
+        }
+        Ok(())
+    }
+
+    /// Enters all of them, and says how to get back. None may be a user or mount namespace.
+    pub fn visit(&self) -> Result<Visit, String> {
+        let mut home = Vec::new();
+        for (kind, _) in &self.0 {
+            let own = format!("/proc/self/ns/{}", name(*kind));
+            let file = File::open(&own).map_err(|error| format!("open {own}: {error}"))?;
+            home.push((*kind, OwnedFd::from(file)));
+        }
+        let visit = Visit(home);
+        self.enter()?;
+        Ok(visit)
+    }
+}
+
+/// Dropped, the runtime is where it was.
+#[derive(Debug)]
+pub struct Visit(Vec<(i32, OwnedFd)>);
+
+impl Visit {
+    pub fn nowhere() -> Self {
+        Self(Vec::new())
+    }
+
+    /// A new time namespace for the children, with its clocks set.
+    pub fn make_time(&mut self, namespaces: &Namespaces) -> Result<(), String> {
+        let own = File::open("/proc/self/ns/time").map_err(|error| format!("open /proc/self/ns/time: {error}"))?;
+        make_time(namespaces)?;
+        self.0.push((NEW_TIME, own.into()));
+        Ok(())
+    }
+}
+
+impl Drop for Visit {
+    fn drop(&mut self) {
+        for (kind, home) in &self.0 {
+            // It was there before and has all its rights still.
+            _ = namespace::enter(home.as_fd(), *kind);
+        }
+    }
+}
+
+/// Of this process's children, or, where they cannot be had before the user namespace, of what it executes (6.1).
+pub fn make_time(namespaces: &Namespaces) -> Result<(), String> {
+    namespace::leave(NEW_TIME).map_err(failed("make a time namespace"))?;
+    let mut text = String::new();
+    for (clock, seconds, nanoseconds) in &namespaces.time_offsets {
+        text.push_str(&format!("{clock} {seconds} {nanoseconds}\n"));
+    }
+    if text.is_empty() {
+        return Ok(());
+    }
+    let file = File::options().write(true).open("/proc/self/timens_offsets");
+    file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|error| format!("write timens_offsets: {error}"))
+}
+
+fn open(path: &Path) -> std::io::Result<OwnedFd> {
+    let file = File::open(path)?;
+    // NSFS_MAGIC of linux/magic.h.
+    let stat = nix::sys::statfs::fstatfs(&file).map_err(std::io::Error::from)?;
+    if stat.filesystem_type() != nix::sys::statfs::NSFS_MAGIC {
+        return Err(std::io::Error::other("not a namespace"));
+    }
+    Ok(file.into())
+}
+
+/// Which namespaces of the process are not ours, as flags: what `exec` has to enter.
+pub fn differing(pid: i32) -> Result<i32, Errno> {
+    use std::os::unix::fs::MetadataExt;
+    let mut flags = 0;
+    for (kind, name) in KINDS {
+        let number = |process: &str| std::fs::metadata(format!("/proc/{process}/ns/{name}")).map(|found| found.ino());
+        match (number("self"), number(&pid.to_string())) {
+            (Ok(ours), Ok(theirs)) if ours != theirs => flags |= kind,
+            (Ok(_), Err(error)) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)));
+            }
+            _ => {}
+        }
+    }
+    Ok(flags)
+}
+
+#[must_use]
+pub fn differing_user(flags: i32) -> bool {
+    flags & libc::CLONE_NEWUSER != 0
+}

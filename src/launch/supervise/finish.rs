@@ -1,0 +1,154 @@
+//! From the facts that were gathered while the program ran to the outcome.
+
+use std::{
+    io,
+    os::fd::AsRawFd,
+    time::{Duration, Instant},
+};
+
+use super::{
+    super::{
+        LaunchError, init,
+        observer::Observer,
+        obstacle::Obstacle,
+        protocol::{self, Stage},
+        system,
+        watch::Watch,
+    },
+    Supervisor, wait_status,
+};
+use crate::{
+    error::Hint,
+    report::{
+        Captured, Compile, Ending, Failure, Isolation, Outcome, Reason, Stream, Tail, Usage, Verdict, WaitStatus,
+    },
+    sys::process,
+};
+
+impl Supervisor<'_> {
+    /// The init is dead, and with it all of the sandbox: what is in the pipes is all there will be.
+    pub(super) fn finish(mut self, observer: &mut dyn Observer) -> Result<Outcome, LaunchError> {
+        while let Ok(1..) = process::poll(
+            &mut [libc::pollfd { fd: self.running.control.0.as_raw_fd(), events: libc::POLLIN, revents: 0 }],
+            Some(Duration::ZERO),
+        ) {
+            if !self.control_open {
+                break;
+            }
+            self.hear(observer)?;
+        }
+        let compiled_badly = self.compile.as_ref().is_some_and(|compile| compile.verdict != Verdict::Ok);
+        (0..2).for_each(|number| self.drain(number, observer));
+        let init = self.running.wait().map_err(system("wait for the sandbox's init"))?;
+        if self.ended.is_none() && wait_status(init.status) == WaitStatus::Exited(init::BACKSTOP_STATUS as u8) {
+            self.killed_by.get_or_insert(Reason::Timeout);
+        }
+        if let Some(failure) = self.failure {
+            return match failure.stage {
+                Stage::Exec => Ok(self.not_executed(failure)),
+                _ => Err(LaunchError::at(self.plan, self.step, failure)),
+            };
+        }
+        if self.started.is_none() && self.step == 0 && self.killed_by.is_none() {
+            return Err(LaunchError::Lost);
+        }
+        let tail = if self.killed_by.is_some() { Tail::Cut } else { Tail::Whole };
+        let [mut stdout, mut stderr] = [(0, Stream::Stdout), (1, Stream::Stderr)].map(|(number, stream)| {
+            let (captured, rest) = self.relay.take(number, tail);
+            if !rest.is_empty() {
+                // It has ended already: nothing is left to be cancelled.
+                _ = observer.output(stream, &rest);
+            }
+            captured
+        });
+        self.count()?;
+        let (ending, ended_at) = self.ending(Some(init));
+        let used = self.counted.map(|(_, used)| used);
+        let watched = self.watch.as_ref().map(Watch::peak_memory);
+        if let Some(leaf) = self.leaf.take() {
+            leaf.remove().map_err(LaunchError::Cgroup)?;
+        }
+        let (mut verdict, mut exit_code, mut signal) = (Verdict::judge(&ending), ending.exit_code(), ending.signal());
+        if compiled_badly && let Some(compile) = &self.compile {
+            (verdict, exit_code, signal) = (compile.verdict, compile.exit_code, compile.signal);
+            (stdout, stderr) = (compile.stdout.clone(), compile.stderr.clone());
+        }
+        Ok(Outcome {
+            id: self.plan.id.clone(),
+            runtime: self.extras.runtime.take(),
+            isolation: Isolation::Native,
+            verdict,
+            exit_code,
+            signal,
+            stdout,
+            stderr,
+            duration: self.started.map_or(Duration::ZERO, |started| ended_at.saturating_duration_since(started)),
+            setup: self.setup,
+            usage: Usage {
+                cpu: used.and_then(|used| used.cpu_time).unwrap_or(init.cpu),
+                peak_memory_bytes: used.and_then(|used| used.peak_memory).map(|bytes| bytes.get()).or(watched),
+            },
+            limits: self.plan.limits.clone(),
+            controls: (self.step > 0 || self.started.is_some()).then_some(self.controls),
+            denials: self.denials,
+            files: self.files,
+            error: self.fetch_error.map(|error| Failure::fetch(&error.into_error())),
+            compile: self.compile,
+        })
+    }
+
+    pub(super) fn count(&mut self) -> Result<(), LaunchError> {
+        if let (None, Some(leaf)) = (self.counted, &self.leaf) {
+            self.counted = Some((leaf.events().map_err(LaunchError::Cgroup)?, leaf.usage()));
+        }
+        Ok(())
+    }
+
+    pub(super) fn end_of_compile(&mut self) -> Result<Compile, LaunchError> {
+        self.count()?;
+        let (ending, ended_at) = self.ending(None);
+        self.counted = None;
+        let mut take = |number| -> Captured { self.relay.take(number, Tail::Whole).0 };
+        Ok(Compile {
+            verdict: Verdict::judge(&ending),
+            exit_code: ending.exit_code(),
+            signal: ending.signal(),
+            stdout: take(0),
+            stderr: take(1),
+            duration: self.started.map_or(Duration::ZERO, |started| ended_at - started),
+        })
+    }
+
+    fn ending(&self, init: Option<process::Ended>) -> (Ending, Instant) {
+        let events = self.counted.map(|(events, _)| events).unwrap_or_default();
+        let (status, at) = match (self.ended, init) {
+            (Some(ended), _) => ended,
+            (None, Some(init)) => (wait_status(init.status), Instant::now()),
+            (None, None) => (WaitStatus::Signaled(libc::SIGKILL as u8), Instant::now()),
+        };
+        let ending = Ending {
+            status,
+            killed_by: self.killed_by,
+            oom_kills: events.oom_kills,
+            pids_max_hits: events.pids_max_hits.max(u64::from(self.watched_pids_full())),
+            disk_full: self.disk_full,
+        };
+        (ending, at)
+    }
+
+    /// The sandbox stood, but its program is not there or is none: the shell's 126 and 127.
+    fn not_executed(self, failure: protocol::Failure) -> Outcome {
+        let program = self.plan.steps[self.step].argv.first().map_or("", String::as_str);
+        let cause = io::Error::from_raw_os_error(failure.errno as i32);
+        let error = Obstacle::from_code(failure.index).tell(program, failure.errno);
+        let mut outcome = Outcome::setup_error(
+            self.plan.id.clone(),
+            self.extras.runtime.clone(),
+            Isolation::Native,
+            self.plan.limits.clone(),
+            Failure::exec(&error, &cause),
+        );
+        outcome.controls = Some(self.controls.clone());
+        outcome
+    }
+}

@@ -1,0 +1,31 @@
+//! What of a container's tree is not to be seen, and what not to be written to.
+
+use std::path::Path;
+
+use oci_spec::runtime as oci;
+
+use super::inside;
+use crate::plan::{PlanError, path::BoxPath, setup::SetupOp};
+
+pub(super) fn plan(oci: &oci::Spec, setup: &mut Vec<SetupOp>) -> Result<(), PlanError> {
+    // These were writable as long as something was put below them.
+    for mount in oci.mounts().iter().flatten() {
+        let (target, path) = inside(mount.destination())?;
+        let options = mount.options().iter().flatten();
+        let mut last = options.filter(|option| *option == "ro" || *option == "rw");
+        if super::mounts::is_sealed_late(&target, mount) && last.next_back().is_some_and(|word| word == "ro") {
+            setup.push(SetupOp::Seal { path });
+        }
+    }
+    if oci.root().as_ref().and_then(oci::Root::readonly).unwrap_or(false) {
+        setup.push(SetupOp::Seal { path: BoxPath::new(Path::new("/"))? });
+    }
+    let linux = oci.linux().as_ref();
+    for path in linux.and_then(|linux| linux.readonly_paths().as_ref()).into_iter().flatten() {
+        setup.push(SetupOp::ReadOnly { path: inside(Path::new(path))?.1 });
+    }
+    for path in linux.and_then(|linux| linux.masked_paths().as_ref()).into_iter().flatten() {
+        setup.push(SetupOp::Mask { path: inside(Path::new(path))?.1, required: false });
+    }
+    Ok(())
+}

@@ -1,0 +1,243 @@
+//! The plan of an OCI container: what an engine's config.json asks for, in the order it will be done.
+//!
+//! Where a sandbox's plan gives one program the least it needs, this gives exactly what the engine, which is
+//! trusted, says. What leads from here to the kernel's state is shared: the same operations, the same builder.
+
+pub mod controls;
+pub mod devices;
+pub mod masks;
+pub mod mounts;
+pub mod operations;
+pub mod options;
+pub mod process;
+pub mod sysctl;
+#[cfg(test)]
+mod tests;
+mod tree;
+
+use std::{
+    ffi::CString,
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use oci_spec::runtime as oci;
+
+use super::{
+    ids::Map,
+    seccomp::{KernelVersion, SeccompError},
+    setup::SetupOp,
+};
+use crate::spec::container::Controls;
+use process::Process;
+pub use tree::{CgroupTree, Facts, build, finish, plan};
+use tree::{inside, refused};
+
+#[derive(Debug)]
+pub struct Plan {
+    pub namespaces: Namespaces,
+    /// Of a new user namespace.
+    pub ids: Option<IdMaps>,
+    pub hostname: Option<CString>,
+    pub domainname: Option<CString>,
+    /// Up to where hooks of the runtime's side are due, with the terminal in place.
+    pub setup: Vec<SetupOp>,
+    /// From there until the new root is entered.
+    pub entry: Vec<SetupOp>,
+    pub process: Process,
+    pub hooks: oci::Hooks,
+    /// How long it may run.
+    pub timeout: Option<Duration>,
+}
+
+/// The maps of a user namespace, line by line.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct IdMaps {
+    pub users: Vec<Map>,
+    pub groups: Vec<Map>,
+}
+
+#[derive(Debug, Default)]
+pub struct Namespaces {
+    /// CLONE_NEW* of those to be made.
+    pub new: i32,
+    /// Those of others, to be entered: CLONE_NEW* and where it is.
+    pub joined: Vec<(i32, PathBuf)>,
+    /// Of a new time namespace: clock, seconds, nanoseconds.
+    pub time_offsets: Vec<(String, i64, u32)>,
+}
+
+/// CLONE_NEWTIME, which `libc` has as a 32-bit constant of another meaning in clone(2).
+pub const NEW_TIME: i32 = 0x80;
+
+impl Namespaces {
+    fn new(linux: &oci::Linux) -> Result<Self, ContainerError> {
+        let mut all = Self::default();
+        for (number, namespace) in linux.namespaces().iter().flatten().enumerate() {
+            use oci::LinuxNamespaceType as Type;
+            let flag = match namespace.typ() {
+                Type::Mount => libc::CLONE_NEWNS,
+                Type::Cgroup => libc::CLONE_NEWCGROUP,
+                Type::Uts => libc::CLONE_NEWUTS,
+                Type::Ipc => libc::CLONE_NEWIPC,
+                Type::User => libc::CLONE_NEWUSER,
+                Type::Pid => libc::CLONE_NEWPID,
+                Type::Network => libc::CLONE_NEWNET,
+                Type::Time => NEW_TIME,
+            };
+            if all.new & flag != 0 || all.joins(flag) {
+                return Err(ContainerError::spec(format!("linux.namespaces[{number}]"), "its type is given twice"));
+            }
+            match namespace.path().as_deref().filter(|path| !path.as_os_str().is_empty()) {
+                Some(path) if !path.is_absolute() => {
+                    return Err(ContainerError::spec(format!("linux.namespaces[{number}].path"), "it is not absolute"));
+                }
+                Some(path) => all.joined.push((flag, path.to_owned())),
+                None => all.new |= flag,
+            }
+        }
+        if let Some(offsets) = linux.time_offsets() {
+            if all.new & NEW_TIME == 0 && !offsets.is_empty() {
+                return Err(ContainerError::spec("linux.timeOffsets", "there is no new time namespace"));
+            }
+            for (clock, offset) in offsets {
+                if !matches!(clock.as_str(), "monotonic" | "boottime") {
+                    return Err(ContainerError::spec(format!("linux.timeOffsets.{clock}"), "there is no such clock"));
+                }
+                all.time_offsets.push((clock.clone(), offset.secs().unwrap_or(0), offset.nanosecs().unwrap_or(0)));
+            }
+        }
+        Ok(all)
+    }
+
+    #[must_use]
+    pub fn joins(&self, flag: i32) -> bool {
+        self.joined.iter().any(|(joined, _)| *joined == flag)
+    }
+
+    /// Whether the container has one that is not the runtime's.
+    #[must_use]
+    pub fn has(&self, flag: i32) -> bool {
+        self.new & flag != 0 || self.joins(flag)
+    }
+}
+
+impl IdMaps {
+    fn new(linux: &oci::Linux) -> Result<Self, ContainerError> {
+        let maps = |what: &str, list: &Option<Vec<oci::LinuxIdMapping>>| {
+            let maps: Vec<_> = list
+                .iter()
+                .flatten()
+                .map(|map| Map { inside: map.container_id(), outside: map.host_id(), count: map.size() })
+                .collect();
+            if maps.is_empty() {
+                return Err(ContainerError::spec(what, "a new user namespace needs a mapping"));
+            }
+            Ok(maps)
+        };
+        Ok(Self {
+            users: maps("linux.uidMappings", linux.uid_mappings())?,
+            groups: maps("linux.gidMappings", linux.gid_mappings())?,
+        })
+    }
+
+    /// The host's id behind the root inside, if it has one.
+    #[must_use]
+    pub fn root(&self) -> Option<(u32, u32)> {
+        let find = |maps: &[Map]| maps.iter().find(|map| map.inside == 0 && map.count > 0).map(|map| map.outside);
+        Some((find(&self.users)?, find(&self.groups)?))
+    }
+}
+
+/// What the plan must know beside the spec.
+#[derive(Debug)]
+pub struct Circumstances<'a> {
+    pub bundle: &'a Path,
+    pub kernel: KernelVersion,
+    pub landlock_abi: u32,
+    pub rootless: bool,
+    pub cgroup: CgroupTree,
+    pub selinux: bool,
+    /// Enter the root by pivot_root(2); else, where the root is a ramdisk, by chroot(2).
+    pub pivot: bool,
+}
+
+/// Pure: the same spec and facts give the same plan.
+pub fn make(spec: &oci::Spec, controls: &Controls, around: &Circumstances<'_>) -> Result<Plan, ContainerError> {
+    let linux = spec.linux().clone().unwrap_or_default();
+    let namespaces = Namespaces::new(&linux)?;
+    if !namespaces.has(libc::CLONE_NEWNS) {
+        return Err(ContainerError::spec("linux.namespaces", "there is no mount namespace, and so no root of its own"));
+    }
+    let ids = if namespaces.new & libc::CLONE_NEWUSER != 0 { Some(IdMaps::new(&linux)?) } else { None };
+    // What cannot be carried out must not be passed over.
+    if linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()) {
+        return Err(ContainerError::spec("linux.netDevices", "moving devices into a container is not supported yet"));
+    }
+    if linux.intel_rdt().is_some() {
+        return Err(ContainerError::spec("linux.intelRdt", "it is not supported yet"));
+    }
+    let Some(process) = spec.process() else {
+        return Err(ContainerError::spec("process", "it is missing"));
+    };
+    let name = |what: &'static str, name: &Option<String>| {
+        let Some(name) = name.as_deref().filter(|name| !name.is_empty()) else { return Ok(None) };
+        if !namespaces.has(libc::CLONE_NEWUTS) {
+            return Err(ContainerError::spec(what, "there is no uts namespace of its own to set it in"));
+        }
+        if name.len() > 64 {
+            return Err(ContainerError::spec(what, "it is longer than 64 bytes"));
+        }
+        process::c_string(format_args!("{what}"), name).map(Some)
+    };
+    let facts = Facts {
+        bundle: around.bundle,
+        own_user_namespace: namespaces.has(libc::CLONE_NEWUSER),
+        own_network_namespace: namespaces.has(libc::CLONE_NEWNET),
+        own_ipc_namespace: namespaces.has(libc::CLONE_NEWIPC),
+        own_uts_namespace: namespaces.has(libc::CLONE_NEWUTS),
+        own_pid_namespace: namespaces.has(libc::CLONE_NEWPID),
+        cgroup_namespace: namespaces.has(libc::CLONE_NEWCGROUP),
+        rootless: around.rootless,
+        cgroup: around.cgroup,
+        selinux: around.selinux,
+    };
+    let mut setup = Vec::new();
+    build(spec, &facts, &mut setup)?;
+    if process.terminal().unwrap_or(false) {
+        setup.push(SetupOp::Console);
+    }
+    let mut entry = Vec::new();
+    finish(spec, around.pivot, &mut entry)?;
+    let mut process = Process::new(process, Some(&linux), around.kernel)?;
+    controls::tighten(&mut process, controls, around.kernel, around.landlock_abi)?;
+    Ok(Plan {
+        timeout: controls.timeout,
+        hostname: name("hostname", spec.hostname())?,
+        domainname: name("domainname", spec.domainname())?,
+        ids,
+        setup,
+        entry,
+        process,
+        hooks: spec.hooks().clone().unwrap_or_default(),
+        namespaces,
+    })
+}
+
+#[derive(Debug, thiserror::Error)]
+pub enum ContainerError {
+    #[error(transparent)]
+    Plan(#[from] super::PlanError),
+    #[error(transparent)]
+    Seccomp(#[from] SeccompError),
+    #[error("{field}: {why}")]
+    Spec { field: String, why: String },
+}
+
+impl ContainerError {
+    pub fn spec(field: impl Into<String>, why: impl Into<String>) -> Self {
+        Self::Spec { field: field.into(), why: why.into() }
+    }
+}
+
+impl crate::error::Hint for ContainerError {}

@@ -1,0 +1,62 @@
+//! One more process in a container that runs.
+
+use serde_json::json;
+
+use crate::{
+    bundle::Container,
+    common::{Who, host},
+};
+
+both! {
+    fn it_is_in_the_container_and_has_its_own_status(who: Who) {
+        let Some(container) = Container::new("exec", who) else { return };
+        let container = container.args(&["sleep", "100"]);
+        container.create();
+        container.start();
+        let said = container.call_on("exec", &["sh", "-c", "hostname; cat /proc/1/cmdline | head -c 5; echo; exit 3"]);
+        assert_eq!((said.code, said.out.as_str()), (3, "box\nsleep\n"), "{said:?}");
+        let said = container.call_on("exec", &["nope"]);
+        said.fails("executable file not found in $PATH");
+        let command = container.command("exec", &["--cwd", "/tmp", "--env", "A=b", &container.id, "sh", "-c", "pwd; echo $A"]);
+        assert_eq!(container.output(command).ok(), "/tmp\nb\n");
+    }
+
+    fn a_process_document_is_carried_out_detached(who: Who) {
+        let Some(container) = Container::new("exec process", who) else { return };
+        let container = container.args(&["sleep", "100"]);
+        container.create();
+        container.start();
+        let process = json!({
+            "user": { "uid": 0, "gid": 0 }, "args": ["sh", "-c", "echo $B > /tmp/b; sleep 100"],
+            "env": ["PATH=/bin", "B=c"], "cwd": "/",
+        });
+        let path = container.place.write("process.json", process.to_string());
+        let pid_file = container.place.text("exec-pid");
+        let command = container
+            .command("exec", &["--process", path.to_str().unwrap(), "--detach", "--pid-file", &pid_file, &container.id]);
+        container.output(command).ok();
+        assert!(host::eventually(|| container.place.join("bundle/rootfs/tmp/b").exists()));
+        let pid = container.place.read("exec-pid");
+        let command_line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
+        assert!(command_line.starts_with("sh\0-c\0"), "{command_line:?}");
+    }
+
+    fn a_failed_exec_writes_no_pid_file(who: Who) {
+        let Some(container) = Container::new("exec pid file", who) else { return };
+        let container = container.args(&["sleep", "100"]);
+        container.create();
+        container.start();
+        let pid_file = container.place.text("exec-pid");
+        let command = container.command("exec", &["--detach", "--pid-file", &pid_file, &container.id, "/nope"]);
+        container.output(command).fails("no such file or directory");
+        assert!(!std::fs::exists(&pid_file).unwrap());
+    }
+
+    fn it_does_not_get_into_a_container_that_has_stopped(who: Who) {
+        let Some(container) = Container::new("exec stopped", who) else { return };
+        container.create();
+        container.start();
+        container.becomes("stopped");
+        container.call_on("exec", &["true"]).fails("stopped container");
+    }
+}

@@ -1,0 +1,10 @@
+//! `fumehood-oci` as an engine calls it: the verbs of runc, on real bundles.
+
+#[path = "../common/mod.rs"]
+mod common;
+
+mod bundle;
+mod exec;
+mod hooks;
+mod lifecycle;
+mod process;
