@@ -1,5 +1,6 @@
 //! One more process in a container that runs.
 
+use crate::both;
 use serde_json::json;
 
 use crate::{
