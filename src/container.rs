@@ -3,6 +3,9 @@
 //! Whatever is made is recorded before it is made, so that a runtime killed at any instant leaves nothing that
 //! `delete --force` cannot find.
 
+mod delete;
+mod living;
+
 use std::{
     cell::{OnceCell, RefCell},
     io::Write,
@@ -20,7 +23,7 @@ use oci_spec::runtime as oci;
 
 use crate::{
     Error, Result,
-    cgroup::container::{Driver, Group, Layout, Place, Want},
+    cgroup::container::{Group, Layout, Place, Want},
     error::Hint,
     host::Host,
     launch::container::{self as launch, hooks},
@@ -30,11 +33,16 @@ use crate::{
     },
     spec::container as spec,
     state::{
-        StateError,
         container::{Init, Record, Status, now},
         root::{ContainerId, Dir, StateRoot},
     },
 };
+
+pub use self::{
+    delete::delete,
+    living::{NOT_RUNNING, Usage, kill, pause, processes, record, resume, update},
+};
+pub use crate::cgroup::container::Driver;
 
 /// What `create` and `run` are asked for.
 #[derive(Debug)]
@@ -75,6 +83,12 @@ pub struct Exec {
     pub ignore_paused: bool,
     /// As in [`Create`].
     pub guard_binary: bool,
+}
+
+/// Whether whoever calls us has no say over the host's control groups: no root, or root of a user namespace.
+#[must_use]
+pub fn is_rootless() -> bool {
+    !nix::unistd::geteuid().is_root() || !crate::host::in_initial_user_namespace()
 }
 
 /// Where tests kill the runtime, to see that nothing it made is lost. Not in releases.
@@ -407,7 +421,7 @@ pub fn run(wanted: &Create, detach: bool, keep: bool) -> Result<i32> {
     let attention = if detach { Attention::None } else { Attention::Foreground(OnceCell::new()) };
     let child = begin(wanted, &attention)?;
     if let Err(error) = start(&wanted.root, &wanted.id) {
-        _ = delete(&wanted.root, &wanted.id, true);
+        _ = delete(&wanted.root, &wanted.id, true, wanted.warn);
         return Err(error);
     }
     let Attention::Foreground(cell) = attention else {
@@ -417,51 +431,9 @@ pub fn run(wanted: &Create, detach: bool, keep: bool) -> Result<i32> {
     let Some(foreground) = cell.into_inner() else { return Err(failed("nobody attends the container")) };
     let status = foreground.attend(child).map_err(failed);
     if !keep {
-        delete(&wanted.root, &wanted.id, true)?;
+        delete(&wanted.root, &wanted.id, true, wanted.warn)?;
     }
     status
-}
-
-/// How long a killed container may take to be gone.
-const DYING: std::time::Duration = std::time::Duration::from_secs(10);
-
-/// Removes what is left of a container, or with `force` ends it first. Absent ones are none of `force`'s business.
-pub fn delete(root: &StateRoot, id: &ContainerId, force: bool) -> Result<()> {
-    let dir = root.open(id).map_err(Hint::into_error)?;
-    let _lock = dir.lock().map_err(Hint::into_error)?;
-    let record = match dir.load() {
-        // Its maker was killed before it made anything else.
-        Err(StateError::ContainerMissing(_)) if force => return dir.remove().map_err(Hint::into_error),
-        other => other.map_err(Hint::into_error)?,
-    };
-    let group = group_of(&record)?;
-    let status = record.status();
-    if matches!(status, Status::Running | Status::Paused) && !force {
-        return Err(failed(format!("cannot delete container {id} that is not stopped: {status}")));
-    }
-    if let Some(init) = record.init_pidfd() {
-        // ESRCH: gone already.
-        _ = crate::sys::process::signal(init.as_fd(), libc::SIGKILL);
-    }
-    if let Some(group) = group {
-        if force || !record.pid_namespace_own || status == Status::Creating {
-            _ = group.thaw();
-            _ = group.kill_all(libc::SIGKILL);
-        }
-        if !record.ends_within(DYING).map_err(Hint::into_error)? {
-            return Err(failed(format!("container {id} does not die")));
-        }
-        group.remove().map_err(Hint::into_error)?;
-    }
-    let spec = dir.read_config().ok().and_then(|bytes| spec::parse(bytes.into()).ok());
-    let poststop = spec.as_ref().and_then(|found| found.spec.hooks().as_ref()?.poststop().as_ref());
-    // The specification: what they fail at is said, and all goes on.
-    let failure = hooks::run("poststop", poststop, &hooks::state(&record, Status::Stopped, 0));
-    dir.remove().map_err(Hint::into_error)?;
-    if let Err(why) = failure {
-        eprintln!("warning: {why}");
-    }
-    Ok(())
 }
 
 /// Adds a process. Returns its exit status, or 0 when detached.

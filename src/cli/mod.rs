@@ -14,6 +14,7 @@ mod kill;
 mod low;
 mod message;
 mod observe;
+mod oci;
 mod profile;
 mod ps;
 mod run;
@@ -26,23 +27,18 @@ mod verdict;
 
 use std::{ffi::OsString, path::Path, process::ExitCode};
 
-use fumehood::error::Hint;
-use usage::UsageError;
-
 pub fn main(mut words: impl Iterator<Item = OsString>) -> ExitCode {
     let name = words.next().unwrap_or_default();
     let mut words: Vec<_> = words.collect();
-    if Path::new(&name).file_name().is_some_and(|name| name == "fumehood-oci") {
-        return no_engine_yet();
+    // The last part alone: engines call by path.
+    let called = Path::new(&name).file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    if called == "fumehood-oci" {
+        return oci::main(called, words);
     }
     match words.first().and_then(|word| word.to_str()) {
         Some("run") => run::run(words.split_off(1)),
         Some("explain") => explain::run(words.split_off(1)),
-        Some("oci") => no_engine_yet(),
+        Some("oci") => oci::main("fumehood oci", words.split_off(1)),
         _ => verbs::run(words),
     }
-}
-
-fn no_engine_yet() -> ExitCode {
-    message::fail(&UsageError::Later { what: "the engine command line", with: "a later release" }.into_error())
 }

@@ -21,9 +21,8 @@ pub fn all(program: &str) -> String {
 pub fn of(program: &str, verb: &Verb) -> String {
     let Verb { name, words, about, .. } = verb;
     let words = if words.is_empty() { String::new() } else { format!(" {words}") };
-    let mut text = format!(
-        "NAME:\n   {program} {name} - {about}\n\nUSAGE:\n   {program} {name} [options]{words}\n\nOPTIONS:\n"
-    );
+    let mut text =
+        format!("NAME:\n   {program} {name} - {about}\n\nUSAGE:\n   {program} {name} [options]{words}\n\nOPTIONS:\n");
     rows(&mut text, options(verb.flags));
     text
 }

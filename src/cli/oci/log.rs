@@ -9,6 +9,7 @@ use std::{
     io::{IsTerminal, Write},
     os::unix::{fs::OpenOptionsExt, net::UnixDatagram},
     path::PathBuf,
+    sync::OnceLock,
     time::SystemTime,
 };
 
@@ -32,7 +33,9 @@ impl Level {
             "warning" | "warn" => Self::Warning,
             "info" => Self::Info,
             "debug" | "trace" => Self::Debug,
-            _ => return Err(Error::new(format!("unknown --log-level {text:?}: there are error, warning, info, debug"))),
+            _ => {
+                return Err(Error::new(format!("unknown --log-level {text:?}: there are error, warning, info, debug")));
+            }
         })
     }
 
@@ -75,6 +78,21 @@ pub struct Log {
 impl Default for Log {
     fn default() -> Self {
         Self { target: Target::Stderr, json: false, level: Level::Error }
+    }
+}
+
+static LOG: OnceLock<Log> = OnceLock::new();
+
+/// Something that stops nothing.
+pub fn warn(message: &str) {
+    if let Some(log) = LOG.get() {
+        log.tell(Level::Warning, message);
+    }
+}
+
+pub fn debug(message: impl FnOnce() -> String) {
+    if let Some(log) = LOG.get().filter(|log| log.level >= Level::Debug) {
+        log.tell(Level::Debug, &message());
     }
 }
 
@@ -126,14 +144,9 @@ impl Log {
         text
     }
 
-    pub fn warn(&self, message: &str) {
-        self.tell(Level::Warning, message);
-    }
-
-    pub fn debug(&self, message: impl FnOnce() -> String) {
-        if self.level >= Level::Debug {
-            self.tell(Level::Debug, &message());
-        }
+    /// For [`warn`] and [`debug`], wherever they are called.
+    pub fn install(self) -> &'static Self {
+        LOG.get_or_init(|| self)
     }
 
     fn tell(&self, level: Level, message: &str) {
@@ -225,13 +238,16 @@ mod tests {
     fn a_json_log_is_one_object_with_a_time_of_rfc_3339() {
         let error = Error::new("mount `/proc`:\n\"no\"");
         let text = written("json", None, |log| {
-            log.warn("not told");
-            log.debug(|| "not told".to_owned());
+            log.tell(Level::Warning, "not told");
+            log.tell(Level::Debug, "not told");
             log.tell(Level::Error, error.message());
         });
         assert_eq!(text.lines().count(), 1, "{text}");
         let line: serde_json::Value = serde_json::from_str(&text).unwrap();
-        assert_eq!((line["level"].as_str(), line["msg"].as_str()), (Some("error"), Some("mount `/proc`:\u{fffd}\"no\"")));
+        assert_eq!(
+            (line["level"].as_str(), line["msg"].as_str()),
+            (Some("error"), Some("mount `/proc`:\u{fffd}\"no\""))
+        );
         humantime::parse_rfc3339(line["time"].as_str().unwrap()).unwrap();
         assert!(text.starts_with("{\"level\":\"error\",\"msg\":"), "{text}");
     }
@@ -239,8 +255,8 @@ mod tests {
     #[test]
     fn a_text_log_is_as_logrus_writes_it() {
         let text = written("text", Some("debug"), |log| {
-            log.debug(|| "a".to_owned());
-            log.warn("b \"c\"");
+            log.tell(Level::Debug, "a");
+            log.tell(Level::Warning, "b \"c\"");
         });
         let lines: Vec<&str> = text.lines().collect();
         assert!(lines[0].starts_with("time=\"") && lines[0].ends_with("Z\" level=debug msg=\"a\""), "{text}");

@@ -52,7 +52,6 @@ const FAILURE: u8 = 1;
 /// What holds for every verb.
 #[derive(Debug)]
 pub struct Context {
-    pub log: Log,
     root: Option<OsString>,
     pub driver: Driver,
     pub rootless: bool,
@@ -69,7 +68,7 @@ pub fn main(program: &str, words: Vec<OsString>) -> ExitCode {
         return message::print(&contract::version(program));
     }
     let log = match log(&given) {
-        Ok(log) => log,
+        Ok(log) => log.install(),
         Err(error) => return failed(&Log::default(), &error, FAILURE),
     };
     let Some(name) = words.next().filter(|_| !given.is_on("help")) else {
@@ -79,15 +78,15 @@ pub fn main(program: &str, words: Vec<OsString>) -> ExitCode {
         return match words.next().map(|word| verb(&word).ok_or(word)) {
             None => message::print(&help::all(program)),
             Some(Ok(verb)) => message::print(&help::of(program, verb)),
-            Some(Err(word)) => failed(&log, &contract::unknown_verb(&word.to_string_lossy()), FAILURE),
+            Some(Err(word)) => failed(log, &contract::unknown_verb(&word.to_string_lossy()), FAILURE),
         };
     }
     let Some(verb) = verb(&name) else {
-        return failed(&log, &contract::unknown_verb(&name.to_string_lossy()), FAILURE);
+        return failed(log, &contract::unknown_verb(&name.to_string_lossy()), FAILURE);
     };
-    match run(program, verb, &given, words, log.clone()) {
+    match run(program, verb, &given, words) {
         Ok(code) => code,
-        Err(error) => failed(&log, &error, verb.failure),
+        Err(error) => failed(log, &error, verb.failure),
     }
 }
 
@@ -95,13 +94,7 @@ fn verb(name: &OsString) -> Option<&'static Verb> {
     VERBS.iter().find(|verb| verb.name.as_bytes() == name.as_bytes())
 }
 
-fn run(
-    program: &str,
-    verb: &Verb,
-    globals: &Given,
-    mut words: std::vec::IntoIter<OsString>,
-    log: Log,
-) -> Result<ExitCode> {
+fn run(program: &str, verb: &Verb, globals: &Given, mut words: std::vec::IntoIter<OsString>) -> Result<ExitCode> {
     let given = flags::parse(verb.flags, &mut words, verb.until)?;
     if given.is_on("help") {
         return Ok(message::print(&help::of(program, verb)));
@@ -109,8 +102,8 @@ fn run(
     if let Some(error) = contract::arguments(verb.name, verb.least, verb.most, given.words.len()) {
         return Err(error);
     }
-    let context = Context::new(globals, log)?;
-    context.log.debug(|| format!("{} {:?} in {:?}", verb.name, given.words, context.root));
+    let context = Context::new(globals)?;
+    log::debug(|| format!("{} {:?} in {:?}", verb.name, given.words, context.root));
     (verb.run)(&context, &given)
 }
 
@@ -124,7 +117,7 @@ fn log(given: &Given) -> Result<Log> {
 }
 
 impl Context {
-    fn new(given: &Given, log: Log) -> Result<Self> {
+    fn new(given: &Given) -> Result<Self> {
         let rootless = match given.text("rootless")?.map(str::to_ascii_lowercase).as_deref() {
             None | Some("" | "auto") => fumehood::container::is_rootless(),
             Some(text) => flags::boolean(text.as_bytes())
@@ -144,7 +137,7 @@ impl Context {
                     .with_hint("there are cgroupfs, systemd and disabled"));
             }
         };
-        Ok(Self { log, root: given.value("root").map(OsString::from), driver, rootless })
+        Ok(Self { root: given.value("root").map(OsString::from), driver, rootless })
     }
 
     pub fn root(&self) -> Result<StateRoot> {

@@ -86,9 +86,7 @@ pub static VERBS: &[Verb] = &[
         ID,
         "make a container of a bundle; its program waits for `start`",
         (1, 1),
-        &[
-            BUNDLE, CONFIG, CONSOLE_SOCKET, PIDFD_SOCKET, PID_FILE, NO_PIVOT, NO_KEYRING, PRESERVE_FDS, NO_SUBREAPER,
-        ],
+        &[BUNDLE, CONFIG, CONSOLE_SOCKET, PIDFD_SOCKET, PID_FILE, NO_PIVOT, NO_KEYRING, PRESERVE_FDS, NO_SUBREAPER],
         create::create,
     ),
     verb("start", ID, "let a created container's program go", (1, 1), &[], start::run),
@@ -238,7 +236,8 @@ mod tests {
         for verb in VERBS.iter().map(|verb| (verb.name, verb.flags)).chain([("globals", GLOBALS)]) {
             let (name, flags) = verb;
             for (index, flag) in flags.iter().enumerate() {
-                let same = |other: &&Flag| other.long == flag.long || (other.short.is_some() && other.short == flag.short);
+                let same =
+                    |other: &&Flag| other.long == flag.long || (other.short.is_some() && other.short == flag.short);
                 assert!(!flags[..index].iter().any(|other| same(&other)), "{name}: {}", flag.long);
                 assert!(flag.short != Some(b'h') && flag.long != "help", "{name}");
             }
@@ -284,7 +283,8 @@ mod tests {
             let mut words = line.split_whitespace().map(Into::into).collect::<Vec<_>>().into_iter();
             let name: std::ffi::OsString = words.next().unwrap();
             let verb = VERBS.iter().find(|verb| name == verb.name).unwrap();
-            let given = super::super::flags::parse(verb.flags, &mut words, verb.until).unwrap_or_else(|e| panic!("{line}: {e}"));
+            let given = super::super::flags::parse(verb.flags, &mut words, verb.until)
+                .unwrap_or_else(|e| panic!("{line}: {e}"));
             assert!((verb.least..=verb.most).contains(&given.words.len()), "{line}");
         }
     }

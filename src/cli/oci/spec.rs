@@ -1,0 +1,79 @@
+//! `spec`: a config.json to begin with.
+
+use std::{fs::File, io::Write, path::PathBuf, process::ExitCode};
+
+use fumehood::{Error, Result};
+
+use super::{Context, flags::Given};
+
+const SPEC: &str = include_str!("spec.json");
+const NAME: &str = "config.json";
+
+pub fn run(_: &Context, given: &Given) -> Result<ExitCode> {
+    let path = given.path("bundle").unwrap_or_else(|| PathBuf::from(".")).join(NAME);
+    let text = match given.is_on("rootless") {
+        true => rootless(nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw()),
+        false => SPEC.to_owned(),
+    };
+    let written =
+        File::options().write(true).create_new(true).open(&path).and_then(|mut file| file.write_all(text.as_bytes()));
+    match written {
+        Ok(()) => Ok(ExitCode::SUCCESS),
+        Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
+            Err(Error::new(format!("File {} exists. Remove it first", path.display())))
+        }
+        Err(error) => Err(Error::new(format!("write {}: {error}", path.display()))),
+    }
+}
+
+/// What an ordinary user can have: one id, the host's network and /sys, no control group.
+fn rootless(uid: u32, gid: u32) -> String {
+    let part = |from: &str, to: &str| {
+        let start = SPEC.find(from).unwrap_or_default();
+        let length = SPEC[start..].find(to).map_or(0, |at| at + to.len());
+        &SPEC[start..start + length]
+    };
+    let mapping = |host: u32| {
+        format!(
+            "[\n\t\t\t{{\n\t\t\t\t\"containerID\": 0,\n\t\t\t\t\"hostID\": {host},\n\t\t\t\t\"size\": 1\n\t\t\t}}\n\t\t]"
+        )
+    };
+    let maps =
+        format!("\"linux\": {{\n\t\t\"uidMappings\": {},\n\t\t\"gidMappings\": {},\n", mapping(uid), mapping(gid));
+    let sys = part("\"destination\": \"/sys\",", "\t\t}");
+    let bound = "\"destination\": \"/sys\",\n\t\t\t\"type\": \"none\",\n\t\t\t\"source\": \"/sys\",\n\t\t\t\"options\": \
+                 [\n\t\t\t\t\"rbind\",\n\t\t\t\t\"nosuid\",\n\t\t\t\t\"noexec\",\n\t\t\t\t\"nodev\",\n\t\t\t\t\"ro\"\
+                 \n\t\t\t]\n\t\t}";
+    SPEC.replace(part("\t\t\"resources\": {", "\n\t\t},\n"), "")
+        .replace("\"linux\": {\n", &maps)
+        .replace("\"type\": \"network\"", "\"type\": \"user\"")
+        .replace("\"mode=0620\",\n\t\t\t\t\"gid=5\"", "\"mode=0620\"")
+        .replace(sys, bound)
+}
+
+#[cfg(test)]
+mod tests {
+    use fumehood::spec::container::parse;
+
+    use super::*;
+
+    #[test]
+    fn both_are_sound() {
+        let spec = parse(SPEC.as_bytes().into()).unwrap();
+        assert_eq!(spec.warnings, [""; 0]);
+        assert_eq!(spec.spec.version(), super::super::SPEC_VERSION);
+        let text = rootless(1000, 1001);
+        let spec = parse(text.as_bytes().into()).unwrap_or_else(|error| panic!("{error}: {text}")).spec;
+        let linux = spec.linux().as_ref().unwrap();
+        assert!(linux.resources().is_none());
+        let map = |maps: &Option<Vec<oci_spec::runtime::LinuxIdMapping>>| maps.as_ref().unwrap()[0].host_id();
+        assert_eq!((map(linux.uid_mappings()), map(linux.gid_mappings())), (1000, 1001));
+        let kinds: Vec<String> = linux.namespaces().iter().flatten().map(|n| n.typ().to_string()).collect();
+        assert_eq!(kinds, ["pid", "user", "ipc", "uts", "mnt", "cgroup"]);
+        let mounts = spec.mounts().as_ref().unwrap();
+        let sys = mounts.iter().find(|mount| mount.destination() == std::path::Path::new("/sys")).unwrap();
+        assert_eq!(sys.options().as_ref().unwrap()[0], "rbind");
+        assert_eq!(mounts.len(), 7);
+        assert!(!text.contains("gid=5"));
+    }
+}
