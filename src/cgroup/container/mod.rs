@@ -18,6 +18,9 @@ mod delegate;
 mod devices;
 mod error;
 mod freeze;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod layout;
 mod make;
 mod members;

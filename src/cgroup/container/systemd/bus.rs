@@ -215,7 +215,7 @@ impl Connection {
 }
 
 /// JobRemoved(u id, o job, s unit, s result)
-fn ended(signal: &Message, job: &str) -> Option<String> {
+pub(super) fn ended(signal: &Message, job: &str) -> Option<String> {
     if signal.head.member != "JobRemoved" || signal.head.interface != MANAGER {
         return None;
     }

@@ -207,5 +207,21 @@ fn version(connection: &mut Connection) -> Result<u32> {
     digits.parse().map_err(|_| ContainerCgroupError::Systemd { what: format!("its version is `{text}`") })
 }
 
+#[cfg(feature = "fuzzing")]
+pub(super) fn fuzz_message(bytes: &[u8]) -> Option<usize> {
+    let message = wire::Message::read(bytes)?;
+    _ = bus::ended(&message, "/job/1");
+    let mut reader = message.reader();
+    _ = (reader.short_string(), reader.string());
+    bytes.first_chunk().and_then(wire::length)
+}
+
+#[cfg(feature = "fuzzing")]
+pub(super) fn fuzz_property(text: &str) {
+    for name in ["KillSignal", "TimeoutStopSec"] {
+        _ = variant::property(&format!("org.systemd.property.{name}"), text);
+    }
+}
+
 #[cfg(test)]
 mod tests;

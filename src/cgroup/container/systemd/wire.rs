@@ -388,6 +388,18 @@ mod tests {
         assert_eq!((pairs.signature(), Body::default().with(&pairs).bytes.len()), ("a(ss)".to_owned(), 22));
     }
 
+    /// Written by another hand.
+    #[test]
+    #[cfg(target_endian = "little")]
+    fn a_message_of_others_is_read() {
+        let message = Message::read(include_bytes!("../../../../fuzz/seeds/bus/error")).unwrap();
+        assert_eq!((message.kind, message.head.reply_to), (Kind::Error, 3));
+        assert_eq!(message.head.error, "org.freedesktop.systemd1.UnitExists");
+        assert_eq!(message.reader().string(), Some("Unit exists"));
+        let message = Message::read(include_bytes!("../../../../fuzz/seeds/bus/job")).unwrap();
+        assert_eq!((message.kind, message.head.sender.as_str()), (Kind::Signal, ":1.1"));
+    }
+
     #[test]
     fn nonsense_is_none() {
         let huge = |at: usize| {
