@@ -116,7 +116,11 @@ impl Place {
         };
         let mut spots = Vec::with_capacity(trees.len());
         for tree in trees {
-            let path = below.path(layout, tree, version)?;
+            let path = match below.path(layout, tree, version) {
+                // Out of its sight is out of its reach.
+                Err(_) if record.lenient() => continue,
+                result => result?,
+            };
             if tree.names.is_empty() {
                 record.paths.insert(String::new(), path.clone());
                 record.mount = Some(tree.point.clone());
