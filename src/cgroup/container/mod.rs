@@ -255,7 +255,7 @@ impl Group {
                 ContainerCgroupError::NoController { setting: "a limit".to_owned(), controller: controller.to_owned() }
             }),
             (Version::V2, Some(group)) => v2::apply(group, resources),
-            // Nothing is asked of it, as was checked.
+            (Version::V2, None) | (Version::None, _) if v2::needs(resources) => Err(without_cgroups()),
             (Version::V2, None) | (Version::None, _) => Ok(()),
         }
     }
@@ -382,9 +382,11 @@ fn check(record: &Record, resources: Option<&oci::LinuxResources>) -> Result<()>
     match record.version {
         Version::V1 => Ok(()),
         Version::V2 => v2::check(resources),
-        Version::None if v2::needs(resources) => {
-            Err(ContainerCgroupError::Absent { why: "cannot set limits without cgroups".to_owned() })
-        }
+        Version::None if v2::needs(resources) => Err(without_cgroups()),
         Version::None => Ok(()),
     }
+}
+
+fn without_cgroups() -> ContainerCgroupError {
+    ContainerCgroupError::Absent { why: "cannot set limits without cgroups".to_owned() }
 }

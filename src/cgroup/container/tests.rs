@@ -668,6 +668,15 @@ fn without_cgroups_nothing_is_limited() {
     let layout = Layout::v2_at(Path::new("/nowhere"), "/");
     let place = Place::decide(&layout, Driver::Disabled, None, "id", false).unwrap();
     assert!(!create(&place, "{}").unwrap().exists());
-    let error = create(&place, r#"{"pids": {"limit": 5}}"#).unwrap_err();
-    assert!(error.to_string().contains("cannot set limits without cgroups"));
+    let limits = r#"{"pids": {"limit": 5}}"#;
+    let without = |error: ContainerCgroupError| error.to_string().contains("cannot set limits without cgroups");
+    assert!(without(create(&place, limits).unwrap_err()));
+    // Nor in a group that is out of sight, or gone.
+    let hidden = Layout::v2_at(Path::new("/nowhere"), "/../other");
+    let place = Place::decide(&hidden, Driver::Cgroupfs, None, "id", true).unwrap();
+    let group = create(&place, "{}").unwrap();
+    assert!(!group.exists());
+    assert!(without(group.update(&resources(limits)).unwrap_err()));
+    assert!(without(create(&place, limits).unwrap_err()));
+    assert!(Place::decide(&hidden, Driver::Cgroupfs, None, "id", false).is_err());
 }
