@@ -30,12 +30,12 @@ use crate::{
     error::Hint,
     launch::{
         build::trees,
-        ids::{self, IdsError, Which},
+        ids,
         protocol::{Order, SupervisorEnd},
     },
     plan::{
         container::{IdMaps, NEW_TIME, Plan, process::Process},
-        ids::Map,
+        ids::IdsKind,
         setup::SetupOp,
     },
     state::container::{Record, Status},
@@ -316,18 +316,9 @@ fn hand_trees(plan: &Plan, child: &Child, control: &SupervisorEnd) -> Result<(),
 
 /// By our own hand where the kernel lets us, which for an ordinary user means its own id alone.
 fn write_maps(pid: i32, maps: &IdMaps, privileged: bool) -> Result<(), String> {
-    let failed = |error: IdsError| error.into_error().message().to_owned();
-    let own = |maps: &[Map], id: u32| matches!(maps, [map] if map.count == 1 && map.outside == id);
-    let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
-    if !privileged && !(own(&maps.users, uid) && own(&maps.groups, gid)) {
-        return ids::write_through_helpers(&maps.users, &maps.groups, pid).map_err(failed);
-    }
-    if !privileged {
-        ids::write_file(pid, "setgroups", "deny").map_err(failed)?;
-    }
-    ids::write_map(Which::Users, &maps.users, pid)
-        .and_then(|()| ids::write_map(Which::Groups, &maps.groups, pid))
-        .map_err(failed)
+    let own = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+    let kind = IdsKind::of_lines(&maps.users, &maps.groups, own, privileged);
+    ids::write(kind, &maps.users, &maps.groups, pid).map_err(|error| error.into_error().message().to_owned())
 }
 
 fn set_oom_score(pid: i32, score: i32, host_root: bool) -> Result<(), String> {
