@@ -11,7 +11,10 @@ use std::{
     io::Write,
     os::{
         fd::{AsFd, BorrowedFd},
-        unix::{ffi::OsStrExt, fs::OpenOptionsExt, net::UnixListener},
+        unix::{
+            ffi::OsStrExt,
+            fs::{MetadataExt, OpenOptionsExt},
+        },
     },
     path::{Path, PathBuf},
 };
@@ -40,9 +43,6 @@ pub use self::{
     living::{NOT_RUNNING, Usage, kill, pause, processes, record, resume, update},
 };
 pub use crate::cgroup::container::Driver;
-
-/// The socket on which a created container waits for `start`, in its state directory.
-const START: &str = "start";
 
 /// What `create` and `run` are asked for.
 #[derive(Debug)]
@@ -174,9 +174,8 @@ fn begin(wanted: &Create, attention: &Attention) -> Result<launch::Child> {
         pivot: !wanted.no_pivot,
     };
     let mut plan = plan::make(&spec, &controls, &around).map_err(Hint::into_error)?;
-    let preserve = wanted.preserve_fds + listening(&mut plan);
-    // In a user namespace of its own its root is nobody to our file.
-    if wanted.guard_binary && host.privileged && !plan.namespaces.has(libc::CLONE_NEWUSER) {
+    let preserve = passed(wanted.preserve_fds)? + listening(&mut plan);
+    if wanted.guard_binary && guard_needed(plan.ids.as_ref()) {
         guard_binary()?;
     }
     let detached = matches!(attention, Attention::None);
@@ -209,6 +208,7 @@ fn begin(wanted: &Create, attention: &Attention) -> Result<launch::Child> {
         pid_namespace_own: plan.namespaces.new & libc::CLONE_NEWPID != 0,
         user_namespace: plan.namespaces.has(libc::CLONE_NEWUSER),
         rootless: wanted.rootless,
+        keyring: !wanted.no_new_keyring,
     };
     dir.save(&record).map_err(Hint::into_error)?;
     die_at("announced");
@@ -221,15 +221,18 @@ fn begin(wanted: &Create, attention: &Attention) -> Result<launch::Child> {
     };
     undo.group.replace(Some(Group::create(&place, &want).map_err(Hint::into_error)?));
     die_at("grouped");
-    let start = listen(dir)?;
+    let start =
+        launch::Pipes::make(dir.fd()).map_err(|errno| failed(format!("make the pipes for start: {}", errno.desc())))?;
+    undo.record = Some(record.clone());
     let mut child = launch::create(&launch::Create {
         plan: &plan,
         group: &undo.group,
-        start: start.as_fd(),
+        start: &start,
         console: console.as_ref().map(AsFd::as_fd).or(own_console),
         preserve,
         keyring: !wanted.no_new_keyring,
         privileged: host.privileged,
+        host_root: host.privileged && host.initial_user_namespace,
         record: &record,
     })
     .map_err(failed)?;
@@ -255,6 +258,38 @@ fn begin(wanted: &Create, attention: &Attention) -> Result<launch::Child> {
     Ok(child)
 }
 
+fn passed(count: u32) -> Result<u32> {
+    if count > MOST_PASSED {
+        return Err(failed(format!("--preserve-fds {count}: more than {MOST_PASSED}")));
+    }
+    Ok(count)
+}
+
+/// What `exec` does not say of its process is as in the container: labels and capabilities above all.
+fn inherit(mut process: oci::Process, container: Option<&oci::Process>) -> oci::Process {
+    let Some(container) = container else { return process };
+    let empty = |text: &Option<String>| text.as_deref().unwrap_or_default().is_empty();
+    if empty(process.apparmor_profile()) {
+        process.set_apparmor_profile(container.apparmor_profile().clone());
+    }
+    if empty(process.selinux_label()) {
+        process.set_selinux_label(container.selinux_label().clone());
+    }
+    if process.capabilities().is_none() {
+        process.set_capabilities(container.capabilities().clone());
+    }
+    if process.rlimits().as_ref().is_none_or(Vec::is_empty) {
+        process.set_rlimits(container.rlimits().clone());
+    }
+    if process.no_new_privileges().is_none() {
+        process.set_no_new_privileges(container.no_new_privileges());
+    }
+    if process.oom_score_adj().is_none() {
+        process.set_oom_score_adj(container.oom_score_adj());
+    }
+    process
+}
+
 fn guard_binary() -> Result<()> {
     crate::sys::own_binary::put_out_of_reach()
         .map_err(|errno| failed(format!("put the runtime's binary out of the container's reach: {}", errno.desc())))
@@ -263,12 +298,28 @@ fn guard_binary() -> Result<()> {
 /// How many sockets the caller passes by systemd's protocol (sd_listen_fds(3)), from descriptor 3 on, and what the
 /// program is told of them.
 fn listening(plan: &mut plan::Plan) -> u32 {
-    let count = std::env::var("LISTEN_FDS").ok().and_then(|text| text.parse().ok()).unwrap_or(0);
-    if count > 0 {
-        let told = [format!("LISTEN_FDS={count}"), "LISTEN_PID=1".to_owned()];
-        plan.process.env.extend(told.into_iter().filter_map(|text| std::ffi::CString::new(text).ok()));
-    }
+    let number = |name: &str| std::env::var(name).ok()?.parse::<u32>().ok();
+    // A variable that was meant for another process says nothing of our descriptors.
+    let ours = number("LISTEN_PID").is_none_or(|pid| pid == std::process::id());
+    let Some(count) = number("LISTEN_FDS").filter(|count| ours && (1..=MOST_PASSED).contains(count)) else { return 0 };
+    let told = [format!("LISTEN_FDS={count}"), "LISTEN_PID=1".to_owned()];
+    plan.process.env.extend(told.into_iter().filter_map(|text| std::ffi::CString::new(text).ok()));
     count
+}
+
+/// More descriptors than anybody passes.
+const MOST_PASSED: u32 = 4096;
+
+/// The binary is safe from a container in which the owner of its file has no id.
+fn guard_needed(ids: Option<&plan::IdMaps>) -> bool {
+    let Ok(file) = std::fs::metadata("/proc/self/exe") else { return true };
+    let Some(maps) = ids else { return true };
+    let has = |maps: &[crate::plan::ids::Map], id: u32| {
+        maps.iter().any(|map| id.checked_sub(map.outside).is_some_and(|offset| offset < map.count))
+    };
+    let by_others = file.mode() & 0o002 != 0;
+    let by_group = file.mode() & 0o020 != 0 && has(&maps.groups, file.gid());
+    by_others || by_group || has(&maps.users, file.uid())
 }
 
 /// A container with a terminal needs somebody to give it to.
@@ -284,17 +335,6 @@ fn check_terminal(terminal: bool, socket: Option<&Path>, detached: bool) -> Resu
 
 fn connect(socket: Option<&Path>) -> Result<Option<std::os::fd::OwnedFd>> {
     socket.map(|path| launch::connect_console(path).map_err(io("connect to console socket", path))).transpose()
-}
-
-/// Bound by way of the directory's descriptor: a state directory's path may be longer than a socket's address.
-fn listen(dir: &Dir) -> Result<UnixListener> {
-    let path = near(dir).join(START);
-    UnixListener::bind(&path).map_err(io("listen for start at", &path))
-}
-
-fn near(dir: &Dir) -> PathBuf {
-    use std::os::fd::AsRawFd;
-    Path::new("/proc/self/fd").join(dir.fd().as_raw_fd().to_string())
 }
 
 /// Decimal, without a newline, and whole at once.
@@ -352,17 +392,19 @@ pub fn start(root: &StateRoot, id: &ContainerId) -> Result<()> {
     };
     let spec::Container { spec, controls, .. } =
         spec::parse(dir.read_config().map_err(Hint::into_error)?.into()).map_err(Hint::into_error)?;
-    let seccomp = spec.linux().as_ref().and_then(|linux| linux.seccomp().as_ref());
-    let agent = seccomp.and_then(|seccomp| {
-        seccomp.listener_path().as_deref().map(|path| (path, seccomp.listener_metadata().as_deref()))
-    });
-    launch::start(&near(&dir).join(START), agent, pid, &record).map_err(failed)?;
-    if let (Some(timeout), Some(init)) = (controls.timeout, record.init_pidfd()) {
-        launch::end_after(timeout, init.as_fd(), group_of(&record)?.as_ref()).map_err(failed)?;
-    }
-    let told = hooks::state(&record, Status::Running, pid);
+    // Before it does: a container that runs must not look like one that waits, should we be killed now.
     record.started = true;
     dir.save(&record).map_err(Hint::into_error)?;
+    die_at("starting");
+    if let Err(why) = launch::start(dir.fd()) {
+        record.started = false;
+        dir.save(&record).map_err(Hint::into_error)?;
+        return Err(failed(why));
+    }
+    if let (Some(timeout), Some(init)) = (controls.timeout, record.init_pidfd()) {
+        launch::end_after(timeout, init.as_fd(), || group_of(&record).ok().flatten()).map_err(failed)?;
+    }
+    let told = hooks::state(&record, Status::Running, pid);
     let poststart = spec.hooks().as_ref().and_then(|hooks| hooks.poststart().as_ref());
     if let Err(why) = hooks::run("poststart", poststart, &told) {
         // Runtime-spec 1.3: the container is stopped then.
@@ -409,15 +451,16 @@ pub fn exec(wanted: &Exec) -> Result<i32> {
         _ => {}
     }
     let host = Host::probe();
-    if wanted.guard_binary && host.privileged && !record.user_namespace {
-        guard_binary()?;
-    }
     check_terminal(wanted.process.terminal().unwrap_or(false), wanted.console_socket.as_deref(), wanted.detach)?;
     let spec::Container { spec, controls, .. } =
         spec::parse(dir.read_config().map_err(Hint::into_error)?.into()).map_err(Hint::into_error)?;
-    let kernel = KernelVersion(host.kernel.major, host.kernel.minor);
     let linux = spec.linux().clone().unwrap_or_default();
-    let mut process = plan::process::Process::new(&wanted.process, Some(&linux), kernel).map_err(Hint::into_error)?;
+    if wanted.guard_binary && guard_needed(plan::IdMaps::of(&linux).as_ref()) {
+        guard_binary()?;
+    }
+    let kernel = KernelVersion(host.kernel.major, host.kernel.minor);
+    let asked = inherit(wanted.process.clone(), spec.process().as_ref());
+    let mut process = plan::process::Process::new(&asked, Some(&linux), kernel).map_err(Hint::into_error)?;
     plan::controls::tighten(&mut process, &controls, kernel, host.landlock_abi).map_err(Hint::into_error)?;
     let group = RefCell::new(exec_group(&record, wanted.cgroup.as_deref(), init.pid)?);
     let console = connect(wanted.console_socket.as_deref())?;
@@ -429,9 +472,10 @@ pub fn exec(wanted: &Exec) -> Result<i32> {
         init_pid: init.pid,
         group: &group,
         console: console.as_ref().map(AsFd::as_fd).or(own_console),
-        preserve: wanted.preserve_fds,
-        keyring: false,
+        preserve: passed(wanted.preserve_fds)?,
+        keyring: record.keyring,
         privileged: host.privileged,
+        host_root: host.privileged && host.initial_user_namespace,
         record: &record,
     })
     .map_err(failed)?;

@@ -15,6 +15,7 @@ use std::{
 
 use fumehood::{
     Sandbox,
+    cgroup::container,
     host::KernelVersion,
     launch::fuzzing,
     plan::{landlock::Policy, seccomp},
@@ -45,6 +46,7 @@ pub const TARGETS: [Target; 12] = [
     ("container", container),
     ("record", record),
     ("fetch", fetch),
+    ("bus", bus),
 ];
 
 /// Sizes, times, CPUs, counts: within their bounds, and a size is read back as it is printed.
@@ -313,5 +315,16 @@ fn split(data: &[u8], at: u8) -> (&[u8], &[u8]) {
     match data.iter().position(|byte| *byte == at) {
         Some(place) => (&data[..place], &data[place + 1..]),
         None => (data, &[]),
+    }
+}
+
+/// What comes from a message bus, and the values of properties in annotations: a message is as long as it says, and
+/// neither makes the driver panic.
+pub fn bus(data: &[u8]) {
+    if let Some(length) = container::fuzzing::message(data) {
+        assert_eq!(length, data.len());
+    }
+    if let Ok(text) = std::str::from_utf8(data) {
+        container::fuzzing::property(text);
     }
 }

@@ -14,7 +14,7 @@ use std::{
 
 use crate::{
     error::Hint,
-    plan::ids::{Ids, IdsKind, Map},
+    plan::ids::{IdsKind, Map},
 };
 
 /// Where a helper is trusted to be the system's, whatever PATH says.
@@ -28,9 +28,9 @@ pub enum IdsError {
     Missing(Which),
     #[error("cannot map ids: {}: {why}", path.display())]
     Refused { path: PathBuf, why: String, powerless: bool },
-    #[error("cannot open the sandbox's user namespace: {source}")]
+    #[error("cannot open the new user namespace: {source}")]
     Open { source: std::io::Error },
-    #[error("cannot write {file} of the sandbox's user namespace: {source}")]
+    #[error("cannot write {file} of the new user namespace: {source}")]
     Write { file: &'static str, source: std::io::Error },
 }
 
@@ -83,14 +83,14 @@ impl Which {
 /// Writes the maps of the process `pid`, a child that nobody has waited for. Without privilege and helpers, groups
 /// must first be made unchangeable: else a program could drop a group that denies it something. newgidmap sees to that
 /// itself, where root's grant does not say otherwise.
-pub(super) fn write(ids: &Ids, pid: i32) -> Result<(), IdsError> {
-    match ids.kind {
-        IdsKind::Subuid => return write_through_helpers(&ids.users, &ids.groups, pid),
+pub(super) fn write(kind: IdsKind, users: &[Map], groups: &[Map], pid: i32) -> Result<(), IdsError> {
+    match kind {
+        IdsKind::Subuid => return write_through_helpers(users, groups, pid),
         IdsKind::Single => write_file(pid, "setgroups", "deny")?,
         IdsKind::Range => {}
     }
-    write_map(Which::Users, &ids.users, pid)?;
-    write_map(Which::Groups, &ids.groups, pid)
+    write_map(Which::Users, users, pid)?;
+    write_map(Which::Groups, groups, pid)
 }
 
 pub(super) fn write_map(which: Which, lines: &[Map], pid: i32) -> Result<(), IdsError> {
@@ -99,7 +99,7 @@ pub(super) fn write_map(which: Which, lines: &[Map], pid: i32) -> Result<(), Ids
     write_file(pid, which.file(), &text)
 }
 
-pub(super) fn write_file(pid: i32, file: &'static str, text: &str) -> Result<(), IdsError> {
+fn write_file(pid: i32, file: &'static str, text: &str) -> Result<(), IdsError> {
     std::fs::write(format!("/proc/{pid}/{file}"), text).map_err(|source| IdsError::Write { file, source })
 }
 

@@ -173,7 +173,7 @@ fn start<'a>(
     let cloned = clone::clone_process(plan.clone_flags(), into).map_err(LaunchError::Clone)?;
     let Cloned::Parent { pid, pidfd } = cloned else { world.run() };
     let mut running = Running { pid, pidfd, control: SupervisorEnd(ours), namespace: None, waited: false };
-    ids::write(&plan.ids, pid)?;
+    ids::write(plan.ids.kind, &plan.ids.users, &plan.ids.groups, pid)?;
     if plan.fetches && plan.ids.kind == IdsKind::Subuid {
         running.namespace = Some(ids::namespace(pid)?);
     }

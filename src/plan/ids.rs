@@ -57,7 +57,7 @@ impl Ids {
     pub fn choose(id: &SandboxId, user: User, host: &Host) -> Result<Self, IdError> {
         let range = |outside| {
             let lines = vec![Map { inside: 0, outside, count: COUNT }];
-            Self::of_lines(lines.clone(), lines, (0, 0), host)
+            Self { kind: IdsKind::Range, users: lines.clone(), groups: lines, setup: (0, 0) }
         };
         if host.privileged && host.initial_user_namespace {
             return Ok(range(FIRST + hash(id.as_str()) % BLOCKS * COUNT));
@@ -73,21 +73,12 @@ impl Ids {
             return Self::granted(user, host);
         }
         let own = |inside, outside| vec![Map { inside, outside, count: 1 }];
-        Ok(Self::of_lines(own(user.uid, host.uid), own(user.gid, host.gid), (user.uid, user.gid), host))
-    }
-
-    /// Lines as they are wished for; what they are follows from who could write them. `setup` has an id in each.
-    #[must_use]
-    pub fn of_lines(users: Vec<Map>, groups: Vec<Map>, setup: (u32, u32), host: &Host) -> Self {
-        let own = |lines: &[Map], id| matches!(lines, [Map { outside, count: 1, .. }] if *outside == id);
-        let kind = if own(&users, host.uid) && own(&groups, host.gid) {
-            IdsKind::Single
-        } else if host.privileged {
-            IdsKind::Range
-        } else {
-            IdsKind::Subuid
-        };
-        Self { kind, users, groups, setup }
+        Ok(Self {
+            kind: IdsKind::Single,
+            users: own(user.uid, host.uid),
+            groups: own(user.gid, host.gid),
+            setup: (user.uid, user.gid),
+        })
     }
 
     /// Root inside is the caller, as with podman, and builds the sandbox: what the caller can open, it can.
@@ -102,7 +93,22 @@ impl Ids {
                 return Err(IdError::NotGranted { kind, id, caller: host.uid, file, count, fix: host.granted.fix() });
             }
         }
-        Ok(Self::of_lines(users, groups, (0, 0), host))
+        Ok(Self { kind: IdsKind::Subuid, users, groups, setup: (0, 0) })
+    }
+}
+
+impl IdsKind {
+    /// What lines are that somebody else chose, for a caller with these ids.
+    #[must_use]
+    pub fn of_lines(users: &[Map], groups: &[Map], (uid, gid): (u32, u32), privileged: bool) -> Self {
+        let own = |lines: &[Map], id| matches!(lines, [Map { outside, count: 1, .. }] if *outside == id);
+        if privileged {
+            Self::Range
+        } else if own(users, uid) && own(groups, gid) {
+            Self::Single
+        } else {
+            Self::Subuid
+        }
     }
 }
 
@@ -284,17 +290,16 @@ mod tests {
 
     #[test]
     fn who_writes_lines_follows_from_the_lines() {
-        let user = ordinary("", "");
-        let root = Host { uid: 0, gid: 0, privileged: true, ..user.clone() };
-        let kind = |users: &[(u32, u32, u32)], groups: &[(u32, u32, u32)], host| {
-            Ids::of_lines(lines(users), lines(groups), (0, 0), host).kind
+        let kind = |users: &[(u32, u32, u32)], groups: &[(u32, u32, u32)], privileged| {
+            IdsKind::of_lines(&lines(users), &lines(groups), (1001, 1002), privileged)
         };
         let (own, own_group) = ([(0, 1001, 1)], [(0, 1002, 1)]);
-        assert_eq!(kind(&own, &own_group, &user), IdsKind::Single);
-        assert_eq!(kind(&own, &[(0, 1001, 1)], &user), IdsKind::Subuid);
-        assert_eq!(kind(&[(0, 1001, 2)], &own_group, &user), IdsKind::Subuid);
-        assert_eq!(kind(&[(0, 1001, 1), (1, 100_000, 5)], &own_group, &user), IdsKind::Subuid);
-        assert_eq!(kind(&own, &own_group, &root), IdsKind::Range);
-        assert_eq!(kind(&[(0, 0, 1), (1, 100_000, 5)], &[(0, 0, 1)], &root), IdsKind::Range);
+        assert_eq!(kind(&own, &own_group, false), IdsKind::Single);
+        assert_eq!(kind(&own, &[(0, 1001, 1)], false), IdsKind::Subuid);
+        assert_eq!(kind(&[(0, 1001, 2)], &own_group, false), IdsKind::Subuid);
+        assert_eq!(kind(&[(0, 1001, 1), (1, 100_000, 5)], &own_group, false), IdsKind::Subuid);
+        assert_eq!(kind(&own, &[], false), IdsKind::Subuid);
+        assert_eq!(kind(&own, &own_group, true), IdsKind::Range);
+        assert_eq!(kind(&[(0, 0, 1), (1, 100_000, 5)], &[(0, 0, 1)], true), IdsKind::Range);
     }
 }

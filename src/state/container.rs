@@ -45,6 +45,9 @@ pub struct Record {
     /// Whether it was made with `--rootless`, or by a user without privilege.
     #[serde(default)]
     pub rootless: bool,
+    /// Whether its processes get a session keyring of their own.
+    #[serde(default)]
+    pub keyring: bool,
 }
 
 /// The container's first process as the host numbers it.

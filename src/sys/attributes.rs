@@ -18,6 +18,20 @@ pub fn set_ids(uid: u32, gid: u32) -> Result<()> {
     Ok(())
 }
 
+/// Root of this user namespace, as far as it has one: an id that is not mapped stays as it is.
+pub fn become_root() -> Result<()> {
+    // SAFETY: numbers only.
+    unsafe {
+        for call in [libc::SYS_setresgid, libc::SYS_setresuid] {
+            match check(libc::syscall(call, 0, 0, 0)) {
+                Ok(_) | Err(super::Errno::EINVAL) => {}
+                Err(errno) => return Err(errno),
+            }
+        }
+    }
+    Ok(())
+}
+
 /// Whether a change of user keeps the permitted set (PR_SET_KEEPCAPS); execve clears it.
 pub fn keep_capabilities(keep: bool) -> Result<()> {
     // SAFETY: takes no pointer.

@@ -73,6 +73,12 @@ pub fn make_file(dir: BorrowedFd<'_>, path: &CStr, mode: u32) -> Result<()> {
     check(unsafe { libc::mknodat(dir.as_raw_fd(), path.as_ptr(), libc::S_IFREG | mode, 0) }.into()).map(drop)
 }
 
+/// A named pipe.
+pub fn make_pipe(dir: BorrowedFd<'_>, path: &CStr, mode: u32) -> Result<()> {
+    // SAFETY: path is valid for the call.
+    check(unsafe { libc::mkfifoat(dir.as_raw_fd(), path.as_ptr(), mode) }.into()).map(drop)
+}
+
 pub fn make_symlink(target: &CStr, dir: BorrowedFd<'_>, path: &CStr) -> Result<()> {
     // SAFETY: both paths are valid for the call.
     check(unsafe { libc::symlinkat(target.as_ptr(), dir.as_raw_fd(), path.as_ptr()) }.into()).map(drop)
@@ -214,6 +220,14 @@ pub fn pipe() -> Result<(OwnedFd, OwnedFd)> {
     check(unsafe { libc::pipe2(ends.as_mut_ptr(), libc::O_CLOEXEC) }.into())?;
     // SAFETY: both are new.
     Ok(unsafe { (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])) })
+}
+
+/// Undoes O_NONBLOCK.
+pub fn set_blocking(fd: BorrowedFd<'_>) -> Result<()> {
+    // SAFETY: takes no pointer.
+    let flags = check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_GETFL) }.into())?;
+    // SAFETY: takes no pointer.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_SETFL, flags as i32 & !libc::O_NONBLOCK) }.into()).map(drop)
 }
 
 pub fn set_nonblocking(fd: BorrowedFd<'_>) -> Result<()> {

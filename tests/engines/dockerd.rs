@@ -57,7 +57,9 @@ impl Docker {
         });
         place.write("daemon.json", config.to_string());
         let log = fs::File::create(place.join("log")).unwrap();
-        let daemon = Command::new("dockerd")
+        // In a mount namespace of its own: what it mounts for itself is gone with it, and not what is asked about here.
+        let daemon = Command::new("unshare")
+            .args(["--mount", "--propagation", "private", "dockerd"])
             .args(["--config-file", &place.text("daemon.json"), "--host", &format!("unix://{}", place.text("socket"))])
             .args(["--exec-root", &place.text("exec"), "--data-root", &place.text("data")])
             .args(["--pidfile", &place.text("pid"), "--storage-driver", "vfs"])

@@ -1,5 +1,6 @@
 //! The six hooks, in order, each with the state it should see.
 
+use crate::both;
 use serde_json::{Value, json};
 
 use crate::{bundle::Container, common::Who};

@@ -1,5 +1,6 @@
 //! From create to delete, and what each verb says at the wrong time.
 
+use crate::both;
 use std::fs;
 
 use crate::{bundle::Container, common::Who};

@@ -1,5 +1,6 @@
 //! The process of a container is what its specification says.
 
+use crate::both;
 use serde_json::json;
 
 use crate::{bundle::Container, common::Who};

@@ -7,6 +7,8 @@ use std::{
 
 use nix::{errno::Errno, fcntl::OFlag, sys::statfs::CGROUP2_SUPER_MAGIC};
 
+use oci_spec::runtime::LinuxResources;
+
 use super::{
     super::group::{Group, errno},
     ContainerCgroupError, freeze,
@@ -62,18 +64,13 @@ impl Drop for Made {
 }
 
 /// Makes and opens all groups of the place, or, when rootless and nothing was asked for, those it may.
-pub(super) fn make(place: &Place, resources: Option<&oci_spec::runtime::LinuxResources>) -> Result<(Slots, Made)> {
+pub(super) fn make(place: &Place, resources: Option<&LinuxResources>) -> Result<(Slots, Made)> {
     let mut made = Made::default();
     let mut slots = Vec::with_capacity(place.spots.len());
     for spot in &place.spots {
-        let result = match (place.record.version, spot.tree.names.is_empty()) {
-            (Version::V2, _) => make_v2(&mut made, spot, resources),
-            (_, false) => make_v1(&mut made, spot),
-            (_, true) => made.make_deep(&spot.path),
-        };
         // A scope of systemd's has the first process in it by now.
         let unused = |new| new || place.record.unit.is_some();
-        match result.and_then(|new| open(spot, unused(new))) {
+        match undisturbed(|| make_one(&mut made, place, spot, resources).and_then(|new| open(spot, unused(new)))) {
             Ok(slot) => slots.push(slot),
             // The v2 tree of a hybrid host limits nothing; it is there for systemd's and for our use.
             Err(error) if spot.tree.names.is_empty() && place.record.version == Version::V1 => match error {
@@ -92,6 +89,25 @@ pub(super) fn make(place: &Place, resources: Option<&oci_spec::runtime::LinuxRes
         }
     }
     Ok((Slots(slots), made))
+}
+
+fn make_one(made: &mut Made, place: &Place, spot: &Spot, resources: Option<&LinuxResources>) -> Result<bool> {
+    match (place.record.version, spot.tree.names.is_empty()) {
+        (Version::V2, _) => make_v2(made, spot, resources),
+        (_, false) => make_v1(made, spot),
+        (_, true) => made.make_deep(&spot.path),
+    }
+}
+
+/// Attempts again what failed because somebody removed a parent in between: another runtime that took its own back.
+fn undisturbed<T>(mut attempt: impl FnMut() -> Result<T>) -> Result<T> {
+    for _ in 1..16 {
+        match attempt() {
+            Err(error) if matches!(error.errno(), Some(Errno::ENOENT | Errno::ENODEV)) => {}
+            result => return result,
+        }
+    }
+    attempt()
 }
 
 /// Opens what is there of the groups.
@@ -176,7 +192,7 @@ pub(super) fn fill_cpuset(path: &Path, point: &Path) -> Result {
 
 /// Every group above it must hand down the controllers that its children are to have. All there are, since statistics
 /// are asked for of containers that have no limit.
-fn make_v2(made: &mut Made, spot: &Spot, resources: Option<&oci_spec::runtime::LinuxResources>) -> Result<bool> {
+fn make_v2(made: &mut Made, spot: &Spot, resources: Option<&LinuxResources>) -> Result<bool> {
     let mut above: Vec<&Path> =
         spot.path.ancestors().skip(1).take_while(|path| path.starts_with(&spot.tree.point)).collect();
     above.reverse();
@@ -212,7 +228,7 @@ fn hand_down(group: &Group) {
 
 /// A group below one with processes of its own is invalid as a domain, and can be of use as a threaded one, which
 /// has fewer controllers.
-fn check_type(group: &Group, resources: Option<&oci_spec::runtime::LinuxResources>) -> Result {
+fn check_type(group: &Group, resources: Option<&LinuxResources>) -> Result {
     // The root has none.
     let kind = group.read("cgroup.type").unwrap_or_default();
     let domain = resources.is_some_and(v2::needs_domain);

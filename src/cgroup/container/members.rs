@@ -49,17 +49,19 @@ pub(super) fn signal(slots: &Slots, signal: i32) -> Result {
     }
     let end = Instant::now() + PATIENCE;
     let mut wait = Duration::from_micros(200);
+    // The kernel kills all at once, those being forked too (Linux 5.14), frozen or not. On a hybrid host some may
+    // have left the group that this can be said of, so whoever is there after a while is killed one by one.
+    let at_once = slots.v2().is_some_and(|group| group.write("cgroup.kill", "1").is_ok());
+    let mut one_by_one = !at_once;
     loop {
-        // The kernel kills all at once, those being forked too (Linux 5.14), frozen or not.
-        let at_once = slots.v2().is_some_and(|group| group.write("cgroup.kill", "1").is_ok());
         let processes = list(main)?;
         if processes.is_empty() {
             return Ok(());
         }
-        // A hybrid host's v2 group may have been left by some.
-        if !(at_once && slots.v1("freezer").is_none() && slots.0.len() == 1) {
+        if one_by_one {
             standing_still(slots, |processes| send(processes, signal), main)?;
         }
+        one_by_one |= wait > Duration::from_millis(5);
         if Instant::now() > end {
             let state = format!("populated after {} s, by {processes:?}", PATIENCE.as_secs());
             return Err(ContainerCgroupError::Stuck { path: main.own_path().to_owned(), state });

@@ -18,6 +18,9 @@ mod delegate;
 mod devices;
 mod error;
 mod freeze;
+#[cfg(feature = "fuzzing")]
+#[doc(hidden)]
+pub mod fuzzing;
 mod layout;
 mod make;
 mod members;
@@ -35,7 +38,7 @@ mod walk;
 use std::{
     cell::OnceCell,
     os::fd::{AsFd, BorrowedFd, OwnedFd},
-    path::{Path, PathBuf},
+    path::{Component, Path},
 };
 
 use oci_spec::runtime as oci;
@@ -109,7 +112,7 @@ impl Group {
             group.pending = Some(Pending {
                 place: place.clone(),
                 resources: want.resources.cloned(),
-                properties: systemd::properties(unit, want)?,
+                properties: systemd::properties(unit, want, place.record.version)?,
                 rules,
                 owner: want.owner,
             });
@@ -164,13 +167,13 @@ impl Group {
     /// Puts a process into all groups, from outside. With systemd, the first makes the scope, and whatever fails
     /// then takes the scope away again.
     pub fn adopt(&mut self, pid: i32) -> Result<()> {
-        if let Some(pending) = self.pending.take()
-            && let Err(error) = self.start(&pending, pid)
-        {
-            if let Some(unit) = &self.record.unit {
-                let _ = systemd::stop(unit);
+        if let (Some(pending), Some(unit)) = (self.pending.take(), self.record.unit.clone()) {
+            let resources = pending.resources.as_ref();
+            systemd::start(&unit, &pending.properties, resources, &pending.rules, self.record.version, pid)?;
+            if let Err(error) = self.furnish(&pending) {
+                let _ = systemd::stop(&unit);
+                return Err(error);
             }
-            return Err(error);
         }
         for slot in &self.slots.0 {
             match members::admit(&slot.group, pid) {
@@ -183,11 +186,8 @@ impl Group {
         Ok(())
     }
 
-    fn start(&mut self, pending: &Pending, pid: i32) -> Result<()> {
-        if let Some(unit) = &self.record.unit {
-            systemd::start(unit, &pending.properties, pid)?;
-        }
-        // systemd knows neither all controllers nor all settings.
+    /// What systemd does not do: it knows neither all controllers nor all settings.
+    fn furnish(&mut self, pending: &Pending) -> Result<()> {
         let (slots, made) = make::make(&pending.place, pending.resources.as_ref())?;
         self.slots = slots;
         self.set_up(&pending.place, pending.resources.as_ref(), &pending.rules, pending.owner)?;
@@ -220,14 +220,30 @@ impl Group {
     /// Changes what the resources speak of, and leaves the rest.
     pub fn update(&self, resources: &oci::LinuxResources) -> Result<()> {
         check(&self.record, Some(resources))?;
+        let rules = match resources.devices() {
+            Some(asked) => Some(devices::rules(asked, &[])?),
+            None => None,
+        };
         if let Some(unit) = &self.record.unit {
-            systemd::update(unit, resources)?;
+            let update = || systemd::update(unit, resources, rules.as_deref(), self.record.version);
+            if self.record.version == Version::V1 && rules.is_some() {
+                // systemd takes all devices away and gives them back one by one.
+                self.standing_still(update)?;
+            } else {
+                update()?;
+            }
         }
         self.apply(resources)?;
-        match resources.devices() {
-            Some(asked) => self.apply_devices(&devices::rules(asked, &[])?),
-            None => Ok(()),
-        }
+        rules.map_or(Ok(()), |rules| self.apply_devices(&rules))
+    }
+
+    fn standing_still<T>(&self, act: impl FnOnce() -> Result<T>) -> Result<T> {
+        let target = freeze::target(&self.slots).filter(|group| !freeze::is_frozen(group));
+        let Some(target) = target else { return act() };
+        freeze::freeze(target)?;
+        let result = act();
+        freeze::thaw(target)?;
+        result
     }
 
     fn apply(&self, resources: &oci::LinuxResources) -> Result<()> {
@@ -239,7 +255,7 @@ impl Group {
                 ContainerCgroupError::NoController { setting: "a limit".to_owned(), controller: controller.to_owned() }
             }),
             (Version::V2, Some(group)) => v2::apply(group, resources),
-            // Nothing is asked of it, as was checked.
+            (Version::V2, None) | (Version::None, _) if v2::needs(resources) => Err(without_cgroups()),
             (Version::V2, None) | (Version::None, _) => Ok(()),
         }
     }
@@ -328,7 +344,7 @@ impl Record {
     pub fn below(&self, controllers: Option<&str>, sub: &str) -> Result<Self> {
         let bad = |why| ContainerCgroupError::BadPath { path: sub.to_owned(), why };
         let sub = sub.trim_start_matches('/');
-        if Path::new(sub).components().any(|part| !matches!(part, std::path::Component::Normal(_))) {
+        if Path::new(sub).components().any(|part| !matches!(part, Component::Normal(_))) {
             return Err(bad("bad sub cgroup path"));
         }
         let mut record = self.clone();
@@ -343,22 +359,20 @@ impl Record {
         Ok(record)
     }
 
-    /// On v2, the group that this process of the container is in: it may have moved itself to one below, after which
-    /// the kernel lets nobody into the container's own. `None` where it is not below.
+    /// On v2, the group that this process of the container is in, to join it there: it may have moved itself to one
+    /// below, after which the kernel lets nobody into the container's own. Nothing else is to be done with it.
     #[must_use]
     pub fn of_process(&self, pid: i32) -> Option<Self> {
-        let own = self.paths.get("").filter(|_| self.version == Version::V2)?;
+        let mount = self.mount.as_ref().filter(|_| self.version == Version::V2)?;
         let text = std::fs::read_to_string(format!("/proc/{pid}/cgroup")).ok()?;
         let path = super::detect::memberships(&text).find(|one| one.controllers.is_empty())?.path;
-        // The mount point is what is above both.
-        let layout = Layout::detect();
-        let layout::Kind::V2(tree) = &layout.kind else { return None };
-        let path: PathBuf = tree.point.join(path.trim_matches('/')).components().collect();
-        path.starts_with(own).then(|| {
-            let mut record = self.clone();
-            record.paths.insert(String::new(), path);
-            record
-        })
+        if path.split('/').any(|part| part == "..") {
+            return None;
+        }
+        let mut record = self.clone();
+        record.unit = None;
+        record.paths.insert(String::new(), mount.join(path.trim_start_matches('/')));
+        Some(record)
     }
 }
 
@@ -368,9 +382,11 @@ fn check(record: &Record, resources: Option<&oci::LinuxResources>) -> Result<()>
     match record.version {
         Version::V1 => Ok(()),
         Version::V2 => v2::check(resources),
-        Version::None if v2::needs(resources) => {
-            Err(ContainerCgroupError::Absent { why: "cannot set limits without cgroups".to_owned() })
-        }
+        Version::None if v2::needs(resources) => Err(without_cgroups()),
         Version::None => Ok(()),
     }
+}
+
+fn without_cgroups() -> ContainerCgroupError {
+    ContainerCgroupError::Absent { why: "cannot set limits without cgroups".to_owned() }
 }

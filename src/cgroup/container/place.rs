@@ -39,6 +39,9 @@ pub struct Record {
     pub(super) version: Version,
     /// By controller, as in runc's `cgroup_paths`; the v2 group has an empty name.
     pub(super) paths: BTreeMap<String, PathBuf>,
+    /// Where the v2 tree is mounted.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub(super) mount: Option<PathBuf>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub(super) unit: Option<Unit>,
     /// The caller may lack permission, for which device rules are let off.
@@ -78,8 +81,14 @@ impl Place {
         rootless: bool,
     ) -> Result<Self, ContainerCgroupError> {
         let stated = cgroups_path.filter(|path| !path.as_os_str().is_empty());
-        let mut record =
-            Record { version: Version::None, paths: BTreeMap::new(), unit: None, rootless, stated: stated.is_some() };
+        let mut record = Record {
+            version: Version::None,
+            paths: BTreeMap::new(),
+            mount: None,
+            unit: None,
+            rootless,
+            stated: stated.is_some(),
+        };
         let (version, trees) = match &layout.kind {
             _ if driver == Driver::Disabled => return Ok(Self { record, spots: Vec::new() }),
             // A rootless caller that asks for nothing goes without, as without permission.
@@ -107,9 +116,14 @@ impl Place {
         };
         let mut spots = Vec::with_capacity(trees.len());
         for tree in trees {
-            let path = below.path(layout, tree, version)?;
+            let path = match below.path(layout, tree, version) {
+                // Out of its sight is out of its reach.
+                Err(_) if record.lenient() => continue,
+                result => result?,
+            };
             if tree.names.is_empty() {
                 record.paths.insert(String::new(), path.clone());
+                record.mount = Some(tree.point.clone());
             }
             record.paths.extend(tree.names.iter().map(|name| (name.clone(), path.clone())));
             spots.push(Spot { tree: tree.clone(), path });
@@ -230,6 +244,7 @@ mod tests {
         let record = Record {
             version: Version::V1,
             paths: paths.map(|(name, path)| (name.to_owned(), path.into())).into(),
+            mount: Some("/c".into()),
             unit: Some(Unit { name: "a-b.scope".to_owned(), slice: "system.slice".to_owned(), user: false }),
             rootless: true,
             stated: true,

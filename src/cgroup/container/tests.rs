@@ -389,6 +389,29 @@ fn a_record_finds_what_was_half_made() {
     }
 }
 
+#[test]
+fn creators_that_fail_do_not_disturb_others() {
+    let Some(nest) = Nest::v1() else { return };
+    std::thread::scope(|scope| {
+        for thread in 0..4 {
+            let nest = &nest;
+            scope.spawn(move || {
+                for turn in 0..10 {
+                    let name = format!("parent/{thread}-{turn}");
+                    if turn % 2 == 0 {
+                        nest.create(&name, r#"{"cpu": {"cpus": "4000"}}"#).unwrap_err();
+                    } else {
+                        nest.create(&name, "{}").unwrap().remove().unwrap();
+                    }
+                }
+            });
+        }
+    });
+    assert!(nest.left().iter().all(|top| {
+        fs::read_dir(top.join("parent")).map_or(true, |dir| dir.flatten().all(|entry| !entry.path().is_dir()))
+    }));
+}
+
 /// A container that may write to its group can nest more of them than a path or a stack is long.
 #[test]
 fn what_is_nested_goes_however_deep() {
@@ -486,7 +509,11 @@ fn v2_freezes_kills_and_removes() {
         fs::create_dir(top.join("a/c/nested")).unwrap();
         let nested = Group::open(&group.record().below(None, "nested").unwrap()).unwrap();
         let mut child = waiting(&nested);
-        assert_eq!(group.pids().unwrap().len(), 1);
+        let pids = group.pids().unwrap();
+        assert_eq!(pids.len(), 1);
+        // Where a container's first process has gone, exec can follow it.
+        let followed = group.record().of_process(pids[0]).unwrap();
+        assert_eq!(followed.path(""), nested.record().path(""));
         group.kill_all(libc::SIGTERM).unwrap();
         child.wait().unwrap();
         group.remove().unwrap();
@@ -641,6 +668,15 @@ fn without_cgroups_nothing_is_limited() {
     let layout = Layout::v2_at(Path::new("/nowhere"), "/");
     let place = Place::decide(&layout, Driver::Disabled, None, "id", false).unwrap();
     assert!(!create(&place, "{}").unwrap().exists());
-    let error = create(&place, r#"{"pids": {"limit": 5}}"#).unwrap_err();
-    assert!(error.to_string().contains("cannot set limits without cgroups"));
+    let limits = r#"{"pids": {"limit": 5}}"#;
+    let without = |error: ContainerCgroupError| error.to_string().contains("cannot set limits without cgroups");
+    assert!(without(create(&place, limits).unwrap_err()));
+    // Nor in a group that is out of sight, or gone.
+    let hidden = Layout::v2_at(Path::new("/nowhere"), "/../other");
+    let place = Place::decide(&hidden, Driver::Cgroupfs, None, "id", true).unwrap();
+    let group = create(&place, "{}").unwrap();
+    assert!(!group.exists());
+    assert!(without(group.update(&resources(limits)).unwrap_err()));
+    assert!(without(create(&place, limits).unwrap_err()));
+    assert!(Place::decide(&hidden, Driver::Cgroupfs, None, "id", false).is_err());
 }

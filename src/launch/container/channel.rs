@@ -5,7 +5,10 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use crate::sys::{self, socket};
+use crate::{
+    launch::protocol::Order,
+    sys::{self, fs, socket},
+};
 
 const MOST: usize = 8 << 10;
 
@@ -41,8 +44,16 @@ impl ChildEnd<'_> {
         socket::send(self.0, b"L", Some(listener))
     }
 
+    /// With write(2), which every filter that is loaded by now lets by, as [`Self::released`] with read(2). A runtime
+    /// that is gone ends us.
     pub fn ready(self) -> sys::Result<()> {
-        socket::send(self.0, b"R", None)
+        fs::write_all(self.0, b"R")
+    }
+
+    /// Waits until the runtime has put the container on record; false when it is gone.
+    pub fn released(self) -> bool {
+        let mut byte = [0];
+        matches!(fs::read(self.0, &mut byte), Ok(1)) && byte[0] == Order::Next as u8
     }
 
     pub fn failed(self, text: &str) {

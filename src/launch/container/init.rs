@@ -11,8 +11,9 @@ use std::{
 
 use super::{
     channel::ChildEnd,
-    console, exec, hooks,
-    program::{self, Program, failed},
+    console, hooks,
+    pipes::Pipes,
+    program::{self, Label, Program, failed},
 };
 use crate::{
     launch::{
@@ -32,8 +33,8 @@ use crate::{
 pub struct World<'a> {
     pub plan: &'a Plan,
     pub control: BorrowedFd<'a>,
-    /// Listens where `start` will call.
-    pub start: BorrowedFd<'a>,
+    /// On which `start` says go, and is told why it did not.
+    pub start: &'a Pipes,
     /// Connected to whoever wants the terminal.
     pub console: Option<BorrowedFd<'a>>,
     /// Of the caller's descriptors, from 3 on.
@@ -53,13 +54,17 @@ impl World<'_> {
 
     fn become_program(&self, end: ChildEnd<'_>) -> Result<std::convert::Infallible, String> {
         let plan = self.plan;
-        let keep = [Some(self.control), Some(self.start), self.console].into_iter().flatten().collect();
-        program::close_all_but(keep, self.preserve).map_err(failed("close inherited descriptors"))?;
+        let keep = [Some(self.control), Some(self.start.go.as_fd()), Some(self.start.word.as_fd()), self.console];
+        program::close_all_but(keep.into_iter().flatten().collect(), self.preserve)
+            .map_err(failed("close inherited descriptors"))?;
         process::reset_signals();
         let orders = InitEnd(self.control);
         if !orders.wait_for(Order::Build) {
             process::exit_now(1);
         }
+        let label = Label::open(&plan.process, program::host_proc()?.as_fd())?;
+        // The maps are written: from here on nobody inside may look into what is still a copy of the runtime.
+        process::set_undumpable().map_err(failed("set undumpable"))?;
         self.take_place()?;
         while let Some(tasks) = orders.next_cgroup().map_err(failed("wait for the cgroup"))? {
             fs::write_all(tasks.as_fd(), b"0").map_err(failed("join cgroup"))?;
@@ -67,45 +72,35 @@ impl World<'_> {
         if plan.namespaces.new & libc::CLONE_NEWCGROUP != 0 {
             clone::unshare_cgroup_namespace().map_err(failed("make a cgroup namespace"))?;
         }
-        // Before any mount of the container can lie over it.
-        let proc = exec::own_proc().ok();
         let terminal = self.build(end, orders)?;
         if let Some(terminal) = &terminal {
             program::take_terminal(terminal.as_fd()).map_err(failed("set up the terminal"))?;
         }
         drop(terminal);
-        let mut home = None;
-        if plan.process.variable("HOME").is_none() {
-            home = Some(home_of(plan.process.user.uid));
-        }
-        let start_state = hooks::state(self.record, Status::Created, process::id());
-        let program = Program { process: &plan.process, proc, keep: self.preserve };
-        let listener = program.prepare()?;
-        self.hand_over(end, listener)?;
-        process::set_undumpable().map_err(failed("set undumpable"))?;
-        let path = program.find()?;
-        let argv = process::StringVector::new(plan.process.argv.clone());
         let mut env = plan.process.env.clone();
-        env.extend(home);
-        let env = process::StringVector::new(env);
+        if plan.process.variable("HOME").is_none() {
+            env.push(home_of(plan.process.user.uid));
+        }
+        let (argv, env) = (process::StringVector::new(plan.process.argv.clone()), process::StringVector::new(env));
+        let state = hooks::state(self.record, Status::Created, process::id());
+        let hooks = plan.hooks.start_container().as_ref();
+        let hooked = hooks.is_some_and(|hooks| !hooks.is_empty());
+        let program = Program { process: &plan.process, label, keep: self.preserve, hooked };
+        let hand = |listener: OwnedFd| end.listener(listener.as_fd()).map_err(failed("hand over the seccomp listener"));
+        let path = program.prepare(&hand)?;
+        drop(program.label);
+        let program = Program { label: None, ..program };
         end.ready().map_err(failed("tell that the container is ready"))?;
         // Only a container that is on record may outlive the runtime that made it.
-        if !orders.wait_for(Order::Next) {
+        if !end.released() || !self.start.wait() {
             process::exit_now(1);
         }
-
-        let caller = accept(self.start)?;
         let told = |why: String| {
-            _ = fs::write_all(caller.as_fd(), why.as_bytes());
+            _ = fs::write_all(self.start.word.as_fd(), why.as_bytes());
             why
         };
-        hooks::run("startContainer", plan.hooks.start_container().as_ref(), &start_state).map_err(told)?;
-        if let Some(listener) = program.confine().map_err(told)? {
-            // The agent gets it from `start`, which holds the connection.
-            crate::sys::socket::send(caller.as_fd(), b"L", Some(listener.as_fd()))
-                .map_err(failed("hand over the seccomp listener"))
-                .map_err(told)?;
-        }
+        hooks::run("startContainer", hooks, &state).map_err(told)?;
+        program.confine(&hand).map_err(told)?;
         let errno = process::exec(&path, &argv, &env);
         Err(told(format!("exec {}: {}", path.to_string_lossy(), errno.desc().to_lowercase())))
     }
@@ -119,20 +114,17 @@ impl World<'_> {
             super::namespaces::make_time(&plan.namespaces)?;
         }
         if plan.namespaces.has(libc::CLONE_NEWUSER) {
-            // Root of the namespace, if it has one: who builds must own what it mounts.
-            _ = attributes::set_groups(&[]);
-            match attributes::set_ids(0, 0) {
-                Ok(()) | Err(Errno::EINVAL) => {}
-                Err(errno) => return Err(failed("become root of the user namespace")(errno)),
+            // Root of the namespace, if it has one: who builds must own what it mounts. Where groups may not be
+            // changed, those of an ordinary user stay.
+            match attributes::set_groups(&[]) {
+                Ok(()) | Err(Errno::EPERM) => {}
+                Err(errno) => return Err(failed("drop groups")(errno)),
             }
+            attributes::become_root().map_err(failed("become root of the user namespace"))?;
         }
         process::new_session().map_err(failed("make a session"))?;
         if self.keyring {
-            // Joining one may be refused by a quota, or by a filter around us: not worth a container.
-            match process::new_keyring() {
-                Ok(()) | Err(Errno::EDQUOT | Errno::EPERM) => {}
-                Err(errno) => return Err(failed("unable to join session keyring")(errno)),
-            }
+            process::new_keyring().map_err(failed("unable to join session keyring"))?;
         }
         if new & libc::CLONE_NEWNET != 0 {
             namespace::raise_loopback().map_err(failed("bring loopback up"))?;
@@ -172,11 +164,6 @@ impl World<'_> {
         process::set_file_mask(0o022);
         Ok(terminal)
     }
-
-    fn hand_over(&self, end: ChildEnd<'_>, listener: Option<OwnedFd>) -> Result<(), String> {
-        listener
-            .map_or(Ok(()), |listener| end.listener(listener.as_fd()).map_err(failed("hand over the seccomp listener")))
-    }
 }
 
 fn carry_out<'a>(builder: &mut Builder<'a, InitEnd<'_>>, operation: &'a SetupOp) -> Result<(), String> {
@@ -186,14 +173,10 @@ fn carry_out<'a>(builder: &mut Builder<'a, InitEnd<'_>>, operation: &'a SetupOp)
     })
 }
 
-fn accept(listener: BorrowedFd<'_>) -> Result<OwnedFd, String> {
-    crate::sys::socket::accept(listener).map_err(failed("wait for start"))
-}
-
 /// `HOME=` of this user by the container's own /etc/passwd, `/` if it is not there. The file is hostile.
 pub(super) fn home_of(uid: u32) -> std::ffi::CString {
     const MOST: u64 = 1 << 20;
-    let flags = libc::O_RDONLY | libc::O_NONBLOCK;
+    let flags = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY;
     let text = fs::open_in(fs::cwd(), c"/etc/passwd", flags, 0, libc::RESOLVE_NO_MAGICLINKS).ok().and_then(|file| {
         let regular = fs::stat(file.as_fd()).ok()?.st_mode & libc::S_IFMT == libc::S_IFREG;
         let mut text = Vec::new();

@@ -12,6 +12,7 @@ mod foreground;
 pub mod hooks;
 mod init;
 mod namespaces;
+mod pipes;
 mod program;
 mod timer;
 
@@ -29,15 +30,17 @@ use crate::{
     error::Hint,
     launch::{
         build::trees,
-        ids::{self, IdsError, Which},
+        ids,
         protocol::{Order, SupervisorEnd},
     },
     plan::{
         container::{IdMaps, NEW_TIME, Plan, process::Process},
-        ids::Map,
+        ids::IdsKind,
+        setup::SetupOp,
     },
     state::container::{Record, Status},
     sys::{
+        Errno, attributes,
         clone::{self, Cloned},
         process, socket,
     },
@@ -48,6 +51,7 @@ pub use exec::{Exec, exec};
 pub use foreground::Foreground;
 use init::World;
 use namespaces::{Joined, Visit};
+pub use pipes::Pipes;
 use program::failed;
 pub use timer::end_after;
 
@@ -56,14 +60,16 @@ pub use timer::end_after;
 pub struct Create<'a> {
     pub plan: &'a Plan,
     pub group: &'a RefCell<Option<Group>>,
-    /// Listens where `start` will call.
-    pub start: BorrowedFd<'a>,
+    /// Where the container will wait for `start`.
+    pub start: &'a Pipes,
     /// Connected to whoever wants the terminal.
     pub console: Option<BorrowedFd<'a>>,
     /// How many of the caller's descriptors from 3 on the program keeps.
     pub preserve: u32,
     pub keyring: bool,
     pub privileged: bool,
+    /// Root of the host itself, and not of a container around us.
+    pub host_root: bool,
     /// What hooks are told.
     pub record: &'a Record,
 }
@@ -137,14 +143,14 @@ pub fn create(create: &Create<'_>) -> Result<Child, String> {
     };
     let mut group = create.group.borrow_mut();
     let into = group.as_ref().and_then(Group::clone_into);
-    let mut child = clone_into_place(&world, &ours, into)?;
+    let mut child = clone_into_place(&world, create.privileged, into)?;
     drop(theirs);
     let control = SupervisorEnd(ours);
     if let Some(maps) = &plan.ids {
         write_maps(child.pid, maps, create.privileged)?;
     }
     if let Some(score) = plan.process.oom_score_adj {
-        set_oom_score(child.pid, score, create.privileged)?;
+        set_oom_score(child.pid, score, create.host_root)?;
     }
     admit(group.as_mut(), child.pid, &control)?;
     drop(group);
@@ -173,14 +179,18 @@ pub fn create(create: &Create<'_>) -> Result<Child, String> {
 }
 
 /// Clones the init into all its namespaces, those of others included.
-fn clone_into_place(world: &World<'_>, ours: &OwnedFd, into: Option<BorrowedFd<'_>>) -> Result<Child, String> {
+fn clone_into_place(world: &World<'_>, privileged: bool, into: Option<BorrowedFd<'_>>) -> Result<Child, String> {
     let wanted = &world.plan.namespaces;
     let later = libc::CLONE_NEWCGROUP | NEW_TIME;
     let flags = (wanted.new & !later) as u32 as u64;
     let joined = Joined::open(wanted)?;
+    refuse_ours(world.plan, joined.ours()?)?;
     let cannot = failed("clone into new namespaces");
     if joined.has(libc::CLONE_NEWUSER) || joined.has(libc::CLONE_NEWNS) {
-        return by_way_of_another(ours, into, |end| {
+        let mut keep = vec![world.control, world.start.go.as_fd(), world.start.word.as_fd()];
+        keep.extend(world.console);
+        keep.extend(joined.descriptors());
+        return Between::start(into, keep, world.preserve, privileged, |end| {
             joined.enter()?;
             if wanted.new & NEW_TIME != 0 {
                 namespaces::make_time(wanted)?;
@@ -189,7 +199,8 @@ fn clone_into_place(world: &World<'_>, ours: &OwnedFd, into: Option<BorrowedFd<'
                 Cloned::Child => world.run(),
                 Cloned::Parent { pid, .. } => end.successor(pid).map_err(failed("tell the container's pid")),
             }
-        });
+        })?
+        .successor();
     }
     let mut visit = if wanted.joined.is_empty() { Visit::nowhere() } else { joined.visit()? };
     if wanted.new & NEW_TIME != 0 && wanted.new & libc::CLONE_NEWUSER == 0 {
@@ -197,37 +208,74 @@ fn clone_into_place(world: &World<'_>, ours: &OwnedFd, into: Option<BorrowedFd<'
     }
     let cloned = clone::clone_process(flags, into).map_err(cannot)?;
     let Cloned::Parent { pid, pidfd } = cloned else { world.run() };
-    drop(visit);
-    Ok(Child::new(pid, pidfd))
+    let child = Child::new(pid, pidfd);
+    visit.end()?;
+    Ok(child)
 }
 
-/// Has a child of ours do `body`, which clones another child of ours and says so.
-fn by_way_of_another(
-    ours: &OwnedFd,
-    into: Option<BorrowedFd<'_>>,
-    body: impl FnOnce(ChildEnd<'_>) -> Result<(), String>,
-) -> Result<Child, String> {
-    let (hearing, telling) = socket::record_pair().map_err(failed("make a socket pair"))?;
-    let Cloned::Parent { pid, pidfd } = clone::clone_process(0, into).map_err(failed("clone"))? else {
-        let end = ChildEnd(telling.as_fd());
-        if let Err(why) = body(end) {
-            end.failed(&why);
+/// A namespace to be joined may turn out to be the host's. It may be shared, but nothing is set in it.
+fn refuse_ours(plan: &Plan, ours: i32) -> Result<(), String> {
+    let named = plan.hostname.is_some() || plan.domainname.is_some();
+    if ours & libc::CLONE_NEWUTS != 0 && named {
+        return Err("hostname: the uts namespace to be joined is the host's".to_owned());
+    }
+    let settings = libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
+    if ours & settings != 0 && plan.setup.iter().any(|operation| matches!(operation, SetupOp::Sysctl { .. })) {
+        return Err("linux.sysctl: a namespace to be joined is the host's".to_owned());
+    }
+    if ours & libc::CLONE_NEWNS != 0 {
+        return Err("linux.namespaces: the mount namespace to be joined is the host's".to_owned());
+    }
+    Ok(())
+}
+
+/// A child of ours that enters namespaces from which there is no way back, and clones another child of ours there.
+/// It holds nothing that is not needed for that, and nobody inside may look into it.
+struct Between {
+    child: Child,
+    hearing: OwnedFd,
+}
+
+impl Between {
+    fn start(
+        into: Option<BorrowedFd<'_>>,
+        keep: Vec<BorrowedFd<'_>>,
+        preserve: u32,
+        privileged: bool,
+        body: impl FnOnce(ChildEnd<'_>) -> Result<(), String>,
+    ) -> Result<Self, String> {
+        let (hearing, telling) = socket::record_pair().map_err(failed("make a socket pair"))?;
+        let Cloned::Parent { pid, pidfd } = clone::clone_process(0, into).map_err(failed("clone"))? else {
+            let end = ChildEnd(telling.as_fd());
+            let mut keep: Vec<BorrowedFd<'_>> = keep;
+            keep.push(telling.as_fd());
+            let left = program::close_all_but(keep, preserve)
+                .and_then(|()| process::set_undumpable())
+                // Inside it may not be allowed any more.
+                .and_then(|()| if privileged { attributes::set_groups(&[]) } else { Ok(()) })
+                .map_err(failed("leave the host behind"));
+            if let Err(why) = left.and_then(|()| body(end)) {
+                end.failed(&why);
+            }
+            process::exit_now(0);
+        };
+        Ok(Self { child: Child::new(pid, pidfd), hearing })
+    }
+
+    fn pid(&self) -> i32 {
+        self.child.pid
+    }
+
+    /// The child that it has cloned.
+    fn successor(self) -> Result<Child, String> {
+        match hear(&self.hearing) {
+            Some(Word::Successor(pid)) => {
+                let pidfd = process::open_process(pid).map_err(failed("open the container's process"))?;
+                Ok(Child::new(pid, pidfd))
+            }
+            Some(Word::Failed(why)) => Err(why),
+            _ => Err("a process on the way into the namespaces ended".to_owned()),
         }
-        process::exit_now(0);
-    };
-    let between = Child::new(pid, pidfd);
-    drop(telling);
-    let word = hear(&hearing);
-    _ = ours;
-    match word {
-        Some(Word::Successor(pid)) => {
-            let pidfd = process::open_process(pid).map_err(failed("open the container's process"))?;
-            let child = Child::new(pid, pidfd);
-            drop(between);
-            Ok(child)
-        }
-        Some(Word::Failed(why)) => Err(why),
-        _ => Err("a process on the way into the namespaces ended".to_owned()),
     }
 }
 
@@ -268,24 +316,15 @@ fn hand_trees(plan: &Plan, child: &Child, control: &SupervisorEnd) -> Result<(),
 
 /// By our own hand where the kernel lets us, which for an ordinary user means its own id alone.
 fn write_maps(pid: i32, maps: &IdMaps, privileged: bool) -> Result<(), String> {
-    let failed = |error: IdsError| error.into_error().message().to_owned();
-    let own = |maps: &[Map], id: u32| matches!(maps, [map] if map.count == 1 && map.outside == id);
-    let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
-    if !privileged && !(own(&maps.users, uid) && own(&maps.groups, gid)) {
-        return ids::write_through_helpers(&maps.users, &maps.groups, pid).map_err(failed);
-    }
-    if !privileged {
-        ids::write_file(pid, "setgroups", "deny").map_err(failed)?;
-    }
-    ids::write_map(Which::Users, &maps.users, pid)
-        .and_then(|()| ids::write_map(Which::Groups, &maps.groups, pid))
-        .map_err(failed)
+    let own = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
+    let kind = IdsKind::of_lines(&maps.users, &maps.groups, own, privileged);
+    ids::write(kind, &maps.users, &maps.groups, pid).map_err(|error| error.into_error().message().to_owned())
 }
 
-fn set_oom_score(pid: i32, score: i32, privileged: bool) -> Result<(), String> {
+fn set_oom_score(pid: i32, score: i32, host_root: bool) -> Result<(), String> {
     match std::fs::write(format!("/proc/{pid}/oom_score_adj"), score.to_string()) {
         // Only the privileged may lower it; engines ask for it all the same (runc does as much).
-        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied && !privileged => Ok(()),
+        Err(error) if error.kind() == std::io::ErrorKind::PermissionDenied && !host_root => Ok(()),
         other => other.map_err(|error| format!("write oom_score_adj: {error}")),
     }
 }
@@ -317,30 +356,14 @@ fn tell_agent(
         .map_err(failed("send the seccomp listener"))
 }
 
-/// Who wants the listener of the container's filter, and what it is told beside the state.
-pub type Agent<'a> = (&'a Path, Option<&'a str>);
-
 /// Lets a created container go. Returns when its program runs.
 ///
 /// # Errors
 /// What kept the program from running, in words.
-pub fn start(socket_path: &Path, agent: Option<Agent<'_>>, pid: i32, record: &Record) -> Result<(), String> {
-    let caller = console::connect(socket_path).map_err(|error| format!("cannot start: {error}"))?;
-    let mut why = Vec::new();
-    let mut buffer = [0; 4096];
-    loop {
-        match socket::receive(caller.as_fd(), &mut buffer) {
-            // Its end of the connection went with execve.
-            Ok((0, _)) => break,
-            Ok((_, Some(listener))) => {
-                if let Some((path, metadata)) = agent {
-                    let state = hooks::state(record, Status::Created, pid);
-                    tell_agent(path, metadata, listener.as_fd(), pid, &state)?;
-                }
-            }
-            Ok((length, None)) => why.extend_from_slice(&buffer[..length]),
-            Err(errno) => return Err(failed("hear from the container")(errno)),
-        }
-    }
-    if why.is_empty() { Ok(()) } else { Err(String::from_utf8_lossy(&why).into_owned()) }
+pub fn start(dir: BorrowedFd<'_>) -> Result<(), String> {
+    let why = pipes::call(dir).map_err(|errno| match errno {
+        Errno::ENXIO => "cannot start a container that has stopped".to_owned(),
+        errno => failed("call the container")(errno),
+    })?;
+    if why.is_empty() { Ok(()) } else { Err(why) }
 }

@@ -14,7 +14,7 @@ use std::{
 use super::program::failed;
 use crate::{
     plan::container::{NEW_TIME, Namespaces},
-    sys::{Errno, namespace},
+    sys::{fs, namespace},
 };
 
 /// Each kind, with its file below /proc/PID/ns and, where it differs, the one that says where children will be.
@@ -54,6 +54,23 @@ impl Joined {
         self.0.iter().any(|(kind, _)| *kind == flag)
     }
 
+    pub fn descriptors(&self) -> impl Iterator<Item = std::os::fd::BorrowedFd<'_>> {
+        self.0.iter().map(|(_, file)| file.as_fd())
+    }
+
+    /// Those that are the runtime's own: what is set in one of them is set on the host.
+    pub fn ours(&self) -> Result<i32, String> {
+        let mut flags = 0;
+        for (kind, file) in &self.0 {
+            let own = number("self", name(*kind)).map_err(|error| format!("look at our own namespaces: {error}"))?;
+            let stat = fs::stat(file.as_fd()).map_err(failed("look at a namespace"))?;
+            if stat.st_ino == own {
+                flags |= kind;
+            }
+        }
+        Ok(flags)
+    }
+
     /// Enters all of them, the user namespace first: with it come the rights over the others.
     pub fn enter(&self) -> Result<(), String> {
         for (kind, file) in &self.0 {
@@ -77,7 +94,7 @@ impl Joined {
     }
 }
 
-/// Dropped, the runtime is where it was.
+/// What is needed to go back to where the runtime was.
 #[derive(Debug)]
 pub struct Visit(Vec<(i32, OwnedFd)>);
 
@@ -93,14 +110,14 @@ impl Visit {
         self.0.push((NEW_TIME, own.into()));
         Ok(())
     }
-}
 
-impl Drop for Visit {
-    fn drop(&mut self) {
+    /// Goes home: what the runtime does from here on must not be done in the container's namespaces.
+    pub fn end(self) -> Result<(), String> {
         for (kind, home) in &self.0 {
-            // It was there before and has all its rights still.
-            _ = namespace::enter(home.as_fd(), *kind);
+            namespace::enter(home.as_fd(), *kind)
+                .map_err(failed(format_args!("go back to the {} namespace", name(*kind))))?;
         }
+        Ok(())
     }
 }
 
@@ -128,24 +145,29 @@ fn open(path: &Path) -> std::io::Result<OwnedFd> {
     Ok(file.into())
 }
 
-/// Which namespaces of the process are not ours, as flags: what `exec` has to enter.
-pub fn differing(pid: i32) -> Result<i32, Errno> {
+fn number(process: &str, name: &str) -> std::io::Result<u64> {
     use std::os::unix::fs::MetadataExt;
-    let mut flags = 0;
-    for (kind, name) in KINDS {
-        let number = |process: &str| std::fs::metadata(format!("/proc/{process}/ns/{name}")).map(|found| found.ino());
-        match (number("self"), number(&pid.to_string())) {
-            (Ok(ours), Ok(theirs)) if ours != theirs => flags |= kind,
-            (Ok(_), Err(error)) if error.kind() != std::io::ErrorKind::NotFound => {
-                return Err(Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)));
-            }
-            _ => {}
-        }
-    }
-    Ok(flags)
+    std::fs::metadata(format!("/proc/{process}/ns/{name}")).map(|found| found.ino())
 }
 
-#[must_use]
-pub fn differing_user(flags: i32) -> bool {
-    flags & libc::CLONE_NEWUSER != 0
+/// Which namespaces of the container's first process are not ours, as flags: what `exec` has to enter. Entered by its
+/// pidfd, which fails should it have ended meanwhile; one that has ended while we look has none to be seen.
+pub fn differing(pid: i32) -> Result<i32, String> {
+    let mut flags = 0;
+    for (kind, name) in KINDS {
+        match (number("self", name), number(&pid.to_string(), name)) {
+            (Ok(ours), Ok(theirs)) if ours == theirs => {}
+            (Ok(_), Ok(_)) => flags |= kind,
+            // This kernel has no such kind.
+            (Err(_), Err(_)) => {}
+            (_, Err(error)) | (Err(error), _) => {
+                return Err(format!("look at the container's {name} namespace: {error}"));
+            }
+        }
+    }
+    // Else the program would run on the host.
+    if flags & libc::CLONE_NEWNS == 0 {
+        return Err("the container has no mount namespace of its own".to_owned());
+    }
+    Ok(flags)
 }

@@ -1,8 +1,7 @@
 //! The last steps of a container's process before execve: what it is given, then what is taken from it.
 //!
-//! The order is runc's, which engines and images have come to rely on: labels; a filter that no_new_privs does not
-//! cover while there still is privilege to load it; limits; the bounding set, ids, capabilities; the working
-//! directory as the user it will be; and last of all, the filter that no_new_privs does cover.
+//! Labels and limits; the bounding set and ids; then the filter, as late as the privilege that it needs lasts: with
+//! no_new_privs that is up to execve. Few calls follow it, since engines' filters are written for runtimes that make few.
 
 use std::{
     ffi::{CStr, CString},
@@ -19,10 +18,12 @@ use crate::{
 #[derive(Debug)]
 pub struct Program<'a> {
     pub process: &'a Process,
-    /// A procfs of our own, which nobody inside can have put anything over.
-    pub proc: Option<OwnedFd>,
+    /// Where the label that takes effect at execve is written.
+    pub label: Option<Label>,
     /// Descriptors from 3 on that the program keeps.
     pub keep: u32,
+    /// Something else runs under this process's filter before the program does.
+    pub hooked: bool,
 }
 
 type Outcome<T = ()> = Result<T, String>;
@@ -36,20 +37,61 @@ fn lower(errno: Errno) -> String {
     errno.desc().to_lowercase()
 }
 
+/// What `kill`, `setns` and the like are to CAP_SYS_ADMIN: needed to load a filter without no_new_privs.
+const SYS_ADMIN: u64 = 1 << 21;
+
+/// This process's label for the program it will execute, as an open file of procfs.
+///
+/// Opened while the process still has the identity that its own files in /proc belong to, through the procfs of the
+/// host: over the container's anything may be mounted (CVE-2019-16884, CVE-2025-52881).
+#[derive(Debug)]
+pub struct Label(OwnedFd);
+
+impl Label {
+    /// `None` where the process is to have none. `proc` is the host's /proc.
+    pub fn open(process: &Process, proc: BorrowedFd<'_>) -> Outcome<Option<Self>> {
+        if process.apparmor.is_none() && process.selinux.is_none() {
+            return Ok(None);
+        }
+        let resolve = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_XDEV;
+        let open = |path: &CStr| fs::open_in(proc, path, libc::O_WRONLY, 0, resolve);
+        let file = match &process.apparmor {
+            Some(_) => open(c"thread-self/attr/apparmor/exec").or_else(|_| open(c"thread-self/attr/exec")),
+            None => open(c"thread-self/attr/exec"),
+        };
+        let file = file.map_err(failed("open this process's label"))?;
+        if fs::is_proc(file.as_fd()) { Ok(Some(Self(file))) } else { Err("/proc is no procfs".to_owned()) }
+    }
+
+    pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
+        self.0.as_fd()
+    }
+
+    fn write(&self, text: &[u8]) -> Result<(), Errno> {
+        fs::write_all(self.0.as_fd(), text)
+    }
+}
+
+/// The host's /proc, for [`Label::open`].
+pub fn host_proc() -> Outcome<OwnedFd> {
+    fs::open_in(fs::cwd(), c"/proc", libc::O_PATH | libc::O_DIRECTORY, 0, fs::NO_LINKS).map_err(failed("open /proc"))
+}
+
 impl Program<'_> {
-    /// Everything that may be done before `start`. The listener of the filter is returned if one was asked for.
-    pub fn prepare(&self) -> Outcome<Option<OwnedFd>> {
+    /// Everything that may be done before `start`. Returns where the program is.
+    ///
+    /// What follows a filter is only what any filter that lets a program start lets by: a filter's listener is given
+    /// to `hand` at once, since from then on every call may wait for the agent behind it.
+    pub fn prepare(&self, hand: &dyn Fn(OwnedFd) -> Outcome) -> Outcome<CString> {
         let process = self.process;
-        self.label()?;
+        self.write_label()?;
         if process.no_new_privileges {
             process::set_no_new_privileges().map_err(failed("set no_new_privs"))?;
         }
         self.own_streams();
         for limit in &process.rlimits {
-            process::set_limit(limit.resource, limit.soft, limit.hard).map_err(failed(format_args!(
-                "error setting rlimits for ready process: error setting rlimit type {} ({})",
-                limit.resource, limit.name
-            )))?;
+            let what = format_args!("error setting rlimit type {} ({})", limit.resource, limit.name).to_string();
+            process::set_limit(limit.resource, limit.soft, limit.hard).map_err(failed(what))?;
         }
         if let Some(scheduling) = &process.scheduling {
             attributes::set_scheduling(scheduling).map_err(failed("error setting scheduler"))?;
@@ -68,60 +110,73 @@ impl Program<'_> {
         }
         attributes::limit_bounding_set(process.capabilities.bounding)
             .map_err(failed("unable to apply bounding set"))?;
-        let listener = if process.no_new_privileges { None } else { self.filter()? };
+        // As root, who may enter what the user may not; or else as the user, who may where root may not (NFS).
+        let entered = self.enter_directory();
         attributes::keep_capabilities(true).map_err(failed("unable to set keep caps"))?;
         self.change_user()?;
         attributes::keep_capabilities(false).map_err(failed("unable to clear keep caps"))?;
-        // As the user it will be, and while the capabilities that root's directories may take are there.
-        self.enter_directory()?;
-        self.capabilities()?;
-        Ok(listener)
-    }
-
-    /// The very last step before execve.
-    pub fn confine(&self) -> Outcome<Option<OwnedFd>> {
-        for layer in &self.process.landlock {
+        entered.or_else(|_| self.enter_directory())?;
+        let program = self.find()?;
+        for layer in &process.landlock {
             restrict(layer).map_err(failed("restrict with Landlock"))?;
         }
         process::close_on_exec_from(3 + self.keep).map_err(failed("close inherited descriptors"))?;
-        let listener = if self.process.no_new_privileges { self.filter()? } else { None };
+        let want = process.capabilities;
+        if !process.no_new_privileges && process.seccomp.is_some() {
+            attributes::set_capabilities(SYS_ADMIN, want.permitted | SYS_ADMIN, 0)
+                .map_err(failed("unable to apply caps"))?;
+            self.filter(hand)?;
+        }
+        attributes::set_capabilities(want.effective, want.permitted, want.inheritable)
+            .and_then(|()| attributes::set_ambient(want.ambient & want.permitted & want.inheritable))
+            .map_err(failed("unable to apply caps"))?;
+        if self.filters_early() {
+            self.filter(hand)?;
+        }
+        Ok(program)
+    }
+
+    /// The very last step before execve.
+    pub fn confine(&self, hand: &dyn Fn(OwnedFd) -> Outcome) -> Outcome {
+        if self.process.no_new_privileges && !self.filters_early() {
+            self.filter(hand)?;
+        }
         for filter in &self.process.tightening {
             seccomp::install(filter.quiet(), 0).map_err(|error| format!("load a filter of io.fumehood: {error}"))?;
         }
-        Ok(listener)
+        Ok(())
     }
 
-    fn filter(&self) -> Outcome<Option<OwnedFd>> {
-        let Some(wanted) = &self.process.seccomp else { return Ok(None) };
+    /// Whether a filter that could be loaded last is loaded before `start` is waited for: a hook inside must be
+    /// under it, and a listener has to be handed over while the runtime is there.
+    fn filters_early(&self) -> bool {
+        let listens = self.process.seccomp.as_ref().is_some_and(|seccomp| seccomp.listener.is_some());
+        self.process.no_new_privileges && (self.hooked || listens)
+    }
+
+    fn filter(&self, hand: &dyn Fn(OwnedFd) -> Outcome) -> Outcome {
+        let Some(wanted) = &self.process.seccomp else { return Ok(()) };
         let mut flags = wanted.flags;
         if wanted.listener.is_some() {
             flags |= seccomp::NEW_LISTENER;
         }
-        seccomp::install(wanted.filter.quiet(), flags)
-            .map_err(|error| format!("unable to init seccomp: error loading seccomp filter: {error}"))
+        let listener = seccomp::install(wanted.filter.quiet(), flags)
+            .map_err(|error| format!("unable to init seccomp: error loading seccomp filter: {error}"))?;
+        listener.map_or(Ok(()), hand)
     }
 
-    /// Takes effect at execve. Written through our own procfs: over the container's anything may be mounted
-    /// (CVE-2019-16884, CVE-2025-52881).
-    fn label(&self) -> Outcome {
-        let write = |file: &CStr, text: &[u8]| {
-            let proc = self.proc.as_ref().ok_or(Errno::ENOENT)?;
-            let resolve = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_MAGICLINKS | libc::RESOLVE_NO_XDEV;
-            let file = fs::open_in(proc.as_fd(), file, libc::O_WRONLY, 0, resolve)?;
-            if !fs::is_proc(file.as_fd()) {
-                return Err(Errno::EXDEV);
-            }
-            fs::write_all(file.as_fd(), text)
-        };
-        if let Some(profile) = &self.process.apparmor {
-            let text = [b"exec ", profile.as_bytes()].concat();
-            write(c"thread-self/attr/apparmor/exec", &text)
-                .or_else(|_| write(c"thread-self/attr/exec", &text))
+    fn write_label(&self) -> Outcome {
+        let process = self.process;
+        let Some(label) = &self.label else { return Ok(()) };
+        if let Some(profile) = &process.apparmor {
+            label
+                .write(&[b"exec ", profile.as_bytes()].concat())
                 .map_err(failed(format_args!("unable to apply apparmor profile {}", profile.to_string_lossy())))?;
         }
-        if let Some(label) = &self.process.selinux {
-            write(c"thread-self/attr/exec", label.as_bytes())
-                .map_err(failed(format_args!("can't set process label {}", label.to_string_lossy())))?;
+        if let Some(context) = &process.selinux {
+            label
+                .write(context.as_bytes())
+                .map_err(failed(format_args!("can't set process label {}", context.to_string_lossy())))?;
         }
         Ok(())
     }
@@ -153,13 +208,6 @@ impl Program<'_> {
             }
             _ => format!("cannot set uid {} and gid {}: {}", user.uid, user.gid, lower(errno)),
         })
-    }
-
-    fn capabilities(&self) -> Outcome {
-        let want = self.process.capabilities;
-        let result = attributes::set_capabilities(want.effective, want.permitted, want.inheritable)
-            .and_then(|()| attributes::set_ambient(want.ambient & want.permitted & want.inheritable));
-        result.map_err(failed("unable to apply caps"))
     }
 
     /// Not through /proc/self/fd, and nowhere that is not below the root (CVE-2024-21626).

@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::program::failed;
+use super::program::{self, failed};
 use crate::{
     cgroup::container::Group,
     sys::{
@@ -15,11 +15,12 @@ use crate::{
     },
 };
 
-/// Ends the container behind `init` once it has run for `timeout`; `group` has all of its processes.
-pub fn end_after(timeout: Duration, init: BorrowedFd<'_>, group: Option<&Group>) -> Result<(), String> {
+/// Ends the container behind `init` once it has run for `timeout`; `group` opens the group of all its processes.
+pub fn end_after(timeout: Duration, init: BorrowedFd<'_>, group: impl FnOnce() -> Option<Group>) -> Result<(), String> {
     let Cloned::Child = clone::clone_process(0, None).map_err(failed("start the timer"))? else { return Ok(()) };
-    // Whoever called us must not wait for what we hold open.
+    // Whoever called us must not wait for what we hold open, locks among it.
     _ = process::close_range(0, 2);
+    _ = program::close_all_but(vec![init], 0);
     _ = process::new_session();
     process::set_name(c"fumehood-timer");
     process::reset_signals();
@@ -35,7 +36,7 @@ pub fn end_after(timeout: Duration, init: BorrowedFd<'_>, group: Option<&Group>)
         }
     }
     _ = process::signal(init.as_fd(), libc::SIGKILL);
-    if let Some(group) = group {
+    if let Some(group) = group() {
         _ = group.thaw();
         _ = group.kill_all(libc::SIGKILL);
     }

@@ -141,6 +141,13 @@ impl IdMaps {
         })
     }
 
+    /// Those of the user namespace that the spec has made; `None` where there is none, or it is another's.
+    #[must_use]
+    pub fn of(linux: &oci::Linux) -> Option<Self> {
+        let namespaces = Namespaces::new(linux).ok()?;
+        if namespaces.new & libc::CLONE_NEWUSER == 0 { None } else { Self::new(linux).ok() }
+    }
+
     /// The host's id behind the root inside, if it has one.
     #[must_use]
     pub fn root(&self) -> Option<(u32, u32)> {

@@ -149,6 +149,28 @@ fn read(rule: &oci::LinuxDeviceCgroup, rules: &mut Vec<Rule>) -> Result<(), &'st
     Ok(())
 }
 
+/// The rules in systemd's words, paths and letters; `None` is no restriction at all. What systemd has no word for, a
+/// minor number of any major one, is left out, and so are exceptions.
+pub(super) fn for_systemd(rules: &[Rule], systemd: u32) -> Option<Vec<(String, String)>> {
+    let open = rules.first().is_some_and(|rule| rule.allow && rule.device.is_none());
+    if open {
+        // It has no bans either: then rather everything is banned for the moment until the rules are in force.
+        return rules.iter().any(|rule| !rule.allow).then(Vec::new);
+    }
+    let word = |rule: &Rule| {
+        let device = rule.device?;
+        let kind = if device.kind == Kind::Block { "block" } else { "char" };
+        let path = match (device.major, device.minor) {
+            (None, None) => format!("{kind}-*"),
+            (Some(major), None) if systemd >= 240 => format!("{kind}-{major}"),
+            (Some(major), Some(minor)) => format!("/dev/{kind}/{major}:{minor}"),
+            _ => return None,
+        };
+        Some((path, rule.access.to_string()))
+    };
+    Some(rules.iter().filter(|rule| rule.allow).filter_map(word).collect())
+}
+
 /// Within a user namespace neither tree lets anybody set rules; the devices there are those that the outer container
 /// was given.
 pub(super) fn in_user_namespace() -> bool {
@@ -190,6 +212,23 @@ mod tests {
         assert!(rules.iter().skip(1).all(|rule| rule.device.is_some()));
         assert_eq!(rules[1].device, Some(Device { kind: Kind::Block, major: Some(8), minor: None }));
         assert_eq!(rules[2].device, Some(Device { kind: Kind::Char, major: Some(8), minor: None }));
+    }
+
+    #[test]
+    fn in_systemds_words() {
+        let words = |json: &str| for_systemd(&parse(json), 252);
+        assert_eq!(words(r#"[{"allow": true, "access": "rwm"}]"#), None);
+        let banned = r#"[{"allow": true, "access": "rwm"}, {"allow": false, "type": "b", "access": "w"}]"#;
+        assert_eq!(words(banned), Some(vec![]));
+        let list = words(
+            r#"[{"allow": true, "type": "b", "major": 8, "access": "r"},
+            {"allow": true, "type": "c", "minor": 3, "access": "r"}]"#,
+        )
+        .unwrap();
+        let pair = |path: &str, access: &str| (path.to_owned(), access.to_owned());
+        assert_eq!(list[..3], [pair("block-8", "r"), pair("char-*", "m"), pair("block-*", "m")]);
+        assert!(list.contains(&pair("/dev/char/1:3", "rwm")) && list.contains(&pair("char-136", "rwm")));
+        assert_eq!(list.len(), 1 + DEFAULTS.len());
     }
 
     #[test]
