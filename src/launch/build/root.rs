@@ -96,14 +96,17 @@ impl<S: Supply> Builder<'_, S> {
             return mount::enter_shared_root_here();
         }
         self.hide_host_systems()?;
+        // Else it would be moved over the host's root as well, where that is shared.
+        make_mount_private(open_host(c"/", libc::O_PATH | libc::O_DIRECTORY)?.as_fd())?;
         mount::enter_moved_root(self.root()?)
     }
 
     /// What is below a root that was only moved over the host's stays reachable to the kernel: a procfs or sysfs in
     /// full view there would let the container mount one without masks.
     fn hide_host_systems(&mut self) -> sys::Result<()> {
-        let own = std::fs::read_link(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&self.root()?)))
-            .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
+        let own =
+            std::fs::read_link(format!("/proc/thread-self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&self.root()?)))
+                .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
         for line in super::cgroups::mounts()?.into_iter().rev() {
             let system = matches!(line.kind.as_str(), "proc" | "sysfs");
             if !system || line.target.starts_with(&own) {
@@ -111,9 +114,16 @@ impl<S: Supply> Builder<'_, S> {
             }
             let path = std::ffi::CString::new(line.target.into_os_string().into_encoded_bytes());
             let Ok(path) = path else { continue };
-            match mount::detach(&path) {
+            let found = match open_host(&path, PATH_ONLY) {
                 // Below another that is gone already.
-                Ok(()) | Err(Errno::ENOENT) => {}
+                Err(Errno::ENOENT) => continue,
+                found => found?,
+            };
+            // The host's own must stay.
+            mount::set_propagation(found.as_fd(), libc::MS_SLAVE, true)?;
+            drop(found);
+            match mount::detach(&path) {
+                Ok(()) => {}
                 // Locked by a user namespace, or mounted on: covered, then.
                 Err(Errno::EINVAL | Errno::EPERM) => {
                     let cover = tmpfs(4096, 0o555, SAFE | mount::NO_EXEC | mount::READ_ONLY)?;
