@@ -1,6 +1,7 @@
 //! Containers' trees, built for real: as root, in a thread that leaves for namespaces of its own, where nothing
 //! that it mounts outlives it.
 
+mod flags;
 mod links;
 mod mounted;
 mod races;
@@ -217,6 +218,10 @@ pub fn copy(path: &Path) -> OwnedFd {
 pub fn put(tree: &OwnedFd, path: &Path) {
     let target = descriptors::open_in(descriptors::cwd(), &text(path), libc::O_PATH, 0, 0).unwrap();
     mount::attach(tree.as_fd(), target.as_fd()).unwrap();
+}
+
+pub fn errno<T>(result: std::io::Result<T>) -> i32 {
+    result.err().and_then(|error| error.raw_os_error()).unwrap_or(0)
 }
 
 /// The last mount on `target`, as options, file system, and the file system's options.

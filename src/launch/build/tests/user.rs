@@ -204,6 +204,8 @@ fn locked_flags_stay() {
             let tree = super::super::tmpfs(1 << 20, 0o755, mount::NO_EXEC | mount::READ_ONLY).unwrap();
             super::put(&tree, &bundle.path("data"));
         };
+        // Else the directory could not be removed.
+        let gone = |bundle: Bundle| mount::detach(&super::text(&bundle.path("data"))).unwrap();
         nix::sched::unshare(nix::sched::CloneFlags::CLONE_NEWNS).unwrap();
         super::private();
         for (options, handed) in [(["bind", "nosymfollow"], true), (["bind", "ro"], false)] {
@@ -222,6 +224,7 @@ fn locked_flags_stay() {
                 assert_eq!(change(mount::NO_EXEC), Err(crate::sys::Errno::EPERM));
             })
             .unwrap();
+            gone(bundle);
             for option in ["rw", "exec", "dev", "suid"] {
                 let bundle = Bundle::new().proc().mount("/a", "bind", "$/data", &["bind", option]);
                 give(&bundle);
@@ -229,6 +232,7 @@ fn locked_flags_stay() {
                 let setup = plan(&bundle, |facts| facts.rootless = !handed);
                 let why = in_user_namespace(all(), &setup, || ()).unwrap_err();
                 assert!(why.contains("Operation not permitted"), "{option}: {why}");
+                gone(bundle);
             }
         }
     });
