@@ -152,10 +152,29 @@ impl Bundle {
         failure
     }
 
+    /// Puts places outside that whoever is led astray would find.
+    pub fn bait(&self, names: &[&str]) {
+        for name in names {
+            self.write(&format!("outside/{name}/x/bait"), "");
+        }
+    }
+
+    /// Outside there is nothing but bait, and nobody took it.
     #[track_caller]
-    pub fn assert_outside_empty(&self) {
-        let found: Vec<_> = fs::read_dir(self.path("outside")).unwrap().flatten().map(|entry| entry.path()).collect();
-        assert!(found.is_empty(), "made outside of the root: {found:?}");
+    pub fn assert_outside_untouched(&self) {
+        let outside = self.path("outside");
+        let mut todo = vec![outside.clone()];
+        while let Some(dir) = todo.pop() {
+            for path in fs::read_dir(&dir).unwrap().map(|entry| entry.unwrap().path()) {
+                let below = path.strip_prefix(&outside).unwrap();
+                let first = below.components().next().unwrap();
+                let bait = Path::new(&first).join("x/bait");
+                assert!(bait.starts_with(below) && outside.join(&bait).is_file(), "made outside of the root: {path:?}");
+                if path.is_dir() {
+                    todo.push(path);
+                }
+            }
+        }
     }
 }
 

@@ -3,7 +3,10 @@
 use std::{
     ffi::CString,
     fs,
-    os::{fd::AsFd, unix::ffi::OsStrExt},
+    os::{
+        fd::{AsFd, AsRawFd},
+        unix::ffi::OsStrExt,
+    },
     path::Path,
     sync::atomic::{AtomicBool, Ordering},
 };
@@ -31,6 +34,8 @@ fn against_exchange(bundle: &Bundle, rounds: impl FnOnce() + Send) {
     let stop = AtomicBool::new(false);
     let (one, other) = (bundle.path("rootfs/vol/a"), bundle.path("rootfs/vol/b"));
     fs::create_dir_all(&one).unwrap();
+    let names: Vec<String> = (0..50).flat_map(|number| ["t", "f", "d"].map(|kind| format!("{kind}{number}"))).collect();
+    bundle.bait(&names.iter().map(String::as_str).collect::<Vec<_>>());
     bundle.link("rootfs/vol/b", bundle.path("outside"));
     let times = std::thread::scope(|scope| {
         let attacker = scope.spawn(|| exchange(&one, &other, &stop));
@@ -47,19 +52,25 @@ fn against_exchange(bundle: &Bundle, rounds: impl FnOnce() + Send) {
 fn places_are_made_inside_whatever_is_exchanged() {
     let bundle = Bundle::new();
     let root = fs::File::open(bundle.path("rootfs")).unwrap();
-    let (mut made, mut failed) = (0, 0);
+    let (outside, mut made, mut failed) = (bundle.path("outside"), 0, 0);
     against_exchange(&bundle, || {
         for round in 0..ROUNDS {
-            for (kind, name) in [(Kind::Dir, "d"), (Kind::File, "f")] {
-                let path = CString::new(format!("vol/a/{name}{round}/x/y")).unwrap();
+            // What is there outside, what is there nowhere, and what has been made before.
+            for (kind, name) in [(Kind::Dir, "x/bait"), (Kind::Dir, "x/y"), (Kind::File, "z")] {
+                let path = CString::new(format!("vol/a/d{}/{name}", round % 1000)).unwrap();
                 match within_made(root.as_fd(), &path, kind) {
-                    Ok(_) => made += 1,
+                    Ok(found) => {
+                        let link = format!("/proc/self/fd/{}", found.place.as_raw_fd());
+                        let place = fs::read_link(link).unwrap();
+                        assert!(!place.starts_with(&outside), "found {place:?}");
+                        made += 1;
+                    }
                     Err(_) => failed += 1,
                 }
             }
         }
     });
-    bundle.assert_outside_empty();
+    bundle.assert_outside_untouched();
     assert!(made > ROUNDS, "{made} made, {failed} failed");
 }
 
@@ -100,7 +111,7 @@ fn mounts_are_made_inside_whatever_is_exchanged() {
             });
         }
     });
-    bundle.assert_outside_empty();
+    bundle.assert_outside_untouched();
     assert_eq!(before, host_mounts(), "the host's mounts are not as they were");
 }
 
@@ -127,5 +138,5 @@ fn proc_is_mounted_on_proc_or_not_at_all() {
     let path = CString::new(outside.as_os_str().as_bytes()).unwrap();
     let outside = descriptors::open_in(descriptors::cwd(), &path, flags, 0, descriptors::NO_LINKS).unwrap();
     assert!(!descriptors::is_proc(outside.as_fd()));
-    bundle.assert_outside_empty();
+    bundle.assert_outside_untouched();
 }
