@@ -4,7 +4,7 @@ use std::{fs, os::fd::AsFd};
 
 use serde_json::json;
 
-use super::{Bundle, apart, assert_flags, build, errno, mounted, private, put, root};
+use super::{ALL, Bundle, apart, apart_in, assert_flags, build, errno, mounted, private, put, root};
 use crate::sys::{fs as descriptors, mount};
 
 /// Every option of the runtime spec, on what is new and on what is bound.
@@ -202,7 +202,7 @@ fn nothing_spreads_to_a_host_that_shares() {
     if !root("nothing_spreads_to_a_host_that_shares") {
         return;
     }
-    for pivot in [true, false] {
+    for (pivot, own_mount) in [(true, false), (true, true), (false, false), (false, true)] {
         for propagation in ["", "rslave", "private", "shared", "rshared"] {
             let mut bundle = Bundle::new().proc().dev().mount("/sys", "sysfs", "sysfs", &["ro"]).mount(
                 "/data",
@@ -215,15 +215,18 @@ fn nothing_spreads_to_a_host_that_shares() {
             crate::plan::container::plan(&bundle.oci(), &bundle.facts(), pivot, &mut setup).unwrap();
             apart(|| {
                 private();
+                if own_mount {
+                    put(&super::super::tmpfs(1 << 20, 0o755, 0).unwrap(), &bundle.path("rootfs"));
+                }
                 let host = descriptors::open_in(descriptors::cwd(), c"/", libc::O_PATH, 0, 0).unwrap();
                 mount::set_propagation(host.as_fd(), libc::MS_SHARED, true).unwrap();
                 let before = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
-                apart(|| {
+                apart_in(ALL, || {
                     build(&setup).unwrap();
                     assert!(mounted("/data").is_some());
                 });
                 let after = fs::read_to_string("/proc/thread-self/mountinfo").unwrap();
-                assert_eq!(before, after, "pivot {pivot}, {propagation}");
+                assert_eq!(before, after, "pivot {pivot}, own mount {own_mount}, {propagation}");
             });
         }
     }

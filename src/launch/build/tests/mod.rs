@@ -196,15 +196,20 @@ pub fn build(setup: &[SetupOp]) -> Result<(), String> {
     Ok(())
 }
 
-/// Runs in a thread with namespaces of its own.
+pub const ALL: CloneFlags = CloneFlags::CLONE_NEWNS
+    .union(CloneFlags::CLONE_NEWNET)
+    .union(CloneFlags::CLONE_NEWIPC)
+    .union(CloneFlags::CLONE_NEWUTS)
+    .union(CloneFlags::CLONE_NEWCGROUP);
+
+/// Runs in a thread with namespaces of its own. Whatever goes wrong in there, the host's mounts do not notice.
 #[track_caller]
 pub fn apart<T: Send>(body: impl FnOnce() -> T + Send) -> T {
-    let all = CloneFlags::CLONE_NEWNS
-        | CloneFlags::CLONE_NEWNET
-        | CloneFlags::CLONE_NEWIPC
-        | CloneFlags::CLONE_NEWUTS
-        | CloneFlags::CLONE_NEWCGROUP;
-    apart_in(all, body)
+    apart_in(ALL, || {
+        let host = descriptors::open_in(descriptors::cwd(), c"/", libc::O_PATH, 0, 0).unwrap();
+        mount::set_propagation(host.as_fd(), libc::MS_SLAVE, true).unwrap();
+        body()
+    })
 }
 
 #[track_caller]
