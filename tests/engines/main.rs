@@ -3,5 +3,7 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod containerd;
 mod docker;
 mod dockerd;
+mod podman;
