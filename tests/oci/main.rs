@@ -3,8 +3,11 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod answers;
 mod bundle;
+mod documents;
 mod exec;
 mod hooks;
 mod lifecycle;
+mod living;
 mod process;

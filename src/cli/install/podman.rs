@@ -56,7 +56,7 @@ fn add(document: &mut DocumentMut, wanted: Wanted<'_>) -> Result<(), String> {
     }
     let runtimes = table(engine, RUNTIMES)?;
     let registered = runtimes.get(NAME).and_then(Item::as_array);
-    if !registered.is_some_and(|list| list.get(0).and_then(toml_edit::Value::as_str) == Some(wanted.runtime)) {
+    if registered.and_then(|list| list.get(0)?.as_str()) != Some(wanted.runtime) {
         runtimes.insert(NAME, value(Array::from_iter([wanted.runtime])));
     }
     Ok(())
