@@ -85,7 +85,7 @@ both! {
         let pids = || json_of(&container.call("ps", &["--format", "json"]).ok());
         assert!(host::eventually(|| pids().as_array().unwrap().len() == 3), "{}", pids());
         let init = container.place.read("pid");
-        assert!(pids().as_array().unwrap().iter().any(|pid| pid.to_string() == init));
+        assert!(pids().as_array().unwrap().iter().any(|pid| pid.as_i64() == init.parse().ok()));
         let table = container.call("ps", &[]).ok();
         assert!(table.lines().next().unwrap().contains(" PID "), "{table}");
         assert_eq!(table.lines().count(), 4, "{table}");
