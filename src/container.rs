@@ -156,7 +156,9 @@ impl Attention {
 fn begin(wanted: &Create, attention: &Attention) -> Result<launch::Child> {
     let bundle = std::fs::canonicalize(&wanted.bundle).map_err(io("open bundle", &wanted.bundle))?;
     let config = wanted.config.clone().unwrap_or_else(|| bundle.join("config.json"));
-    let spec::Container { spec, bytes, controls, warnings } = spec::load(&config).map_err(Hint::into_error)?;
+    let container = spec::load(&config).map_err(Hint::into_error)?;
+    container.rootfs(&bundle).map_err(Hint::into_error)?;
+    let spec::Container { spec, bytes, controls, warnings } = container;
     warnings.iter().for_each(|warning| (wanted.warn)(warning));
     let host = Host::probe();
     let layout = Layout::detect();
