@@ -157,7 +157,7 @@ fn begin(wanted: &Create, attention: &Attention) -> Result<launch::Child> {
     let bundle = std::fs::canonicalize(&wanted.bundle).map_err(io("open bundle", &wanted.bundle))?;
     let config = wanted.config.clone().unwrap_or_else(|| bundle.join("config.json"));
     let container = spec::load(&config).map_err(Hint::into_error)?;
-    container.rootfs(&bundle).map_err(Hint::into_error)?;
+    let rootfs = container.rootfs(&bundle).map_err(Hint::into_error)?;
     let spec::Container { spec, bytes, controls, warnings } = container;
     warnings.iter().for_each(|warning| (wanted.warn)(warning));
     let host = Host::probe();
@@ -199,7 +199,7 @@ fn begin(wanted: &Create, attention: &Attention) -> Result<launch::Child> {
     let record = Record {
         oci_version: spec.version().clone(),
         id: wanted.id.to_string(),
-        rootfs: spec.root().as_ref().map(|root| bundle.join(root.path())).unwrap_or_default(),
+        rootfs,
         bundle: bundle.clone(),
         created: now(),
         owner: nix::unistd::geteuid().as_raw(),

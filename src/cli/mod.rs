@@ -10,6 +10,7 @@ mod explain;
 mod flags;
 mod help;
 mod high;
+mod install;
 mod kill;
 mod low;
 mod message;

@@ -6,7 +6,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind}
 use fumehood::{Error, error::Hint};
 
 use super::{
-    cleanup, completions, doctor, help, kill,
+    cleanup, completions, doctor, help, install, kill,
     low::Verb as RunVerb,
     message, profile, ps, runtimes,
     usage::{UsageError, nearest},
@@ -47,6 +47,10 @@ enum Verb {
     #[command(after_help = "Examples:\n  fumehood profile list\n  fumehood profile show strict\n  \
                       fumehood profile show default --seccomp > mine.json")]
     Profile(profile::Args),
+    /// Register with Docker, Podman or containerd, as a runtime of containers
+    #[command(after_help = "Examples:\n  fumehood install docker --dry-run\n  sudo fumehood install docker\n  \
+                      docker run --rm --runtime fumehood alpine true\n  sudo fumehood install docker --uninstall")]
+    Install(install::Args),
     /// Say what of this host sandboxes can use, and how to mend the rest
     #[command(after_help = "Examples:\n  fumehood doctor\n  fumehood doctor --json")]
     Doctor {
@@ -109,6 +113,7 @@ fn dispatch(verb: Verb) -> ExitCode {
         Verb::Cleanup(args) => cleanup::run(&args),
         Verb::Runtimes(args) => runtimes::run(&args),
         Verb::Profile(args) => profile::run(&args),
+        Verb::Install(args) => install::run(&args),
         Verb::Doctor { json } => doctor::run(json),
         Verb::Completions(args) => completions::run(&args),
         Verb::Version => message::print(concat!("fumehood ", env!("CARGO_PKG_VERSION"), "\n")),

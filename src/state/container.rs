@@ -153,3 +153,83 @@ pub struct State<'a> {
 pub fn now() -> String {
     humantime::format_rfc3339_nanos(SystemTime::now()).to_string()
 }
+
+#[cfg(test)]
+pub(super) mod tests {
+    use std::{
+        path::Path,
+        process::{Command, Stdio},
+    };
+
+    use super::*;
+
+    pub(in crate::state) fn record(id: &str) -> Record {
+        Record {
+            oci_version: "1.2.0".to_owned(),
+            id: id.to_owned(),
+            bundle: "/b".into(),
+            rootfs: "/b/rootfs".into(),
+            created: now(),
+            owner: 0,
+            annotations: BTreeMap::from([("a".to_owned(), "b".to_owned())]),
+            init: None,
+            started: false,
+            cgroup: None,
+            pid_namespace_own: true,
+            user_namespace: false,
+            rootless: false,
+            keyring: true,
+        }
+    }
+
+    #[test]
+    fn the_status_follows_the_process() {
+        let mut child = Command::new("cat").stdin(Stdio::piped()).stdout(Stdio::null()).spawn().unwrap();
+        let mut record = record("a");
+        assert_eq!(record.status(), Status::Creating);
+        record.init = Some(Init::of(child.id() as i32).unwrap());
+        assert_eq!(record.status(), Status::Created);
+        assert!(record.init_pidfd().is_some());
+        assert!(!record.ends_within(Duration::ZERO).unwrap());
+        record.started = true;
+        assert_eq!(record.status(), Status::Running);
+        let other = record.init.map(|init| Init { start_time: init.start_time + 1, ..init });
+        let stranger = Record { init: other, ..record.clone() };
+        assert_eq!(stranger.status(), Status::Stopped, "the number was given to another");
+        drop(child.stdin.take());
+        assert!(record.ends_within(Duration::from_secs(10)).unwrap());
+        // Nobody has waited for it yet.
+        assert_eq!(record.status(), Status::Stopped);
+        child.wait().unwrap();
+        assert_eq!(record.status(), Status::Stopped);
+        assert!(record.ends_within(Duration::ZERO).unwrap());
+        assert!(Init::of(child.id() as i32).is_err());
+    }
+
+    #[test]
+    fn the_state_is_the_specifications() {
+        let record = Record { init: Some(Init { pid: 12, start_time: 0 }), ..record("a") };
+        let json = |status| serde_json::to_value(record.oci_state(status)).unwrap();
+        let running = serde_json::json!({
+            "ociVersion": "1.3.0", "id": "a", "pid": 12, "status": "running", "bundle": "/b", "annotations": { "a": "b" }
+        });
+        assert_eq!(json(Status::Running), running);
+        assert_eq!((&json(Status::Stopped)["pid"], &json(Status::Stopped)["status"]), (&0.into(), &"stopped".into()));
+        assert_eq!(record.oci_state(Status::Created).bundle, Path::new("/b"));
+    }
+
+    #[test]
+    fn the_time_is_as_go_reads_it() {
+        let text = now();
+        assert!(text.ends_with('Z') && text.len() == "2026-01-02T03:04:05.123456789Z".len(), "{text}");
+        humantime::parse_rfc3339(&text).unwrap();
+    }
+
+    #[test]
+    fn a_record_of_a_later_version_is_still_read() {
+        let mut value = serde_json::to_value(record("a")).unwrap();
+        value["something"] = true.into();
+        let read: Record = serde_json::from_value(value).unwrap();
+        assert_eq!(read.id, "a");
+    }
+}

@@ -334,3 +334,128 @@ impl Dir {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::{os::unix::fs::MetadataExt, sync::mpsc, thread, time::Duration};
+
+    use super::*;
+    use crate::state::container::{Init, Status, tests::record};
+
+    fn root() -> (tempfile::TempDir, StateRoot) {
+        let dir = tempfile::tempdir().unwrap();
+        let root = StateRoot::at(Some(&dir.path().join("a/b"))).unwrap();
+        (dir, root)
+    }
+
+    fn id(text: &str) -> ContainerId {
+        ContainerId::parse(text).unwrap()
+    }
+
+    #[test]
+    fn an_id_is_a_plain_name() {
+        let longest = "x".repeat(255);
+        for text in ["a", "A_1+b.c-d", ".hidden", "...", "0", &longest] {
+            assert_eq!(id(text).as_str(), text);
+        }
+        let longer = "x".repeat(300);
+        let slashes = format!("{}/x", "y".repeat(10));
+        for text in ["", ".", "..", "a/b", "/", "../x", &slashes, "a\0b", "a b", "a\n", "a,b", "a:b", "ä", &longer] {
+            let error = ContainerId::parse(text).unwrap_err().to_string();
+            assert!(error.starts_with("invalid container ID format: ") && !error.contains(['\n', '\0']), "{error:?}");
+        }
+    }
+
+    #[test]
+    fn a_name_is_given_once_and_is_free_when_it_is_removed() {
+        let (_dir, root) = root();
+        assert!(root.list().unwrap().is_empty());
+        assert!(matches!(root.open(&id("a")), Err(StateError::ContainerMissing(_))));
+        let dir = root.create(&id("a")).unwrap();
+        assert!(matches!(root.create(&id("a")), Err(StateError::ContainerExists(_))));
+        root.create(&id("B")).unwrap();
+        for path in [root.path(), dir.path()] {
+            assert_eq!(std::fs::metadata(path).unwrap().mode() & 0o7777, 0o700, "{}", path.display());
+        }
+        assert_eq!(root.list().unwrap(), [id("B"), id("a")]);
+        dir.save(&record("a")).unwrap();
+        dir.write_config(b"{}").unwrap();
+        dir.remove().unwrap();
+        assert_eq!(root.list().unwrap(), [id("B")]);
+        root.create(&id("a")).unwrap();
+    }
+
+    #[test]
+    fn a_link_or_a_file_is_no_container() {
+        let (_dir, root) = root();
+        root.create(&id("real")).unwrap();
+        std::os::unix::fs::symlink("real", root.path().join("link")).unwrap();
+        std::fs::write(root.path().join("file"), "").unwrap();
+        assert!(root.open(&id("link")).is_err());
+        assert!(root.open(&id("file")).is_err());
+        assert_eq!(root.list().unwrap(), [id("real")]);
+    }
+
+    #[test]
+    fn a_record_is_read_as_it_was_saved() {
+        let (_dir, root) = root();
+        let dir = root.create(&id("a")).unwrap();
+        assert!(matches!(dir.load(), Err(StateError::ContainerMissing(_))), "one in the making has no record");
+        let mut saved = record("a");
+        dir.save(&saved).unwrap();
+        assert_eq!(dir.load().unwrap(), saved);
+        saved.init = Some(Init { pid: 1, start_time: 2 });
+        saved.started = true;
+        dir.save(&saved).unwrap();
+        assert_eq!(root.open(&id("a")).unwrap().load().unwrap(), saved);
+        assert_eq!(std::fs::metadata(dir.path().join("state.json")).unwrap().mode() & 0o777, 0o600);
+        std::fs::write(dir.path().join("state.json"), "{").unwrap();
+        assert!(matches!(dir.load(), Err(StateError::Broken { .. })));
+    }
+
+    #[test]
+    fn the_configuration_is_the_one_it_was_made_with() {
+        let (_dir, root) = root();
+        let dir = root.create(&id("a")).unwrap();
+        assert!(dir.read_config().is_err());
+        dir.write_config(b"{\"a\": 1}").unwrap();
+        assert_eq!(dir.read_config().unwrap(), b"{\"a\": 1}");
+    }
+
+    #[test]
+    fn one_changes_a_container_and_the_others_wait() {
+        let (_dir, root) = root();
+        let dir = root.create(&id("a")).unwrap();
+        dir.save(&record("a")).unwrap();
+        let held = dir.lock().unwrap();
+        assert!(root.open(&id("a")).unwrap().try_lock().unwrap().is_none());
+        // Who only looks does not wait.
+        assert_eq!(root.open(&id("a")).unwrap().load().unwrap().status(), Status::Creating);
+        let (told, tells) = mpsc::channel();
+        let other = root.clone();
+        let waiting = thread::spawn(move || {
+            let dir = other.open(&id("a")).unwrap();
+            let lock = dir.lock();
+            told.send(()).unwrap();
+            lock.is_ok()
+        });
+        assert!(tells.recv_timeout(Duration::from_millis(50)).is_err());
+        drop(held);
+        assert!(waiting.join().unwrap());
+    }
+
+    #[test]
+    fn who_waited_for_one_that_was_removed_finds_it_missing() {
+        let (_dir, root) = root();
+        let dir = root.create(&id("a")).unwrap();
+        let late = root.open(&id("a")).unwrap();
+        let held = dir.lock().unwrap();
+        dir.remove().unwrap();
+        drop(held);
+        assert!(matches!(late.lock(), Err(StateError::ContainerMissing(_))));
+        assert!(matches!(late.save(&record("a")), Err(StateError::ContainerMissing(_))));
+        // And does not find another of that name, either.
+        root.create(&id("a")).unwrap();
+        assert!(matches!(late.lock(), Err(StateError::ContainerMissing(_))));
+    }
+}

@@ -13,9 +13,6 @@ pub const NO_SUID: u64 = libc::MOUNT_ATTR_NOSUID;
 pub const NO_DEV: u64 = libc::MOUNT_ATTR_NODEV;
 pub const NO_EXEC: u64 = libc::MOUNT_ATTR_NOEXEC;
 
-/// How a mount spreads: one of these.
-pub const SLAVE: u64 = libc::MS_SLAVE;
-
 const FSOPEN_CLOEXEC: u32 = 1;
 const FSPICK_CLOEXEC: u32 = 1;
 const FSPICK_EMPTY_PATH: u32 = 8;
@@ -196,11 +193,13 @@ pub fn detach_here() -> Result<()> {
 
 /// As [`enter_root_here`], where mounts may be shared with the host: letting go of them must not reach it.
 pub fn enter_shared_root_here() -> Result<()> {
+    let flags = libc::O_PATH | libc::O_DIRECTORY;
+    let old = super::fs::open_in(super::fs::cwd(), c"/", flags, 0, super::fs::NO_LINKS)?;
     // SAFETY: the paths are valid for the call.
     check(unsafe { libc::syscall(libc::SYS_pivot_root, c".".as_ptr(), c".".as_ptr()) })?;
-    // The working directory is the old root now.
-    let old = super::fs::open_in(super::fs::cwd(), c".", libc::O_PATH | libc::O_DIRECTORY, 0, super::fs::NO_LINKS)?;
-    set_propagation(old.as_fd(), SLAVE, true)?;
+    super::fs::change_dir(old.as_fd())?;
+    set_propagation(old.as_fd(), libc::MS_SLAVE, true)?;
+    drop(old);
     detach_here()?;
     // SAFETY: the path is valid for the call.
     check(unsafe { libc::chdir(c"/".as_ptr()) }.into())?;

@@ -16,7 +16,7 @@ use nix::{
 use crate::common::{Place, Who, host, skip};
 
 const APPLETS: &str = "sh ls cat echo sleep id ps mount true false env hostname mkdir touch head grep wc kill stat \
-                       printf test tty stty dd ip nc free df pwd top ulimit";
+                       printf test tty stty dd ip nc free df pwd top ulimit readlink";
 
 pub struct Docker {
     place: Place,
@@ -38,6 +38,22 @@ impl Said {
         assert_eq!(self.code, 0, "{self:?}");
         self.out
     }
+}
+
+/// A root of busybox.
+pub fn make_root(place: &Place) -> PathBuf {
+    let root = place.mkdir("root");
+    for dir in ["bin", "etc", "tmp", "root", "home/u"] {
+        place.mkdir(PathBuf::from("root").join(dir));
+    }
+    let busybox = ["/usr/bin/busybox", "/bin/busybox"].map(PathBuf::from).into_iter().find(|path| path.exists());
+    fs::copy(busybox.expect("apt install busybox-static"), root.join("bin/busybox")).unwrap();
+    for applet in APPLETS.split_whitespace() {
+        place.symlink("busybox", PathBuf::from("root/bin").join(applet));
+    }
+    place.write("root/etc/passwd", "root:x:0:0:root:/root:/bin/sh\nu:x:1000:1000::/home/u:/bin/sh\n");
+    place.write("root/etc/group", "root:x:0:\nu:x:1000:\n");
+    root
 }
 
 impl Docker {
@@ -77,19 +93,9 @@ impl Docker {
         Some(docker)
     }
 
-    /// A root of busybox, as the image `box`.
+    /// The root as the image `box`.
     fn import(&self) {
-        let root = self.place.mkdir("root");
-        for dir in ["bin", "etc", "tmp", "root", "home/u"] {
-            self.place.mkdir(PathBuf::from("root").join(dir));
-        }
-        let busybox = ["/usr/bin/busybox", "/bin/busybox"].map(PathBuf::from).into_iter().find(|path| path.exists());
-        fs::copy(busybox.expect("apt install busybox-static"), root.join("bin/busybox")).unwrap();
-        for applet in APPLETS.split_whitespace() {
-            self.place.symlink("busybox", PathBuf::from("root/bin").join(applet));
-        }
-        self.place.write("root/etc/passwd", "root:x:0:0:root:/root:/bin/sh\nu:x:1000:1000::/home/u:/bin/sh\n");
-        self.place.write("root/etc/group", "root:x:0:\nu:x:1000:\n");
+        let root = make_root(&self.place);
         let line = format!("tar -C {} -c . | docker import - box", root.display());
         let mut command = Command::new("sh");
         command.args(["-c", &line]);

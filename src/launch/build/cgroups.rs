@@ -8,7 +8,7 @@ use std::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::ffi::{OsStrExt, OsStringExt},
     },
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use super::{Builder, SAFE, Supply, tmpfs};
@@ -19,7 +19,7 @@ use crate::{
 
 const NEW: u64 = SAFE | mount::NO_EXEC;
 
-/// A line of /proc/self/mountinfo (proc(5)), as far as it is of use.
+/// A line of /proc/PID/mountinfo (proc(5)), as far as it is of use.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Mounted {
     /// What of the file system is mounted.
@@ -38,7 +38,7 @@ impl<S: Supply> Builder<'_, S> {
         target: BorrowedFd<'_>,
     ) -> sys::Result<()> {
         let hierarchies: Vec<_> = mounts()?.into_iter().filter(|mounted| mounted.kind == "cgroup").collect();
-        let own = memberships(&read("/proc/self/cgroup")?);
+        let own = memberships(&read("/proc/thread-self/cgroup")?);
         if hierarchies.is_empty() {
             return Err(self.because(Errno::ENODEV, "this host has no cgroups mounted"));
         }
@@ -100,6 +100,10 @@ fn is_controller(option: &str) -> bool {
 /// The directory of the container's own group, of which everything above stays unseen.
 fn own_group(hierarchy: &Mounted, own: &BTreeMap<String, PathBuf>) -> sys::Result<OwnedFd> {
     let path = hierarchy.options.split(',').find_map(|option| own.get(option)).ok_or(Errno::ENOENT)?;
+    // Seen from a cgroup namespace that the mount is outside of, it leads who knows where.
+    if [path.as_path(), &hierarchy.root].iter().any(|path| path.components().any(|part| part == Component::ParentDir)) {
+        return Err(Errno::EXDEV);
+    }
     let below = path.strip_prefix(&hierarchy.root).unwrap_or(path);
     let below = below.strip_prefix("/").unwrap_or(below);
     let path = CString::new(hierarchy.target.join(below).into_os_string().into_vec()).map_err(|_| Errno::EINVAL)?;
@@ -112,7 +116,7 @@ fn own_group(hierarchy: &Mounted, own: &BTreeMap<String, PathBuf>) -> sys::Resul
 
 /// What this process can see mounted, in order.
 pub(super) fn mounts() -> sys::Result<Vec<Mounted>> {
-    Ok(read("/proc/self/mountinfo")?.split(|byte| *byte == b'\n').filter_map(mounted).collect())
+    Ok(read("/proc/thread-self/mountinfo")?.split(|byte| *byte == b'\n').filter_map(mounted).collect())
 }
 
 fn read(path: &str) -> sys::Result<Vec<u8>> {

@@ -18,7 +18,7 @@ use crate::{
 const LONGEST_VALUE: usize = 256;
 
 /// A mount that is there or is to be put there.
-pub(super) enum Made {
+enum Made {
     Detached(OwnedFd),
     Attached,
 }
@@ -60,6 +60,11 @@ impl<'a, S: Supply> Builder<'a, S> {
         }
         let dir = fs::stat(tree.as_fd())?.st_mode & libc::S_IFMT == libc::S_IFDIR;
         let target = self.target(mount, if dir { Kind::Dir } else { Kind::File })?;
+        let on_dir = fs::stat(target.place.as_fd())?.st_mode & libc::S_IFMT == libc::S_IFDIR;
+        if dir != on_dir {
+            let (what, on) = if dir { ("directory", "file") } else { ("file", "directory") };
+            return Err(self.because(Errno::ENOTDIR, format!("the source is a {what}, and a {on} is there")));
+        }
         self.change(tree.as_fd(), mount.attributes)?;
         self.change_all(tree.as_fd(), mount.recursive)?;
         mount::attach(tree.as_fd(), target.place.as_fd())?;
@@ -245,7 +250,7 @@ impl<'a, S: Supply> Builder<'a, S> {
     }
 
     /// Where it is to be mounted, made if need be.
-    pub(super) fn target(&mut self, mount: &Mount, kind: Kind) -> sys::Result<within::Found> {
+    fn target(&mut self, mount: &Mount, kind: Kind) -> sys::Result<within::Found> {
         let (full, parent, name) = (mount.path.full(), mount.path.parent(), mount.path.name());
         let found = if mount.exact && kind == Kind::Dir {
             within::make_exact(self.root()?, parent, name).map_err(|errno| match errno {

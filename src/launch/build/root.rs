@@ -1,6 +1,13 @@
 //! The new root: made, found or copied; and entered.
 
-use std::os::fd::{AsFd, OwnedFd};
+use std::{
+    ffi::CString,
+    os::{
+        fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::Path,
+};
 
 use super::{Builder, PATH_ONLY, SAFE, Supply, give, make_target, open_host, tmpfs};
 use crate::{
@@ -96,24 +103,34 @@ impl<S: Supply> Builder<'_, S> {
             return mount::enter_shared_root_here();
         }
         self.hide_host_systems()?;
+        // Else it would be moved over the host's root as well, where that is shared.
+        make_mount_private(open_host(c"/", libc::O_PATH | libc::O_DIRECTORY)?.as_fd())?;
         mount::enter_moved_root(self.root()?)
     }
 
     /// What is below a root that was only moved over the host's stays reachable to the kernel: a procfs or sysfs in
     /// full view there would let the container mount one without masks.
     fn hide_host_systems(&mut self) -> sys::Result<()> {
-        let own = std::fs::read_link(format!("/proc/self/fd/{}", std::os::fd::AsRawFd::as_raw_fd(&self.root()?)))
+        let own = std::fs::read_link(format!("/proc/thread-self/fd/{}", self.root()?.as_raw_fd()))
             .map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
         for line in super::cgroups::mounts()?.into_iter().rev() {
             let system = matches!(line.kind.as_str(), "proc" | "sysfs");
             if !system || line.target.starts_with(&own) {
                 continue;
             }
-            let path = std::ffi::CString::new(line.target.into_os_string().into_encoded_bytes());
-            let Ok(path) = path else { continue };
-            match mount::detach(&path) {
+            let text = |path: &Path| CString::new(path.as_os_str().as_bytes()).map_err(|_| Errno::EINVAL);
+            let above = match open_host(&text(line.target.parent().unwrap_or(&line.target))?, PATH_ONLY) {
                 // Below another that is gone already.
-                Ok(()) | Err(Errno::ENOENT) => {}
+                Err(Errno::ENOENT) => continue,
+                found => found?,
+            };
+            // The host's own must stay: an unmount spreads from the mount above, for what is below from this one.
+            make_mount_private(above.as_fd())?;
+            drop(above);
+            let path = text(&line.target)?;
+            mount::set_propagation(open_host(&path, PATH_ONLY)?.as_fd(), libc::MS_SLAVE, true)?;
+            match mount::detach(&path) {
+                Ok(()) => {}
                 // Locked by a user namespace, or mounted on: covered, then.
                 Err(Errno::EINVAL | Errno::EPERM) => {
                     let cover = tmpfs(4096, 0o555, SAFE | mount::NO_EXEC | mount::READ_ONLY)?;
@@ -127,7 +144,7 @@ impl<S: Supply> Builder<'_, S> {
 }
 
 /// Makes the mount private that `dir` lies in: pivot_root(2) wants that, and nothing may spread to the host.
-fn make_mount_private(dir: std::os::fd::BorrowedFd<'_>) -> sys::Result<()> {
+fn make_mount_private(dir: BorrowedFd<'_>) -> sys::Result<()> {
     let mut here = fs::open_in(dir, c".", libc::O_PATH | libc::O_DIRECTORY, 0, 0)?;
     loop {
         match mount::set_propagation(here.as_fd(), libc::MS_PRIVATE, false) {

@@ -50,7 +50,7 @@ pub use console::connect as connect_console;
 pub use exec::{Exec, exec};
 pub use foreground::Foreground;
 use init::World;
-use namespaces::{Joined, Visit};
+use namespaces::Joined;
 pub use pipes::Pipes;
 use program::failed;
 pub use timer::end_after;
@@ -186,13 +186,15 @@ fn clone_into_place(world: &World<'_>, privileged: bool, into: Option<BorrowedFd
     let joined = Joined::open(wanted)?;
     refuse_ours(world.plan, joined.ours()?)?;
     let cannot = failed("clone into new namespaces");
-    if joined.has(libc::CLONE_NEWUSER) || joined.has(libc::CLONE_NEWNS) {
+    // With a new user namespace the rights to make a time namespace come, and the init makes it.
+    let makes_time = wanted.new & NEW_TIME != 0 && wanted.new & libc::CLONE_NEWUSER == 0;
+    if makes_time || !wanted.joined.is_empty() {
         let mut keep = vec![world.control, world.start.go.as_fd(), world.start.word.as_fd()];
         keep.extend(world.console);
         keep.extend(joined.descriptors());
         return Between::start(into, keep, world.preserve, privileged, |end| {
             joined.enter()?;
-            if wanted.new & NEW_TIME != 0 {
+            if makes_time {
                 namespaces::make_time(wanted)?;
             }
             match clone::clone_process(flags | libc::CLONE_PARENT as u64, None).map_err(&cannot)? {
@@ -202,15 +204,8 @@ fn clone_into_place(world: &World<'_>, privileged: bool, into: Option<BorrowedFd
         })?
         .successor();
     }
-    let mut visit = if wanted.joined.is_empty() { Visit::nowhere() } else { joined.visit()? };
-    if wanted.new & NEW_TIME != 0 && wanted.new & libc::CLONE_NEWUSER == 0 {
-        visit.make_time(wanted)?;
-    }
-    let cloned = clone::clone_process(flags, into).map_err(cannot)?;
-    let Cloned::Parent { pid, pidfd } = cloned else { world.run() };
-    let child = Child::new(pid, pidfd);
-    visit.end()?;
-    Ok(child)
+    let Cloned::Parent { pid, pidfd } = clone::clone_process(flags, into).map_err(cannot)? else { world.run() };
+    Ok(Child::new(pid, pidfd))
 }
 
 /// A namespace to be joined may turn out to be the host's. It may be shared, but nothing is set in it.

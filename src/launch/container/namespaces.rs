@@ -1,8 +1,7 @@
 //! Entering the namespaces of other containers, and making those that the clone cannot make.
 //!
-//! Most can be entered by the runtime process itself, which clones the container there and goes back: hooks run in
-//! its own. From another's user namespace there is no way back, so then a process between does it, which clones
-//! the container as the runtime's own child (CLONE_PARENT) and is gone.
+//! A process between does it, which clones the container as the runtime's own child (CLONE_PARENT) and is gone: from
+//! most namespaces there is no way back for a runtime that is not the host's root, and hooks run in its own.
 
 use std::{
     fs::File,
@@ -49,11 +48,6 @@ impl Joined {
         Ok(Self(opened))
     }
 
-    #[must_use]
-    pub fn has(&self, flag: i32) -> bool {
-        self.0.iter().any(|(kind, _)| *kind == flag)
-    }
-
     pub fn descriptors(&self) -> impl Iterator<Item = std::os::fd::BorrowedFd<'_>> {
         self.0.iter().map(|(_, file)| file.as_fd())
     }
@@ -76,46 +70,6 @@ impl Joined {
         for (kind, file) in &self.0 {
             namespace::enter(file.as_fd(), *kind)
                 .map_err(failed(format_args!("setns to {} namespace", name(*kind))))?;
-        }
-        Ok(())
-    }
-
-    /// Enters all of them, and says how to get back. None may be a user or mount namespace.
-    pub fn visit(&self) -> Result<Visit, String> {
-        let mut home = Vec::new();
-        for (kind, _) in &self.0 {
-            let own = format!("/proc/self/ns/{}", name(*kind));
-            let file = File::open(&own).map_err(|error| format!("open {own}: {error}"))?;
-            home.push((*kind, OwnedFd::from(file)));
-        }
-        let visit = Visit(home);
-        self.enter()?;
-        Ok(visit)
-    }
-}
-
-/// What is needed to go back to where the runtime was.
-#[derive(Debug)]
-pub struct Visit(Vec<(i32, OwnedFd)>);
-
-impl Visit {
-    pub fn nowhere() -> Self {
-        Self(Vec::new())
-    }
-
-    /// A new time namespace for the children, with its clocks set.
-    pub fn make_time(&mut self, namespaces: &Namespaces) -> Result<(), String> {
-        let own = File::open("/proc/self/ns/time").map_err(|error| format!("open /proc/self/ns/time: {error}"))?;
-        make_time(namespaces)?;
-        self.0.push((NEW_TIME, own.into()));
-        Ok(())
-    }
-
-    /// Goes home: what the runtime does from here on must not be done in the container's namespaces.
-    pub fn end(self) -> Result<(), String> {
-        for (kind, home) in &self.0 {
-            namespace::enter(home.as_fd(), *kind)
-                .map_err(failed(format_args!("go back to the {} namespace", name(*kind))))?;
         }
         Ok(())
     }

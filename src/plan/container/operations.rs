@@ -158,7 +158,7 @@ impl Attributes {
             NAMES.iter().filter(move |(bit, _)| bits & bit != 0).map(move |(_, name)| format!("{sign}{name}"))
         };
         let mut shown: Vec<String> = named(self.set, "+").chain(named(self.must_clear, "-")).collect();
-        if self.clear & libc::MOUNT_ATTR__ATIME != 0 {
+        if (self.clear | self.set) & libc::MOUNT_ATTR__ATIME != 0 {
             shown.push(match self.set & libc::MOUNT_ATTR__ATIME {
                 libc::MOUNT_ATTR_NOATIME => "+noatime".to_owned(),
                 libc::MOUNT_ATTR_STRICTATIME => "+strictatime".to_owned(),

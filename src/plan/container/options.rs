@@ -138,7 +138,9 @@ impl Options {
             } else if let Some(propagation) = Propagation::parse(option) {
                 parsed.propagation.push(propagation);
             } else {
-                parsed.data.push(parameter(option).ok_or(option)?);
+                for part in split(option) {
+                    parsed.data.push(parameter(part).ok_or(option)?);
+                }
             }
         }
         Ok(parsed)
@@ -250,6 +252,16 @@ impl Options {
     }
 }
 
+/// Several in one word, as mount(2) takes them: by commas, but for those in quotes.
+fn split(option: &str) -> impl Iterator<Item = &str> {
+    let mut quoted = false;
+    let parts = option.split(move |letter| {
+        quoted ^= letter == '"';
+        letter == ',' && !quoted
+    });
+    parts.filter(|part| !part.is_empty())
+}
+
 /// `key` or `key=value`.
 pub fn parameter(option: &str) -> Option<Parameter> {
     let (key, value) = match option.split_once('=') {
@@ -257,4 +269,150 @@ pub fn parameter(option: &str) -> Option<Parameter> {
         None => (option, None),
     };
     Some(Parameter { key: CString::new(key).ok()?, value })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(words: &str) -> Options {
+        Options::parse(words.split(' ')).unwrap()
+    }
+
+    fn shown(attributes: Attributes) -> String {
+        attributes.shown().join(" ")
+    }
+
+    #[test]
+    fn the_table_is_sorted_and_whole() {
+        assert!(TABLE.is_sorted_by_key(|(name, _)| name));
+        // config.md, Linux mount options.
+        let spec = "async atime bind defaults dev diratime dirsync exec iversion lazytime loud mand noatime nodev \
+                    nodiratime noexec noiversion nolazytime nomand norelatime nostrictatime nosuid nosymfollow private \
+                    ratime rbind rdev rdiratime relatime remount rexec rnoatime rnodev rnodiratime rnoexec rnorelatime \
+                    rnostrictatime rnosuid rnosymfollow ro rprivate rrelatime rro rrw rshared rslave rstrictatime rsuid \
+                    rsymfollow runbindable rw shared silent slave strictatime suid symfollow sync tmpcopyup unbindable \
+                    idmap ridmap";
+        for word in spec.split_whitespace() {
+            assert!(names().any(|name| name == word), "{word}");
+            assert!(parse(word).data.is_empty(), "{word}");
+        }
+        assert_eq!(names().count(), spec.split_whitespace().count());
+    }
+
+    #[test]
+    fn each_flag_is_its_attribute() {
+        for (word, wanted) in [
+            ("ro", "+ro"),
+            ("nosuid", "+nosuid"),
+            ("nodev", "+nodev"),
+            ("noexec", "+noexec"),
+            ("nosymfollow", "+nosymfollow"),
+            ("noatime", "+noatime"),
+            ("strictatime", "+strictatime"),
+            ("relatime", "+relatime"),
+            ("nodiratime", "+nodiratime"),
+        ] {
+            let found = parse(word);
+            assert!(shown(found.changed()).contains(wanted), "{word}");
+            assert!(shown(found.fresh()).contains(wanted) || word.ends_with("atime"), "{word}");
+            assert_eq!(found.fresh().clear, 0, "{word}");
+        }
+        for (word, wanted) in
+            [("rw", "-ro"), ("suid", "-nosuid"), ("dev", "-nodev"), ("exec", "-noexec"), ("symfollow", "-nosymfollow")]
+        {
+            assert!(shown(parse(word).changed()).contains(wanted), "{word}");
+            assert_eq!(parse(word).changed().set, 0, "{word}");
+        }
+        assert_eq!(parse("noatime").fresh().set, libc::MOUNT_ATTR_NOATIME);
+        assert_eq!(parse("strictatime").fresh().set, libc::MOUNT_ATTR_STRICTATIME);
+        assert_eq!(parse("noatime nodiratime").fresh().set, libc::MOUNT_ATTR_NOATIME | libc::MOUNT_ATTR_NODIRATIME);
+    }
+
+    #[test]
+    fn without_a_flag_nothing_changes() {
+        for words in ["", "bind", "rbind rprivate", "defaults", "remount", "bind x-custom=1", "tmpcopyup"] {
+            assert!(parse(words).changed().is_empty(), "{words}");
+        }
+        // With one, all others are cleared, but times only if one is named.
+        let one = parse("bind nosuid").changed();
+        assert_eq!(one.set, libc::MOUNT_ATTR_NOSUID);
+        assert_eq!(one.clear & libc::MOUNT_ATTR_RDONLY, libc::MOUNT_ATTR_RDONLY);
+        assert_eq!(one.must_clear, libc::MOUNT_ATTR_NOSYMFOLLOW);
+        assert_eq!(one.clear & libc::MOUNT_ATTR__ATIME, 0);
+        for words in ["atime", "diratime", "norelatime", "nostrictatime", "silent", "loud"] {
+            assert_eq!(parse(words).changed().set, 0, "{words}");
+            assert_eq!(parse(words).changed().clear & libc::MOUNT_ATTR__ATIME, 0, "{words}");
+        }
+    }
+
+    #[test]
+    fn the_later_word_wins() {
+        assert!(!parse("ro rw").read_only());
+        assert!(parse("rw ro").read_only());
+        assert_eq!(
+            shown(parse("noexec exec nosuid suid suid nosuid").changed()),
+            "+nosuid -noexec -nosymfollow -others"
+        );
+        assert_eq!(parse("noatime atime").fresh().set, 0);
+        assert_eq!(parse("noatime relatime strictatime").fresh().set, libc::MOUNT_ATTR_STRICTATIME);
+        assert_eq!(parse("rro rrw").recursive().set, 0);
+        assert_eq!(parse("rro rrw").recursive().clear, libc::MOUNT_ATTR_RDONLY);
+        assert_eq!(parse("rrw rro").recursive().set, libc::MOUNT_ATTR_RDONLY);
+        assert_eq!(parse("rrw rro").recursive().clear, 0);
+        assert_eq!(parse("idmap ridmap").map, Some(true));
+        assert_eq!(parse("ridmap idmap").map, Some(false));
+        assert_eq!(parse("rbind bind").bind, Some(true));
+    }
+
+    #[test]
+    fn recursive_words_are_attributes() {
+        for (word, set, clear) in [
+            ("rro", libc::MOUNT_ATTR_RDONLY, 0),
+            ("rrw", 0, libc::MOUNT_ATTR_RDONLY),
+            ("rnosuid", libc::MOUNT_ATTR_NOSUID, 0),
+            ("rsuid", 0, libc::MOUNT_ATTR_NOSUID),
+            ("rnodev", libc::MOUNT_ATTR_NODEV, 0),
+            ("rdev", 0, libc::MOUNT_ATTR_NODEV),
+            ("rnoexec", libc::MOUNT_ATTR_NOEXEC, 0),
+            ("rexec", 0, libc::MOUNT_ATTR_NOEXEC),
+            ("rnosymfollow", libc::MOUNT_ATTR_NOSYMFOLLOW, 0),
+            ("rsymfollow", 0, libc::MOUNT_ATTR_NOSYMFOLLOW),
+            ("rnodiratime", libc::MOUNT_ATTR_NODIRATIME, 0),
+            ("rdiratime", 0, libc::MOUNT_ATTR_NODIRATIME),
+            ("rnoatime", libc::MOUNT_ATTR_NOATIME, libc::MOUNT_ATTR__ATIME),
+            ("ratime", 0, libc::MOUNT_ATTR__ATIME),
+            ("rstrictatime", libc::MOUNT_ATTR_STRICTATIME, libc::MOUNT_ATTR__ATIME),
+            ("rnostrictatime", 0, libc::MOUNT_ATTR__ATIME),
+            ("rrelatime", 0, libc::MOUNT_ATTR__ATIME),
+            ("rnorelatime", 0, libc::MOUNT_ATTR__ATIME),
+            ("rnoatime rstrictatime", libc::MOUNT_ATTR_STRICTATIME, libc::MOUNT_ATTR__ATIME),
+        ] {
+            let found = parse(word).recursive();
+            assert_eq!((found.set, found.clear), (set, clear), "{word}");
+            assert!(parse(word).changed().is_empty(), "{word}");
+        }
+    }
+
+    #[test]
+    fn propagation_keeps_its_order() {
+        let shown = |words| parse(words).propagation.iter().map(Propagation::shown).collect::<Vec<_>>();
+        assert_eq!(shown("shared rslave bind private"), ["shared", "rslave", "private"]);
+        assert_eq!(shown("runbindable unbindable rprivate rshared slave").len(), 5);
+    }
+
+    #[test]
+    fn of_the_file_system_is_the_rest() {
+        let shown = |words| parse(words).data.iter().map(Parameter::shown).collect::<Vec<_>>();
+        assert_eq!(shown("size=64k nosuid mode=755"), ["size=64k", "mode=755"]);
+        assert_eq!(shown("size=64k,mode=755 newinstance"), ["size=64k", "mode=755", "newinstance"]);
+        assert_eq!(shown(r#"context="a,b",huge=never"#), [r#"context="a,b""#, "huge=never"]);
+        // Words of the table count only as a whole.
+        assert_eq!(shown("ro=1 RO rro2 xbind"), ["ro=1", "RO", "rro2", "xbind"]);
+        let superblock = |words| parse(words).of_superblock().collect::<Vec<_>>();
+        assert_eq!(superblock("sync dirsync mand lazytime"), ["sync", "dirsync", "mand", "lazytime"]);
+        assert!(superblock("sync async lazytime nolazytime").is_empty());
+        assert_eq!(superblock("remount async nomand nolazytime"), ["async", "nomand", "nolazytime"]);
+        assert!(parse("iversion").counts_changes() && !parse("iversion noiversion").counts_changes());
+    }
 }

@@ -65,7 +65,7 @@ pub fn build(oci: &oci::Spec, facts: &Facts<'_>, setup: &mut Vec<SetupOp>) -> Re
 
 /// The operations after hooks and console: what must not be written, what must not be seen, and the new root.
 pub fn finish(oci: &oci::Spec, pivot: bool, setup: &mut Vec<SetupOp>) -> Result<(), PlanError> {
-    if let Some(process) = oci.process() {
+    if let Some(process) = oci.process().as_ref().filter(|process| process.cwd() != Path::new("/")) {
         setup.push(SetupOp::Dirs { path: inside(process.cwd())?.1 });
     }
     masks::plan(oci, setup)?;

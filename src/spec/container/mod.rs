@@ -258,15 +258,15 @@ fn mounts(mounts: &[oci::Mount], warnings: &mut Vec<String>) -> Check {
 }
 
 impl Container {
-    /// The root file system, as an absolute path that is there, links resolved.
+    /// The root file system, which is there. Its path, and not what it leads to: that is opened once, later.
     pub fn rootfs(&self, bundle: &Path) -> Result<PathBuf, ContainerSpecError> {
         let Some(root) = self.spec.root() else { return Err(bad("root", "it is missing")) };
         let path = bundle.join(root.path());
-        let found = path.canonicalize().and_then(|found| match found.is_dir() {
-            true => Ok(found),
+        let found = std::fs::metadata(&path).and_then(|found| match found.is_dir() {
+            true => Ok(()),
             false => Err(std::io::Error::from_raw_os_error(libc::ENOTDIR)),
         });
-        found.map_err(|error| bad("root.path", format_args!("`{}`: {error}", path.display())))
+        found.map(|()| path.clone()).map_err(|error| bad("root.path", format_args!("`{}`: {error}", path.display())))
     }
 }
 
