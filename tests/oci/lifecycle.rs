@@ -3,8 +3,6 @@
 use crate::both;
 use std::fs;
 
-use serde_json::json;
-
 use crate::{bundle::Container, common::Who};
 
 both! {
@@ -63,16 +61,6 @@ both! {
         container.call("create", &[]).fails("permission denied");
         let container = container.args(&["/etc"]);
         container.call("create", &[]).fails("is a directory");
-    }
-
-    fn a_root_that_is_not_there_is_named_by_its_field_and_leaves_nothing(who: Who) {
-        let Some(mut container) = Container::new("missing root", who) else { return };
-        for (path, why) in [("nowhere", "No such file or directory"), ("config.json", "Not a directory")] {
-            container = container.set("/root/path", json!(path));
-            let said = container.call("create", &[]).fails("root.path: ");
-            assert!(said.contains(why), "{said}");
-            container.call("state", &[]).fails("does not exist");
-        }
     }
 
     fn delete_ends_what_was_only_created(who: Who) {
