@@ -17,6 +17,15 @@ both! {
         assert_eq!(container.run().ok(), "/home/u\nb c\n/root\n0027\n512\nbox\n5\n");
     }
 
+    fn its_program_is_found_without_an_environment(who: Who) {
+        let Some(container) = Container::new("no-environment", who) else { return };
+        let mut container = container.args(&["echo", "found"]);
+        container.config["process"].as_object_mut().unwrap().remove("env");
+        assert_eq!(container.run().ok(), "found\n");
+        // A PATH that is empty is one: of the working directory alone.
+        container.set("/process/env", json!(["PATH="])).run().fails("not found in $PATH");
+    }
+
     fn it_has_only_the_capabilities_it_is_given(who: Who) {
         let Some(container) = Container::new("capabilities", who) else { return };
         let container = container.shell("grep -E '^(Cap|NoNewPrivs)' /proc/self/status");

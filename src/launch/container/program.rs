@@ -239,7 +239,7 @@ impl Program<'_> {
             };
         }
         let mut refused = None;
-        for dir in self.process.variable("PATH").unwrap_or_default().split(':') {
+        for dir in self.process.variable("PATH").unwrap_or(NO_PATH).split(':') {
             let dir = if dir.is_empty() { "." } else { dir };
             let path = std::path::Path::new(dir).join(&shown);
             let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { continue };
@@ -255,6 +255,9 @@ impl Program<'_> {
         })
     }
 }
+
+/// Where execvp(3) looks without PATH: the specification wants its ways, and a document need not have an environment.
+const NO_PATH: &str = "/bin:/usr/bin";
 
 fn look(path: &CStr) -> Result<(), Errno> {
     let file = fs::open_in(fs::cwd(), path, libc::O_PATH, 0, 0)?;
