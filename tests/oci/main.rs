@@ -1,10 +1,21 @@
 //! `fumehood-oci` as an engine calls it: the verbs of runc, on real bundles.
+//!
+//! The `cve_*` modules are the ring of escapes: what other runtimes got wrong, by the names of their defects.
 
 #[path = "../common/mod.rs"]
 mod common;
 
 mod bundle;
+mod controls;
+mod cve_exec;
+mod cve_inputs;
+mod cve_links;
+mod cve_races;
+mod cve_terminals;
 mod exec;
 mod hooks;
+#[cfg(debug_assertions)]
+mod killed;
 mod lifecycle;
 mod process;
+mod seccomp;
