@@ -52,13 +52,16 @@ both! {
             // Without an agent such a call is refused (seccomp_unotify(2): ENOSYS).
             drop(listener);
             container.start();
-            let said = container.call_on("exec", &["mkdir", "/tmp/by-exec"]);
-            // exec has a filter and a listener of its own.
+            // exec has a filter and a listener of its own; until that is closed the call waits for the agent.
+            let line = "mkdir /tmp/by-exec; echo $? > /tmp/status";
+            container.output(container.command("exec", &["--detach", &container.id, "sh", "-c", line])).ok();
             let (message, listener) = agent.received().expect("nobody told the agent of exec");
-            drop(listener);
             let message: Value = serde_json::from_slice(&message).unwrap();
             assert_eq!(message["state"]["status"], "running");
-            assert_ne!(said.code, 0, "{said:?}");
+            drop(listener);
+            let status = || std::fs::read_to_string(container.rootfs("tmp/status")).unwrap_or_default() == "1\n";
+            assert!(crate::common::host::eventually(status), "the call of exec is not refused");
+            std::fs::remove_file(container.rootfs("tmp/status")).unwrap();
             assert!(!container.rootfs("tmp/made").exists() && !container.rootfs("tmp/by-exec").exists());
             container.call("delete", &["--force"]).ok();
         }
