@@ -1,7 +1,7 @@
 /* What a hostile container does to the runtime that enters it:
  *
  *   attacker spy SECONDS         looks at every other process through /proc for so long, and says once for each what it
- *                                found, and `seen N` at last: `root DEV:INODE`, `cwd DEV:INODE`, `fd TARGET`, `file INODE`, `directory TARGET`
+ *                                found, and `seen N` at last: `root DEV:INODE`, `cwd DEV:INODE`, `fd TARGET`, `file INODE`, `directory DEV:INODE`
  *   attacker overwrite SECONDS   holds every /proc/PID/exe that is not its own open, makes it writable by all ways there
  *                                are, and writes: `held N`, `wrote N`
  *   attacker keyring COMMAND...  executes the command with a session keyring that has the key `fumehood-secret`
@@ -73,7 +73,10 @@ static void look_at(const char *pid, int *seen) {
         struct stat found;
         if (fstatat(dirfd(dir), entry->d_name, &found, 0)) continue;
         /* The way out: what is below a directory that is not ours. */
-        if (S_ISDIR(found.st_mode)) say("directory", target);
+        if (S_ISDIR(found.st_mode)) {
+            snprintf(path, sizeof path, "%lx:%lu", (long)found.st_dev, (unsigned long)found.st_ino);
+            say("directory", path);
+        }
         if (S_ISREG(found.st_mode)) {
             snprintf(path, sizeof path, "%lu", (unsigned long)found.st_ino);
             say("file", path);

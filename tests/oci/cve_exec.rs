@@ -40,11 +40,6 @@ impl Inside {
     }
 }
 
-fn place_of(path: &std::path::Path) -> String {
-    let found = fs::metadata(path).unwrap();
-    format!("{:x}:{}", found.dev(), found.ino())
-}
-
 /// Enters again and again for some seconds; how often.
 fn enter_until(container: &Container, seconds: f64, args: &[&str]) -> u32 {
     let until = Instant::now() + Duration::from_secs_f64(seconds);
@@ -76,7 +71,8 @@ both! {
         let said = spy.end();
         assert!(entered > 10, "{entered}");
         assert!(number(&said, "seen") > 10, "nothing was seen: {said}");
-        let own_root = place_of(&container.rootfs(""));
+        // By its inode: the number of a device is not written alike everywhere.
+        let own_root = format!(":{}", fs::metadata(container.rootfs("")).unwrap().ino());
         // What the caller gave it, and what it reads inside.
         let given = [container.place.join("stdout"), container.place.join("stderr"), container.rootfs("etc/passwd")];
         let given = given.map(|path| fs::metadata(path).unwrap().ino().to_string());
@@ -84,12 +80,13 @@ both! {
             let (what, found) = line.split_once(' ').unwrap_or((line, ""));
             let fine = match what {
                 "ready" | "seen" => true,
-                "root" | "cwd" => found.ends_with(&own_root[own_root.find(':').unwrap()..]),
+                "root" | "cwd" | "directory" => found.ends_with(&own_root),
                 "file" => given.iter().any(|inode| inode == found),
-                // What is named is a file, of which more above, or a device.
+                // What is named is a file or directory, of which more above, or a device.
                 "fd" => {
                     let nowhere = ["pipe:", "socket:", "anon_inode:[pidfd]", "/dev/null"];
-                    nowhere.iter().any(|kind| found.starts_with(kind))
+                    found == "/"
+                        || nowhere.iter().any(|kind| found.starts_with(kind))
                         || ["/stdout", "/stderr", "/etc/passwd"].iter().any(|name| found.ends_with(name))
                 }
                 _ => false,
