@@ -2,6 +2,8 @@
 //!
 //! The `cve_*` modules are the ring of escapes: what other runtimes got wrong, by the names of their defects.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests")]
+
 #[path = "../common/mod.rs"]
 mod common;
 
