@@ -7,15 +7,22 @@ use super::{Done, Run};
 /// The compiled probe: static, so that it runs in an empty root.
 pub fn binary() -> &'static [u8] {
     static BINARY: OnceLock<Vec<u8>> = OnceLock::new();
-    BINARY.get_or_init(|| {
-        let dir = tempfile::tempdir().unwrap();
-        let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/helpers/probe.c");
-        let out = dir.path().join("probe");
-        let status =
-            Command::new("cc").args(["-static", "-O1", "-Wall", "-Werror", "-o"]).arg(&out).arg(source).status();
-        assert!(status.as_ref().is_ok_and(|status| status.success()), "cc is needed for the probe: {status:?}");
-        std::fs::read(out).unwrap()
-    })
+    BINARY.get_or_init(|| compiled("probe.c"))
+}
+
+/// `tests/helpers/attacker.c`: what a hostile container does to a runtime that enters it.
+pub fn attacker() -> &'static [u8] {
+    static BINARY: OnceLock<Vec<u8>> = OnceLock::new();
+    BINARY.get_or_init(|| compiled("attacker.c"))
+}
+
+fn compiled(source: &str) -> Vec<u8> {
+    let dir = tempfile::tempdir().unwrap();
+    let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/helpers").join(source);
+    let out = dir.path().join("out");
+    let status = Command::new("cc").args(["-static", "-O1", "-Wall", "-Werror", "-o"]).arg(&out).arg(source).status();
+    assert!(status.as_ref().is_ok_and(|status| status.success()), "cc is needed for the helpers: {status:?}");
+    std::fs::read(out).unwrap()
 }
 
 /// What became of a call.

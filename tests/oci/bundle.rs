@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::common::{Place, Who, host, skip};
+use crate::common::{Place, Who, host, probe, skip};
 
 const APPLETS: [&str; 30] = [
     "sh", "ls", "cat", "echo", "sleep", "id", "ps", "mount", "true", "false", "env", "hostname", "mkdir", "touch",
@@ -69,6 +69,55 @@ impl Container {
         }
         *at = value;
         self
+    }
+
+    /// One more mount after those that are there.
+    pub fn mount(mut self, mount: Value) -> Self {
+        self.config["mounts"].as_array_mut().unwrap().push(mount);
+        self
+    }
+
+    /// The capabilities of all three sets that count.
+    pub fn capabilities(self, names: &[&str]) -> Self {
+        self.set("/process/capabilities", json!({ "bounding": names, "effective": names, "permitted": names }))
+    }
+
+    /// `tests/helpers/attacker.c` and `probe.c` as `/bin/attacker` and `/bin/probe`.
+    pub fn helpers(self) -> Self {
+        self.place.write_executable("bundle/rootfs/bin/attacker", probe::attacker());
+        self.place.write_executable("bundle/rootfs/bin/probe", probe::binary());
+        self
+    }
+
+    pub fn rootfs(&self, path: &str) -> PathBuf {
+        self.place.join("bundle/rootfs").join(path)
+    }
+
+    /// Puts a link where a directory or nothing is.
+    pub fn link(&self, to: impl AsRef<Path>, at: &str) {
+        let path = self.rootfs(at);
+        if path.symlink_metadata().is_ok() {
+            fs::remove_dir_all(&path).or_else(|_| fs::remove_file(&path)).unwrap();
+        }
+        std::os::unix::fs::symlink(to, path).unwrap();
+    }
+
+    /// A directory beside the bundle that nothing may get into, with one file.
+    pub fn outside(&self) -> PathBuf {
+        let dir = self.place.mkdir("outside");
+        self.place.write("outside/marker", "outside");
+        // Whoever gets here may write, unless they are kept out.
+        fs::set_permissions(&dir, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+        dir
+    }
+
+    #[track_caller]
+    pub fn assert_outside_unchanged(&self) {
+        let names: Vec<_> =
+            fs::read_dir(self.place.join("outside")).unwrap().flatten().map(|e| e.file_name()).collect();
+        assert_eq!(names, ["marker"], "something was made outside");
+        assert_eq!(self.place.read("outside/marker"), "outside");
+        assert_eq!(self.place.read("marker"), "untouched");
     }
 
     pub fn bundle(&self) -> PathBuf {

@@ -1,4 +1,8 @@
 //! `fumehood-oci` as an engine calls it: the verbs of runc, on real bundles.
+//!
+//! The `cve_*` modules are the ring of escapes: what other runtimes got wrong, by the names of their defects.
+
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests")]
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests")]
 
@@ -7,9 +11,18 @@ mod common;
 
 mod answers;
 mod bundle;
+mod controls;
+mod cve_exec;
+mod cve_inputs;
+mod cve_links;
+mod cve_races;
+mod cve_terminals;
 mod documents;
 mod exec;
 mod hooks;
+#[cfg(debug_assertions)]
+mod killed;
 mod lifecycle;
 mod living;
 mod process;
+mod seccomp;

@@ -64,7 +64,9 @@ pub fn exec(exec: &Exec<'_>) -> Result<Child, String> {
         while let Some(tasks) = orders.next_cgroup().map_err(failed("wait for the cgroup"))? {
             fs::write_all(tasks.as_fd(), b"0").map_err(failed("join cgroup"))?;
         }
-        let proc = program::host_proc()?;
+        // What we hold may be had by who may trace us: with a user namespace of their own that is nobody inside.
+        let apart = flags & libc::CLONE_NEWUSER != 0;
+        let proc = if apart && Label::is_wanted(exec.process) { Some(program::host_proc()?) } else { None };
         namespace::enter(exec.init, flags).map_err(failed("setns to the container's namespaces"))?;
         match clone::clone_process(libc::CLONE_PARENT as u64, None).map_err(failed("clone"))? {
             Cloned::Child => run(exec, theirs.as_fd(), proc),
@@ -92,20 +94,28 @@ pub fn exec(exec: &Exec<'_>) -> Result<Child, String> {
     }
 }
 
-fn run(exec: &Exec<'_>, control: BorrowedFd<'_>, proc: OwnedFd) -> ! {
+fn run(exec: &Exec<'_>, control: BorrowedFd<'_>, proc: Option<OwnedFd>) -> ! {
     let end = ChildEnd(control);
     let Err(why) = become_program(exec, end, proc);
     end.failed(&why);
     process::exit_now(255)
 }
 
-fn become_program(exec: &Exec<'_>, end: ChildEnd<'_>, proc: OwnedFd) -> Result<std::convert::Infallible, String> {
-    let label = Label::open(exec.process, proc.as_fd())?;
+fn become_program(
+    exec: &Exec<'_>,
+    end: ChildEnd<'_>,
+    proc: Option<OwnedFd>,
+) -> Result<std::convert::Infallible, String> {
+    let proc = match proc {
+        None if Label::is_wanted(exec.process) => Some(program::own_proc()?),
+        proc => proc,
+    };
+    let label = proc.as_ref().map(|proc| Label::open(exec.process, proc.as_fd())).transpose()?;
     let keep = [Some(end.0), exec.console, label.as_ref().map(Label::descriptor)];
     program::close_all_but(keep.into_iter().flatten().collect(), exec.preserve)
         .map_err(failed("close inherited descriptors"))?;
     // Closed with the rest; it must not be closed twice.
-    _ = proc.into_raw_fd();
+    _ = proc.map(IntoRawFd::into_raw_fd);
     process::reset_signals();
     process::new_session().map_err(failed("make a session"))?;
     if exec.keyring {

@@ -62,7 +62,10 @@ impl World<'_> {
         if !orders.wait_for(Order::Build) {
             process::exit_now(1);
         }
-        let label = Label::open(&plan.process, program::host_proc()?.as_fd())?;
+        let label = match Label::is_wanted(&plan.process) {
+            true => Some(Label::open(&plan.process, program::host_proc()?.as_fd())?),
+            false => None,
+        };
         // The maps are written: from here on nobody inside may look into what is still a copy of the runtime.
         process::set_undumpable().map_err(failed("set undumpable"))?;
         self.take_place()?;

@@ -11,7 +11,7 @@ use std::{
 
 use crate::{
     plan::{container::process::Process, landlock::Layer},
-    sys::{Errno, attributes, fs, process, seccomp, tty},
+    sys::{Errno, attributes, fs, mount, process, seccomp, tty},
 };
 
 /// The program's process, on its way.
@@ -42,17 +42,20 @@ const SYS_ADMIN: u64 = 1 << 21;
 
 /// This process's label for the program it will execute, as an open file of procfs.
 ///
-/// Opened while the process still has the identity that its own files in /proc belong to, through the procfs of the
-/// host: over the container's anything may be mounted (CVE-2019-16884, CVE-2025-52881).
+/// Opened while the process still has the identity that its own files in /proc belong to, and not through the
+/// container's /proc: over that anything may be mounted (CVE-2019-16884, CVE-2025-52881).
 #[derive(Debug)]
 pub struct Label(OwnedFd);
 
 impl Label {
-    /// `None` where the process is to have none. `proc` is the host's /proc.
-    pub fn open(process: &Process, proc: BorrowedFd<'_>) -> Outcome<Option<Self>> {
-        if process.apparmor.is_none() && process.selinux.is_none() {
-            return Ok(None);
-        }
+    /// Whether the process is to have one.
+    #[must_use]
+    pub fn is_wanted(process: &Process) -> bool {
+        process.apparmor.is_some() || process.selinux.is_some()
+    }
+
+    /// `proc` is the root of a procfs that nobody could mount over: [`host_proc`] or [`own_proc`].
+    pub fn open(process: &Process, proc: BorrowedFd<'_>) -> Outcome<Self> {
         let resolve = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_XDEV;
         let open = |path: &CStr| fs::open_in(proc, path, libc::O_WRONLY, 0, resolve);
         let file = match &process.apparmor {
@@ -60,7 +63,7 @@ impl Label {
             None => open(c"thread-self/attr/exec"),
         };
         let file = file.map_err(failed("open this process's label"))?;
-        if fs::is_proc(file.as_fd()) { Ok(Some(Self(file))) } else { Err("/proc is no procfs".to_owned()) }
+        if fs::is_proc(file.as_fd()) { Ok(Self(file)) } else { Err("/proc is no procfs".to_owned()) }
     }
 
     pub(super) fn descriptor(&self) -> BorrowedFd<'_> {
@@ -75,6 +78,17 @@ impl Label {
 /// The host's /proc, for [`Label::open`].
 pub fn host_proc() -> Outcome<OwnedFd> {
     fs::open_in(fs::cwd(), c"/proc", libc::O_PATH | libc::O_DIRECTORY, 0, fs::NO_LINKS).map_err(failed("open /proc"))
+}
+
+/// A procfs of the pid namespace that we are in, mounted nowhere and with nothing but its processes: whoever gets at
+/// it through us has no more than they have.
+pub fn own_proc() -> Outcome<OwnedFd> {
+    mount::open_filesystem(c"proc")
+        .and_then(|context| {
+            mount::configure(context.as_fd(), c"subset", c"pid")?;
+            mount::create(context.as_fd(), mount::NO_EXEC)
+        })
+        .map_err(failed("mount a procfs for the label"))
 }
 
 impl Program<'_> {
