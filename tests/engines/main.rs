@@ -1,5 +1,7 @@
 //! Real engines with fumehood as their runtime: what a person does with docker and podman must work as with runc.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests")]
+
 #[path = "../common/mod.rs"]
 mod common;
 

@@ -40,7 +40,7 @@ both! {
         let pid = container.place.read("exec-pid");
         let command_line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
         // The shell becomes its last command.
-        assert_eq!(command_line, "sleep\0100\0");
+        assert_eq!(command_line, "sleep\x00100\x00");
     }
 
     fn a_failed_exec_writes_no_pid_file(who: Who) {

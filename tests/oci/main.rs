@@ -1,5 +1,7 @@
 //! `fumehood-oci` as an engine calls it: the verbs of runc, on real bundles.
 
+#![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests")]
+
 #[path = "../common/mod.rs"]
 mod common;
 
