@@ -12,7 +12,7 @@ use nix::{
 
 use crate::{
     common::{Place, Who, host, skip},
-    dockerd::{Said, make_root},
+    dockerd::{Said, install, make_root},
 };
 
 struct Containerd {
@@ -94,4 +94,31 @@ fn runs_executes_and_ends() {
     assert!(host::eventually(|| containerd.ctr(&["task", "ls"]).out.contains("STOPPED")));
     containerd.ctr(&["task", "rm", "second"]);
     containerd.ctr(&["container", "rm", "second"]).ok();
+}
+
+/// The CRI plugin does not run here, but its configuration is read.
+#[test]
+fn reads_what_install_writes_for_it() {
+    if Command::new("containerd").arg("--version").stdout(Stdio::null()).status().is_err() {
+        return skip("containerd install", "apt install containerd");
+    }
+    let place = Place::new(Who::Root);
+    fs::hard_link(place.binary(), place.join("fumehood-oci")).unwrap();
+    let dump = || {
+        let mut command = Command::new("containerd");
+        let output = command.args(["--config", &place.text("config.toml"), "config", "dump"]).output().unwrap();
+        assert!(output.status.success(), "{output:?}");
+        String::from_utf8(output.stdout).unwrap()
+    };
+    place.write("config.toml", "version = 2\n");
+    let before = dump();
+    install(&place, Who::Root, &["containerd", "--default", "--config", &place.text("config.toml")]);
+    let after = dump();
+    assert!(after.contains(&format!("BinaryName = \"{}\"", place.text("fumehood-oci"))), "{after}");
+    assert!(
+        after.contains("default_runtime_name = \"fumehood\"")
+            && after.contains("pod_annotations = [\"io.fumehood.*\"]")
+    );
+    install(&place, Who::Root, &["containerd", "--uninstall", "--config", &place.text("config.toml")]);
+    assert_eq!(dump(), before);
 }

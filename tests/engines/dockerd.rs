@@ -56,6 +56,17 @@ pub fn make_root(place: &Place) -> PathBuf {
     root
 }
 
+/// Registers the place's `fumehood-oci` as a person does.
+pub fn install(place: &Place, who: Who, args: &[&str]) {
+    let mut command = Command::new(place.binary());
+    command.arg("install").args(args).args(["--runtime", &place.text("fumehood-oci")]);
+    if let Some((uid, gid)) = who.ids() {
+        command.uid(uid).gid(gid);
+    }
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{output:?}");
+}
+
 impl Docker {
     /// `None`, said aloud, where there is none.
     pub fn start(test: &str, options: &[&str]) -> Option<Self> {
@@ -68,10 +79,7 @@ impl Docker {
         let place = Place::new(Who::Root);
         let runtime = place.join("fumehood-oci");
         fs::hard_link(place.binary(), &runtime).unwrap();
-        let config = serde_json::json!({
-            "runtimes": { "fumehood": { "path": runtime } }, "default-runtime": "fumehood",
-        });
-        place.write("daemon.json", config.to_string());
+        install(&place, Who::Root, &["docker", "--default", "--config", &place.text("daemon.json")]);
         let log = fs::File::create(place.join("log")).unwrap();
         // In a mount namespace of its own: what it mounts for itself is gone with it, and not what is asked about here.
         let daemon = Command::new("unshare")

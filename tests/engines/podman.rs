@@ -10,7 +10,7 @@ use std::{
 use crate::{
     both,
     common::{Place, Who, host, skip},
-    dockerd::{Said, make_root},
+    dockerd::{Said, install, make_root},
 };
 
 /// What a machine without CAP_SYS_RESOURCE can give.
@@ -37,6 +37,7 @@ impl Podman {
         podman
             .place
             .write("containers.conf", "[containers]\ndefault_ulimits = [\"nofile=1024:1024\", \"nproc=1024:1024\"]\n");
+        install(&podman.place, who, &["podman", "--config", &podman.place.text("containers.conf")]);
         let archive = podman.place.join("box.tar");
         let status = Command::new("tar").arg("-C").arg(root).arg("-cf").arg(&archive).arg(".").status().unwrap();
         assert!(status.success());
@@ -49,7 +50,7 @@ impl Podman {
         for (option, dir) in [("--root", "store"), ("--runroot", "run"), ("--tmpdir", "tmp")] {
             command.args([option, &self.place.text(dir)]);
         }
-        command.args(["--runtime", &self.place.text("fumehood-oci"), "--cgroup-manager", "cgroupfs"]);
+        command.args(["--runtime", "fumehood", "--cgroup-manager", "cgroupfs"]);
         command.args(["--storage-driver", "vfs", "--events-backend", "file"]).args(args);
         command.env_clear().env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin").env("HOME", self.place.path());
         command.env("CONTAINERS_CONF", self.place.join("containers.conf"));

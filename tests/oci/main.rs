@@ -4,8 +4,6 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests")]
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests")]
-
 #[path = "../common/mod.rs"]
 mod common;
 
