@@ -19,3 +19,4 @@ mod runtimes;
 mod status;
 mod streams;
 mod terminal;
+mod unified;
