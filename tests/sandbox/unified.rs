@@ -264,7 +264,8 @@ fn caps_of_all(who: Who) {
     // Each may have 64 MiB, and all together far less than twenty times that.
     let most = Bytes::mib(160);
     hierarchy.cap_all(&Caps { memory: Some(most), ..Caps::default() }).unwrap();
-    let all = twenty(who, |run| run.args(["--memory", "64m"]).probe().cmd("read line; ./probe memory private 30 && cat"));
+    let all =
+        twenty(who, |run| run.args(["--memory", "64m"]).probe().cmd("read line; ./probe memory private 30 && cat"));
     let parent = all[0].parent();
     assert!(all.iter().all(|one| one.parent().0 == parent.0));
     assert_eq!((parent.number("memory.max"), parent.number("memory.swap.max")), (most.get(), 0));
