@@ -7,7 +7,8 @@ use crate::request::limits::Bytes;
 /// How often limits were hit.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Events {
-    /// Processes killed because the memory limit was reached.
+    /// Processes killed because the memory limit was reached. Where the kernel kills all of them (v2), it counts the one
+    /// that it chose first twice.
     pub oom_kills: u64,
     /// New processes or threads refused because of the pids limit.
     pub pids_max_hits: u64,

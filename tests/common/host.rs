@@ -6,7 +6,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use super::Place;
+use super::{LONGEST, Place};
 
 /// The variable that marks what was started by a test.
 pub const TAG: &str = "FUMEHOOD_TEST_TAG";
@@ -38,7 +38,7 @@ impl Look {
 /// All that is left of a sandbox called `name`: processes, cgroups, records.
 pub fn left_of(name: &str, place: &Place) -> Vec<String> {
     let mut left = processes(name);
-    cgroups(Path::new("/sys/fs/cgroup"), name, 0, &mut left);
+    left.extend(cgroups(name).iter().map(|path| format!("cgroup {}", path.display())));
     for dir in [PathBuf::from("/run/fumehood"), place.join("runtime-dir/fumehood")] {
         let names = fs::read_dir(&dir).into_iter().flatten().flatten().map(|entry| entry.path());
         left.extend(names.filter(|path| path.to_string_lossy().contains(name)).map(|path| path.display().to_string()));
@@ -66,20 +66,27 @@ pub fn processes(name: &str) -> Vec<String> {
     found
 }
 
-fn cgroups(dir: &Path, name: &str, depth: u32, left: &mut Vec<String>) {
+/// Cgroups that have `name` in theirs, in all hierarchies.
+pub fn cgroups(name: &str) -> Vec<PathBuf> {
+    let mut found = Vec::new();
+    collect_cgroups(Path::new("/sys/fs/cgroup"), name, 0, &mut found);
+    found
+}
+
+fn collect_cgroups(dir: &Path, name: &str, depth: u32, found: &mut Vec<PathBuf>) {
     for entry in fs::read_dir(dir).into_iter().flatten().flatten() {
-        if depth < 6 && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
+        if depth < 8 && entry.file_type().is_ok_and(|kind| kind.is_dir()) {
             if entry.file_name().to_string_lossy().contains(name) {
-                left.push(format!("cgroup {}", entry.path().display()));
+                found.push(entry.path());
             }
-            cgroups(&entry.path(), name, depth + 1, left);
+            collect_cgroups(&entry.path(), name, depth + 1, found);
         }
     }
 }
 
 /// Waits until `done` is true; whether it came to be. For what the kernel does in its own time after a kill.
 pub fn eventually(mut done: impl FnMut() -> bool) -> bool {
-    let until = Instant::now() + Duration::from_secs(20);
+    let until = Instant::now() + LONGEST;
     while !done() {
         if Instant::now() > until {
             return false;

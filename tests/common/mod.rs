@@ -9,6 +9,7 @@
 pub mod host;
 pub mod probe;
 pub mod terminal;
+pub mod unified;
 
 use std::{
     ffi::{OsStr, OsString},
@@ -32,10 +33,14 @@ use serde_json::Value;
 
 /// The user that scripts/test makes.
 pub const USER: &str = "fumehood-test";
-/// Nothing in any ring takes near as long; what does, hangs.
-pub const LONGEST: Duration = Duration::from_secs(60);
-pub const BINARY: &str = env!("CARGO_BIN_EXE_fumehood");
+/// Nothing in any ring takes near as long, even where the processor is emulated; what does, hangs.
+pub const LONGEST: Duration = Duration::from_secs(240);
 const PATH: &str = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
+
+/// The command under test: cargo's, or the one that `FUMEHOOD_TEST_BINARY` names, as where there is no cargo.
+pub fn binary() -> PathBuf {
+    std::env::var_os("FUMEHOOD_TEST_BINARY").map_or_else(|| env!("CARGO_BIN_EXE_fumehood").into(), PathBuf::from)
+}
 
 /// Says why a test does not run here. Where everything should be there, that is a failure.
 pub fn skip(name: &str, reason: &str) {
@@ -165,10 +170,9 @@ impl Place {
         let dir = tempfile::Builder::new().prefix("fumehood-test-").tempdir_in("/tmp").unwrap();
         let place = Self { dir, ids: who.ids() };
         fs::set_permissions(place.path(), fs::Permissions::from_mode(0o755)).unwrap();
-        let binary = place.binary();
         // The target directory may be where an ordinary user can't look.
-        if fs::hard_link(BINARY, &binary).is_err() {
-            copy_program(Path::new(BINARY), &binary);
+        if fs::hard_link(binary(), place.binary()).is_err() {
+            copy_program(&binary(), &place.binary());
         }
         place.own(place.path());
         place.write("marker", MARKER);

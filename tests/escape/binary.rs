@@ -16,7 +16,7 @@ fn with_own_binary(who: Who) -> Run {
     let run = Run::new(who);
     let binary = run.place.binary();
     fs::remove_file(&binary).unwrap();
-    copy_program(std::path::Path::new(crate::common::BINARY), &binary);
+    copy_program(&crate::common::binary(), &binary);
     run.place.own(&binary);
     run
 }

@@ -52,7 +52,7 @@ both! {
     fn fork_bomb_of_orphans(who: Who) {
         let code = "import os, time\nfor _ in range(300):\n  try:\n    if os.fork() == 0:\n      try:\n        if os.fork() == 0: time.sleep(1000)\n\
             \x20     finally: os._exit(0)\n    os.wait()\n  except OSError: break\nprint('alive', len([p for p in os.listdir('/proc') if p.isdigit()]))";
-        let done = Run::new(who).args(["--memory", "4g", "--pids-limit", "64", "--timeout", "20s", "--json"]).python(code).done();
+        let done = Run::new(who).args(["--memory", "4g", "--pids-limit", "64", "--timeout", "50s", "--json"]).python(code).done();
         assert!((20..=64).contains(&number_after(&done, "alive")), "{done}");
     }
 
@@ -133,7 +133,7 @@ both! {
     /// Deep trees and long names, which are walked when files are taken out.
     fn deep_tree(who: Who) {
         let code = "import os\ntry:\n  for _ in range(5000):\n    os.mkdir('d' * 200); os.chdir('d' * 200)\nexcept OSError: pass";
-        let run = Run::new(who).args(["--get", "**/x:out/", "--json"]).python(code);
+        let run = Run::new(who).args(["--get", "**/x:out/", "--timeout", "100s", "--json"]).python(code);
         let done = run.done();
         assert!([0, 125].contains(&done.code), "{done}");
     }
@@ -150,7 +150,7 @@ both! {
 
     fn flood_of_refused_calls(who: Who) {
         let code = "import ctypes\nlibc = ctypes.CDLL(None)\nfor _ in range(20000): libc.ptrace(0, 0, 0, 0)\nprint('done')";
-        let json = Run::new(who).json_result().python(code).done().expect_verdict("ok").json();
+        let json = Run::new(who).args(["--timeout", "100s", "--json"]).python(code).done().expect_verdict("ok").json();
         assert_eq!(json["denials"].as_array().unwrap().len(), 1, "{json}");
         assert_eq!(json["denials"][0]["count"], 20_000, "{json}");
     }

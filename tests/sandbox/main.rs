@@ -20,3 +20,4 @@ mod runtimes;
 mod status;
 mod streams;
 mod terminal;
+mod unified;
