@@ -123,7 +123,7 @@ both! {
         let Some(container) = Container::new("overwriting", who) else { return };
         // A copy: what is overwritten is not what the other tests run.
         fs::remove_file(container.place.binary()).unwrap();
-        common::copy_program(std::path::Path::new(common::BINARY), &container.place.binary());
+        common::copy_program(&common::binary(), &container.place.binary());
         container.place.own(&container.place.binary());
         let all = ["CAP_SYS_ADMIN", "CAP_SYS_PTRACE", "CAP_DAC_OVERRIDE", "CAP_DAC_READ_SEARCH", "CAP_FOWNER"];
         let container = container.helpers().capabilities(&all).args(&["sleep", "100"]);
