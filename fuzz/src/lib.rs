@@ -15,7 +15,7 @@ use std::{
 
 use fumehood::{
     Sandbox,
-    cgroup::container,
+    cgroup::container::fuzzing as bus,
     host::KernelVersion,
     launch::fuzzing,
     plan::{landlock::Policy, seccomp},
@@ -33,7 +33,7 @@ use fumehood::{
 /// A name, and what takes the bytes.
 pub type Target = (&'static str, fn(&[u8]));
 
-pub const TARGETS: [Target; 12] = [
+pub const TARGETS: [Target; 13] = [
     ("quantities", quantities),
     ("names", names),
     ("paths", paths),
@@ -321,10 +321,10 @@ fn split(data: &[u8], at: u8) -> (&[u8], &[u8]) {
 /// What comes from a message bus, and the values of properties in annotations: a message is as long as it says, and
 /// neither makes the driver panic.
 pub fn bus(data: &[u8]) {
-    if let Some(length) = container::fuzzing::message(data) {
+    if let Some(length) = bus::message(data) {
         assert_eq!(length, data.len());
     }
     if let Ok(text) = std::str::from_utf8(data) {
-        container::fuzzing::property(text);
+        bus::property(text);
     }
 }
