@@ -41,15 +41,20 @@ both! {
             };
             let left = host::left_of(&run.name, &run.place);
             let listed = cleanup(&["--dry-run"]);
-            // A cgroup without a record may be one of a sandbox in the making: for a minute it is left alone.
+            // A cgroup without a record may be one of a sandbox in the making: for a minute it is left alone, and so
+            // for ten seconds is a record that has not its name yet.
             let has_record = left.iter().any(|path| path.ends_with(".json"));
             assert_eq!(listed.out().contains(&run.name), has_record, "{left:?}: {listed}");
             assert_eq!(host::left_of(&run.name, &run.place), left, "a dry run removes nothing");
             let cleaned = cleanup(&[]);
             for path in host::left_of(&run.name, &run.place) {
-                assert!(!has_record && path.starts_with("cgroup "), "{path}: {cleaned}");
-                // It can be removed only when it is empty.
-                std::fs::remove_dir(path.trim_start_matches("cgroup ")).unwrap();
+                let nameless = format!("/.{}.", run.name);
+                assert!(!has_record && (path.starts_with("cgroup ") || path.contains(&nameless)), "{path}: {cleaned}");
+                match path.strip_prefix("cgroup ") {
+                    // It can be removed only when it is empty.
+                    Some(group) => std::fs::remove_dir(group).unwrap(),
+                    None => std::fs::remove_file(&path).unwrap(),
+                }
             }
         }
         before.assert_unchanged();
