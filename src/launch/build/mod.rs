@@ -66,6 +66,9 @@ pub struct Builder<'a, S> {
     links: u64,
     /// A procfs that nothing can have been mounted on (CVE-2025-52881).
     procfs: Option<OwnedFd>,
+    /// The mounted /proc and /sys. What is to be masked in them is found from here: their names in the root may be
+    /// exchanged for others at any moment (CVE-2019-19921).
+    kept: Vec<(&'static CStr, OwnedFd)>,
     /// The terminal that becomes /dev/console.
     console: Option<OwnedFd>,
     /// More than an errno says about what failed last.
@@ -84,6 +87,7 @@ impl<'a, S: Supply> Builder<'a, S> {
             last_parent: None,
             links: fs::IN_ROOT,
             procfs: None,
+            kept: Vec::new(),
             console: None,
             detail: None,
         }
@@ -260,7 +264,16 @@ impl<'a, S: Supply> Builder<'a, S> {
 
     fn find(&self, path: &BoxPath) -> sys::Result<OwnedFd> {
         let last = if self.links == fs::IN_ROOT { PATH_ONLY } else { libc::O_PATH };
-        fs::open_in(self.root()?, path.full(), last, 0, self.links)
+        let below = |name: &CStr| {
+            let rest = path.full().to_bytes_with_nul().strip_prefix(name.to_bytes())?.strip_prefix(b"/")?;
+            CStr::from_bytes_with_nul(rest).ok()
+        };
+        let kept = self.kept.iter().rev().find_map(|(name, mounted)| Some((mounted.as_fd(), below(name)?)));
+        let (from, path) = match kept {
+            Some(kept) => kept,
+            None => (self.root()?, path.full()),
+        };
+        fs::open_in(from, path, last, 0, self.links)
     }
 
     /// Keeps words for what an errno cannot say.

@@ -231,6 +231,10 @@ impl<'a, S: Supply> Builder<'a, S> {
 
     /// Only when it is in its place: a place that is shared would make it that, too.
     fn finish(&mut self, mount: &Mount, tree: Option<BorrowedFd<'_>>) -> sys::Result<()> {
+        let kept = [c"proc", c"sys"].into_iter().find(|name| mount.path.full() == *name);
+        if let (Some(name), Some(tree)) = (kept, tree) {
+            self.kept.push((name, tree.try_clone_to_owned().map_err(|_| Errno::EMFILE)?));
+        }
         if mount.propagation.is_empty() {
             return Ok(());
         }
