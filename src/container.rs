@@ -78,8 +78,8 @@ pub struct Exec {
     pub console_socket: Option<PathBuf>,
     pub pidfd_socket: Option<PathBuf>,
     pub preserve_fds: u32,
-    /// A cgroup below the container's.
-    pub cgroup: Option<String>,
+    /// cgroups below the container's: `[CONTROLLER,…:]PATH` each.
+    pub cgroups: Vec<String>,
     pub ignore_paused: bool,
     /// As in [`Create`].
     pub guard_binary: bool,
@@ -367,17 +367,20 @@ pub fn group_of(record: &Record) -> Result<Option<Group>> {
     record.cgroup.as_ref().map(Group::open).transpose().map_err(Hint::into_error)
 }
 
-/// The group that one more process is to be in: `[CONTROLLER,…:]PATH` below the container's, or where its first
-/// process is.
-fn exec_group(record: &Record, below: Option<&str>, init: i32) -> Result<Option<Group>> {
+/// The group that one more process is to be in: the one asked for, below the container's, or where its first process
+/// is.
+fn exec_group(record: &Record, below: &[String], init: i32) -> Result<Option<Group>> {
     let Some(own) = &record.cgroup else { return Ok(None) };
-    let place = match below {
-        Some(text) => {
-            let (controllers, path) = text.split_once(':').map_or((None, text), |(list, path)| (Some(list), path));
-            own.below(controllers, path).map_err(Hint::into_error)?
-        }
-        None => own.of_process(init).unwrap_or_else(|| own.clone()),
-    };
+    let mut place = own.clone();
+    for text in below {
+        let (controllers, path) = text.split_once(':').map_or((None, text.as_str()), |(list, path)| (Some(list), path));
+        place = place.existing_below(controllers, path).map_err(Hint::into_error)?;
+    }
+    if below.is_empty()
+        && let Some(moved) = own.of_process(init)
+    {
+        place = moved;
+    }
     Group::open(&place).map(Some).map_err(Hint::into_error)
 }
 
@@ -464,7 +467,7 @@ pub fn exec(wanted: &Exec) -> Result<i32> {
     let asked = inherit(wanted.process.clone(), spec.process().as_ref());
     let mut process = plan::process::Process::new(&asked, Some(&linux), kernel).map_err(Hint::into_error)?;
     plan::controls::tighten(&mut process, &controls, kernel, host.landlock_abi).map_err(Hint::into_error)?;
-    let group = RefCell::new(exec_group(&record, wanted.cgroup.as_deref(), init.pid)?);
+    let group = RefCell::new(exec_group(&record, &wanted.cgroups, init.pid)?);
     let console = connect(wanted.console_socket.as_deref())?;
     let attention = if wanted.detach { Attention::None } else { Attention::Foreground(OnceCell::new()) };
     let own_console = attention.begin(process.terminal && console.is_none())?;

@@ -28,12 +28,15 @@ mod verdict;
 
 use std::{ffi::OsString, path::Path, process::ExitCode};
 
+/// The names by which we are a runtime: our own, and those we take the place of.
+const ENGINES: [&str; 3] = ["fumehood-oci", "runc", "crun"];
+
 pub fn main(mut words: impl Iterator<Item = OsString>) -> ExitCode {
     let name = words.next().unwrap_or_default();
     let mut words: Vec<_> = words.collect();
     // The last part alone: engines call by path.
     let called = Path::new(&name).file_name().and_then(|name| name.to_str()).unwrap_or_default();
-    if called == "fumehood-oci" {
+    if ENGINES.contains(&called) {
         return oci::main(called, words);
     }
     match words.first().and_then(|word| word.to_str()) {

@@ -12,10 +12,14 @@ use crate::{
 
 /// A call with these words in place of the globals and the verb.
 fn call(container: &Container, words: &[&str]) -> Said {
+    call_as(container, "fumehood-oci", words)
+}
+
+fn call_as(container: &Container, name: &str, words: &[&str]) -> Said {
     let mut command = container.command("list", &[]);
     // The same program, user and environment, with other words.
     let mut other = Command::new(command.get_program());
-    std::os::unix::process::CommandExt::arg0(&mut other, "fumehood-oci");
+    std::os::unix::process::CommandExt::arg0(&mut other, name);
     other.args(words).env_clear().current_dir(container.bundle());
     for (name, value) in command.get_envs() {
         other.env(name, value.unwrap_or_default());
@@ -93,6 +97,9 @@ both! {
         assert!(lines[0].starts_with("fumehood-oci version ") && lines[1].starts_with("commit: "), "{version}");
         assert!(lines[2].starts_with("spec: 1."), "{version}");
         assert_eq!(call(&container, &["-v"]).ok(), version);
+        // In the place of another runtime, by its name; and by the word, for a person.
+        assert_eq!(call_as(&container, "/usr/bin/runc", &["-v"]).ok(), version.replace("fumehood-oci", "runc"));
+        assert_eq!(call_as(&container, "fumehood", &["oci", "-v"]).ok(), version.replace("fumehood-oci", "fumehood oci"));
         let features: Value = serde_json::from_str(&call(&container, &["features"]).ok()).unwrap();
         assert_eq!(features["ociVersionMin"], "1.0.0");
         assert_eq!(features["hooks"].as_array().unwrap().len(), 6);

@@ -227,3 +227,18 @@ fn cve_2026_30892_a_user_is_read_strictly() {
         assert_eq!((said.code, said.out.as_str()), (255, ""), "{user:?}: {said:?}");
     }
 }
+
+/// A process that is put nowhere is free of all limits.
+#[test]
+fn a_group_that_is_not_there_is_not_passed_over() {
+    let Some(who) = Who::Root.find("exec --cgroup") else { return };
+    let Some(container) = Container::new("exec --cgroup", who) else { return };
+    let container = container.args(&["sleep", "100"]);
+    container.create();
+    container.start();
+    for (group, why) in [("nope", "nope"), ("../..", "bad sub cgroup path"), ("warp:x", "unknown controller")] {
+        let said = container.output(container.command("exec", &["--cgroup", group, &container.id, "true"]));
+        assert_eq!((said.code, said.err.contains(why)), (255, true), "{group}: {said:?}");
+    }
+    container.output(container.command("exec", &["--cgroup", "/", &container.id, "true"])).ok();
+}

@@ -359,6 +359,18 @@ impl Record {
         Ok(record)
     }
 
+    /// As [`Self::below`], of groups that are there: a process that is put into some of them only is free of the
+    /// limits of the others.
+    pub fn existing_below(&self, controllers: Option<&str>, sub: &str) -> Result<Self> {
+        let record = self.below(controllers, sub)?;
+        match record.paths.iter().find(|(name, path)| self.paths.get(*name) != Some(path) && !path.is_dir()) {
+            None => Ok(record),
+            Some((_, path)) => {
+                Err(ContainerCgroupError::Io { action: "open", path: path.clone(), source: nix::errno::Errno::ENOENT })
+            }
+        }
+    }
+
     /// On v2, the group that this process of the container is in, to join it there: it may have moved itself to one
     /// below, after which the kernel lets nobody into the container's own. Nothing else is to be done with it.
     #[must_use]

@@ -35,11 +35,35 @@ pub fn run(context: &Context, given: &Given) -> Result<ExitCode> {
         console_socket: given.path("console-socket"),
         pidfd_socket: given.path("pidfd-socket"),
         preserve_fds: given.number("preserve-fds")?.unwrap_or(0),
-        cgroup: given.text("cgroup")?.map(str::to_owned),
+        cgroups: cgroups(&given.texts("cgroup")?)?,
         ignore_paused: given.is_on("ignore-paused"),
         guard_binary: true,
     })?;
     Ok(ExitCode::from(status as u8))
+}
+
+/// One for all controllers, or one each.
+fn cgroups(given: &[&str]) -> Result<Vec<String>> {
+    let mut named: Vec<&str> = Vec::new();
+    for text in given {
+        let wrong = |why: &str| Err(Error::new(format!("invalid --cgroup argument {text:?}: {why}")));
+        let Some((controllers, _)) = text.split_once(':') else {
+            if given.len() > 1 {
+                return wrong("missing <controller>: prefix");
+            }
+            continue;
+        };
+        for controller in controllers.split(',') {
+            if controller.is_empty() {
+                return wrong("empty <controller> prefix");
+            }
+            if named.contains(&controller) {
+                return wrong(&format!("controller {controller} specified multiple times"));
+            }
+            named.push(controller);
+        }
+    }
+    Ok(given.iter().map(|text| (*text).to_owned()).collect())
 }
 
 /// The container's own process with what the options say otherwise.
@@ -187,6 +211,16 @@ mod tests {
             read(&["--cap", "CAP_FLY", "id", "x"]).unwrap_err().message(),
             "--cap: unknown capability \"CAP_FLY\""
         );
+    }
+
+    #[test]
+    fn groups_are_named_once() {
+        for given in [&["a/b"][..], &["cpu,cpuacct:a", "memory:b"], &[":a"][..0]] {
+            assert_eq!(cgroups(given).unwrap(), given);
+        }
+        for given in [&["a", "b"][..], &["cpu:a", "b"], &[":a"], &["cpu,:a"], &["cpu:a", "memory,cpu:b"]] {
+            assert!(cgroups(given).is_err(), "{given:?}");
+        }
     }
 
     #[test]
