@@ -11,7 +11,7 @@ use fumehood::{
 };
 use serde_json::{Value, json};
 
-use super::{Context, SPEC_VERSION, checkpoint, flags::Given, print_json};
+use super::{Context, SPEC_VERSION, flags::Given, print_json};
 
 const HOOKS: [&str; 6] = ["prestart", "createRuntime", "createContainer", "startContainer", "poststart", "poststop"];
 const NAMESPACES: [&str; 8] = ["cgroup", "ipc", "mount", "network", "pid", "time", "user", "uts"];
@@ -116,7 +116,7 @@ fn features(host: &Host) -> Value {
         "annotations": {
             "io.fumehood.version": env!("CARGO_PKG_VERSION"),
             "io.fumehood.controls": CONTROLS,
-            "org.opencontainers.runc.checkpoint.enabled": checkpoint::criu().is_some().to_string(),
+            "org.opencontainers.runc.checkpoint.enabled": "false",
         },
         "potentiallyUnsafeConfigAnnotations": [CONTROLS_PREFIX, "org.systemd.property."],
     })
