@@ -34,8 +34,9 @@ use crate::{
     spec::container as spec,
     state::{
         container::{Init, Record, Status, now},
-        root::{ContainerId, Dir, StateRoot},
+        root::{ContainerId, Dir, Lock, StateRoot},
     },
+    sys::Errno,
 };
 
 pub use self::{
@@ -109,9 +110,30 @@ fn io(what: &str, path: &Path) -> impl Fn(std::io::Error) -> Error {
 
 /// Makes the container: a process waits inside, and its state is recorded.
 pub fn create(wanted: &Create) -> Result<()> {
-    let child = begin(wanted, &Attention::None)?;
-    _ = child.keep();
+    let mut made = begin(wanted, &Attention::None, Waits::ForStart)?;
+    drop(made.lock);
+    made.child.release();
+    _ = made.child.keep();
     Ok(())
+}
+
+/// Who lets a made container go.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Waits {
+    /// A later call, which finds it by its state directory.
+    ForStart,
+    /// We, and nobody else.
+    ForUs,
+}
+
+/// A container that is on record and waits.
+struct Made {
+    child: launch::Child,
+    dir: Dir,
+    lock: Lock,
+    record: Record,
+    spec: oci::Spec,
+    controls: spec::Controls,
 }
 
 /// A container in the making; dropped, all of it is undone.
@@ -153,10 +175,16 @@ impl Attention {
     }
 }
 
-fn begin(wanted: &Create, attention: &Attention) -> Result<launch::Child> {
+fn begin(wanted: &Create, attention: &Attention, waits: Waits) -> Result<Made> {
     let bundle = std::fs::canonicalize(&wanted.bundle).map_err(io("open bundle", &wanted.bundle))?;
     let config = wanted.config.clone().unwrap_or_else(|| bundle.join("config.json"));
-    let container = spec::load(&config).map_err(Hint::into_error)?;
+    let bytes = spec::read(&config).map_err(Hint::into_error)?;
+    // Most containers have no user namespace, and most of the work would be done twice.
+    let guarded = wanted.guard_binary && !names_user_namespace(&bytes);
+    if guarded {
+        guard_binary()?;
+    }
+    let container = spec::check_here(bytes).map_err(Hint::into_error)?;
     let rootfs = container.rootfs(&bundle).map_err(Hint::into_error)?;
     let spec::Container { spec, bytes, controls, warnings } = container;
     warnings.iter().for_each(|warning| (wanted.warn)(warning));
@@ -177,7 +205,7 @@ fn begin(wanted: &Create, attention: &Attention) -> Result<launch::Child> {
     };
     let mut plan = plan::make(&spec, &controls, &around).map_err(Hint::into_error)?;
     let preserve = passed(wanted.preserve_fds)? + listening(&mut plan);
-    if wanted.guard_binary && guard_needed(plan.ids.as_ref()) {
+    if wanted.guard_binary && !guarded && guard_needed(plan.ids.as_ref()) {
         guard_binary()?;
     }
     let detached = matches!(attention, Attention::None);
@@ -193,9 +221,8 @@ fn begin(wanted: &Create, attention: &Attention) -> Result<launch::Child> {
     let mut undo =
         Undo { dir: Some(dir), group: RefCell::new(None), hooks: plan.hooks.poststop().as_ref(), record: None };
     let Some(dir) = undo.dir.as_ref() else { return Err(failed("no state directory")) };
-    let _lock = dir.lock().map_err(Hint::into_error)?;
+    let lock = dir.lock().map_err(Hint::into_error)?;
     die_at("named");
-    dir.write_config(&bytes).map_err(Hint::into_error)?;
     let record = Record {
         oci_version: spec.version().clone(),
         id: wanted.id.to_string(),
@@ -219,17 +246,26 @@ fn begin(wanted: &Create, attention: &Attention) -> Result<launch::Child> {
         resources: linux.resources().as_ref(),
         owner,
         annotations: spec.annotations().as_ref(),
+        devices_later: true,
         ..Want::default()
     };
     undo.group.replace(Some(Group::create(&place, &want).map_err(Hint::into_error)?));
     die_at("grouped");
-    let start =
-        launch::Pipes::make(dir.fd()).map_err(|errno| failed(format!("make the pipes for start: {}", errno.desc())))?;
+    let no_pipes = |errno: Errno| failed(format!("make the pipes for start: {}", errno.desc()));
+    let start = match waits {
+        Waits::ForStart => Some(launch::Pipes::make(dir.fd()).map_err(no_pipes)?),
+        Waits::ForUs => None,
+    };
+    let meanwhile = || {
+        dir.write_config(&bytes).map_err(Hint::into_error)?;
+        undo.group.borrow().as_ref().map_or(Ok(()), Group::guard_devices).map_err(Hint::into_error)
+    };
     undo.record = Some(record.clone());
-    let mut child = launch::create(&launch::Create {
+    let child = launch::create(&launch::Create {
         plan: &plan,
         group: &undo.group,
-        start: &start,
+        start: start.as_ref(),
+        meanwhile: &|| meanwhile().map_err(|error: Error| error.to_string()),
         console: console.as_ref().map(AsFd::as_fd).or(own_console),
         preserve,
         keyring: !wanted.no_new_keyring,
@@ -242,22 +278,32 @@ fn begin(wanted: &Create, attention: &Attention) -> Result<launch::Child> {
     let mut record = record.clone();
     record.init =
         Some(Init::of(child.pid).map_err(|error| failed(format!("look at the container's process: {error}")))?);
+    // A container that runs must not look like one that waits, should we be killed when we let it go.
+    record.started = waits == Waits::ForUs;
     dir.save(&record).map_err(Hint::into_error)?;
-    undo.record = Some(record);
+    undo.record = Some(record.clone());
     if let Some(path) = &wanted.pidfd_socket {
         send_pidfd(path, child.pidfd.as_fd())?;
     }
     if let Some(path) = &wanted.pid_file {
         write_pid(path, child.pid)?;
     }
-    drop(_lock);
-    undo.record = None;
     // What is through stays.
+    undo.record = None;
     undo.group.take();
-    undo.dir = None;
+    let Some(dir) = undo.dir.take() else { return Err(failed("no state directory")) };
     die_at("recorded");
-    child.release();
-    Ok(child)
+    drop(undo);
+    Ok(Made { child, dir, lock, record, spec, controls })
+}
+
+/// False only when the document has no such namespace, however it is read: nowhere the word as a value.
+fn names_user_namespace(config: &[u8]) -> bool {
+    const WORD: &[u8] = b"\"user\"";
+    let is_value = |after: &[u8]| after.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b':');
+    let mut places = config.windows(WORD.len()).enumerate().filter(|(_, window)| *window == WORD);
+    // An escape may spell anything.
+    config.contains(&b'\\') || places.any(|(place, _)| is_value(&config[place + WORD.len()..]))
 }
 
 fn passed(count: u32) -> Result<u32> {
@@ -389,12 +435,12 @@ pub fn start(root: &StateRoot, id: &ContainerId) -> Result<()> {
     let dir = root.open(id).map_err(Hint::into_error)?;
     let _lock = dir.lock().map_err(Hint::into_error)?;
     let mut record = dir.load().map_err(Hint::into_error)?;
-    let pid = match (record.status(), &record.init) {
-        (Status::Created, Some(init)) => init.pid,
+    match (record.status(), &record.init) {
+        (Status::Created, Some(_)) => {}
         (Status::Running | Status::Paused, _) => return Err(failed("cannot start an already running container")),
         (Status::Stopped, _) => return Err(failed("cannot start a container that has stopped")),
         (_, _) => return Err(failed("cannot start a container that is being created")),
-    };
+    }
     let spec::Container { spec, controls, .. } =
         spec::parse(dir.read_config().map_err(Hint::into_error)?.into()).map_err(Hint::into_error)?;
     // Before it does: a container that runs must not look like one that waits, should we be killed now.
@@ -406,12 +452,17 @@ pub fn start(root: &StateRoot, id: &ContainerId) -> Result<()> {
         dir.save(&record).map_err(Hint::into_error)?;
         return Err(failed(why));
     }
+    started(&record, &spec, &controls)
+}
+
+/// What is due when the program runs.
+fn started(record: &Record, spec: &oci::Spec, controls: &spec::Controls) -> Result<()> {
     if let (Some(timeout), Some(init)) = (controls.timeout, record.init_pidfd()) {
-        launch::end_after(timeout, init.as_fd(), || group_of(&record).ok().flatten()).map_err(failed)?;
+        launch::end_after(timeout, init.as_fd(), || group_of(record).ok().flatten()).map_err(failed)?;
     }
-    let told = hooks::state(&record, Status::Running, pid);
-    let poststart = spec.hooks().as_ref().and_then(|hooks| hooks.poststart().as_ref());
-    if let Err(why) = hooks::run("poststart", poststart, &told) {
+    let Some(poststart) = spec.hooks().as_ref().and_then(|hooks| hooks.poststart().as_ref()) else { return Ok(()) };
+    let told = hooks::state(record, Status::Running, record.init.map_or(0, |init| init.pid));
+    if let Err(why) = hooks::run("poststart", Some(poststart), &told) {
         // Runtime-spec 1.3: the container is stopped then.
         if let Some(init) = record.init_pidfd() {
             _ = crate::sys::process::signal(init.as_fd(), libc::SIGKILL);
@@ -424,8 +475,10 @@ pub fn start(root: &StateRoot, id: &ContainerId) -> Result<()> {
 /// `create`, `start`, and unless detached, the wait for its end and `delete`. Returns the program's exit status.
 pub fn run(wanted: &Create, detach: bool, keep: bool) -> Result<i32> {
     let attention = if detach { Attention::None } else { Attention::Foreground(OnceCell::new()) };
-    let child = begin(wanted, &attention)?;
-    if let Err(error) = start(&wanted.root, &wanted.id) {
+    let Made { mut child, dir, lock, record, spec, controls } = begin(wanted, &attention, Waits::ForUs)?;
+    let going = child.let_go().map_err(failed).and_then(|()| started(&record, &spec, &controls));
+    drop(lock);
+    if let Err(error) = going {
         _ = delete(&wanted.root, &wanted.id, true, wanted.warn);
         return Err(error);
     }
@@ -436,7 +489,7 @@ pub fn run(wanted: &Create, detach: bool, keep: bool) -> Result<i32> {
     let Some(foreground) = cell.into_inner() else { return Err(failed("nobody attends the container")) };
     let status = foreground.attend(child).map_err(failed);
     if !keep {
-        delete(&wanted.root, &wanted.id, true, wanted.warn)?;
+        delete::ended(dir, &record, spec.hooks().as_ref(), wanted.warn)?;
     }
     status
 }
@@ -498,6 +551,21 @@ pub fn exec(wanted: &Exec) -> Result<i32> {
         Attention::None => {
             _ = child.keep();
             Ok(0)
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_user_namespace_is_never_overlooked() {
+        for text in [r#"{"type": "user"}"#, r#"{"user": 1, "type":"user" }"#, r#"{"type": "us\u0065r"}"#, r#"["user"]"#] {
+            assert!(names_user_namespace(text.as_bytes()), "{text}");
+        }
+        for text in [r#"{"process": {"user" : {"uid": 0}}}"#, r#"{"type": "network"}"#, "{\"user\"\n:1}", ""] {
+            assert!(!names_user_namespace(text.as_bytes()), "{text}");
         }
     }
 }

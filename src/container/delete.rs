@@ -3,14 +3,17 @@
 use std::time::Duration;
 
 use super::{failed, group_of};
+use oci_spec::runtime as oci;
+
 use crate::{
     Result,
+    cgroup::container::Group,
     error::Hint,
     launch::container::hooks,
     spec::container as spec,
     state::{
         StateError,
-        container::Status,
+        container::{Record, Status},
         root::{ContainerId, Dir, StateRoot},
     },
     sys::process,
@@ -70,11 +73,31 @@ fn locked(dir: Dir, id: &ContainerId, force: bool, warn: fn(&str)) -> Result<()>
     if let Some(group) = group {
         group.remove().map_err(Hint::into_error)?;
     }
+    let spec = dir.read_config().ok().and_then(|bytes| spec::parse(bytes.into()).ok());
+    forget(dir, &record, spec.as_ref().and_then(|found| found.spec.hooks().as_ref()), warn)
+}
+
+/// As [`delete`], of a container whose init the caller has seen end, and of which it knows all that is on record.
+pub(super) fn ended(dir: Dir, record: &Record, hooks: Option<&oci::Hooks>, warn: fn(&str)) -> Result<()> {
+    let _lock = match dir.lock() {
+        Err(StateError::ContainerMissing(_)) => return Ok(()),
+        lock => lock.map_err(Hint::into_error)?,
+    };
+    if let Some(place) = &record.cgroup
+        && !Group::remove_empty(place)
+        && let Some(group) = group_of(record)?
+    {
+        group.kill_all(libc::SIGKILL).and_then(|()| group.remove()).map_err(Hint::into_error)?;
+    }
+    forget(dir, record, hooks, warn)
+}
+
+/// The last of it: the hooks that are due, and the directory.
+fn forget(dir: Dir, record: &Record, hooks: Option<&oci::Hooks>, warn: fn(&str)) -> Result<()> {
     // The specification: what they fail at is said, and all goes on. Before the directory is gone, so that those of a
     // runtime that was killed here are run by the next.
-    let spec = dir.read_config().ok().and_then(|bytes| spec::parse(bytes.into()).ok());
-    let poststop = spec.as_ref().and_then(|found| found.spec.hooks().as_ref()?.poststop().as_ref());
-    if let Err(why) = hooks::run("poststop", poststop, &hooks::state(&record, Status::Stopped, 0)) {
+    let poststop = hooks.and_then(|hooks| hooks.poststop().as_ref());
+    if let Err(why) = hooks::run("poststop", poststop, &hooks::state(record, Status::Stopped, 0)) {
         warn(&why);
     }
     dir.remove().map_err(Hint::into_error)

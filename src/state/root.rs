@@ -295,8 +295,9 @@ impl Dir {
             io::ErrorKind::NotFound => StateError::ContainerMissing(self.id.to_string()),
             _ => StateError::Read { path: self.path.join(name), source },
         };
-        let mut bytes = Vec::new();
         let file = self.open_file(name, libc::O_RDONLY).map_err(failed)?;
+        let length = file.metadata().map_err(failed)?.len().min(MOST);
+        let mut bytes = Vec::with_capacity(length as usize + 1);
         file.take(MOST).read_to_end(&mut bytes).map_err(failed)?;
         Ok(bytes)
     }
@@ -328,6 +329,13 @@ impl Dir {
 
     /// Removes the directory with all that is in it, so that the name is free.
     pub fn remove(self) -> Result<(), StateError> {
+        // What is nearly always all there is, at the price of three calls.
+        for name in [CONFIG, RECORD] {
+            _ = CString::new(name).map(|name| fs::remove_file(self.fd(), &name));
+        }
+        if std::fs::remove_dir(&self.path).is_ok() {
+            return Ok(());
+        }
         match std::fs::remove_dir_all(&self.path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
             other => other.map_err(|source| StateError::Write { path: self.path.clone(), source }),

@@ -69,6 +69,8 @@ pub struct Want<'a> {
     pub resources: Option<&'a oci::LinuxResources>,
     /// Rules that follow the spec's; the devices that every container has are allowed anyway.
     pub devices: &'a [oci::LinuxDeviceCgroup],
+    /// Leave the device rules to [`Group::guard_devices`], which is called before anything but fumehood runs in it.
+    pub devices_later: bool,
     /// Whom the v2 group is given to, to make groups within: the root of the container's user namespace.
     pub owner: Option<(u32, u32)>,
     /// Properties for systemd's unit, from the annotations `org.systemd.property.*`.
@@ -83,6 +85,7 @@ pub struct Group {
     joins: OnceCell<Vec<OwnedFd>>,
     /// What is still to be done, once there is a process.
     pending: Option<Pending>,
+    unguarded: Option<Vec<devices::Rule>>,
 }
 
 #[derive(Debug)]
@@ -107,7 +110,8 @@ impl Group {
         let rules = devices::rules(asked, want.devices)?;
         let record = place.record.clone();
         check(&record, want.resources)?;
-        let mut group = Self { record, slots: Slots::default(), joins: OnceCell::new(), pending: None };
+        let mut group =
+            Self { record, slots: Slots::default(), joins: OnceCell::new(), pending: None, unguarded: None };
         if let Some(unit) = &place.record.unit {
             group.pending = Some(Pending {
                 place: place.clone(),
@@ -120,7 +124,11 @@ impl Group {
         }
         let (slots, made) = make::make(place, want.resources)?;
         group.slots = slots;
-        group.set_up(place, want.resources, &rules, want.owner)?;
+        group.set_up(place, want.resources, want.owner)?;
+        match want.devices_later {
+            true => group.unguarded = Some(rules),
+            false => group.apply_devices(&rules)?,
+        }
         // Opened now: a group nobody can get into is no group.
         group.join_fds().map(drop)?;
         made.keep();
@@ -130,7 +138,7 @@ impl Group {
     /// What is there of the recorded groups.
     pub fn open(record: &Record) -> Result<Self> {
         let slots = make::find(record)?;
-        Ok(Self { record: record.clone(), slots, joins: OnceCell::new(), pending: None })
+        Ok(Self { record: record.clone(), slots, joins: OnceCell::new(), pending: None, unguarded: None })
     }
 
     #[must_use]
@@ -190,18 +198,18 @@ impl Group {
     fn furnish(&mut self, pending: &Pending) -> Result<()> {
         let (slots, made) = make::make(&pending.place, pending.resources.as_ref())?;
         self.slots = slots;
-        self.set_up(&pending.place, pending.resources.as_ref(), &pending.rules, pending.owner)?;
+        self.set_up(&pending.place, pending.resources.as_ref(), pending.owner)?;
+        self.apply_devices(&pending.rules)?;
         made.keep();
         Ok(())
     }
 
-    fn set_up(
-        &self,
-        place: &Place,
-        resources: Option<&oci::LinuxResources>,
-        rules: &[devices::Rule],
-        owner: Option<(u32, u32)>,
-    ) -> Result<()> {
+    /// Puts the device rules in force that [`Want::devices_later`] put off.
+    pub fn guard_devices(&self) -> Result<()> {
+        self.unguarded.as_ref().map_or(Ok(()), |rules| self.apply_devices(rules))
+    }
+
+    fn set_up(&self, place: &Place, resources: Option<&oci::LinuxResources>, owner: Option<(u32, u32)>) -> Result<()> {
         if let Some(resources) = resources {
             self.apply(resources)?;
         }
@@ -210,7 +218,6 @@ impl Group {
                 make::fill_cpuset(&spot.path, &spot.tree.point)?;
             }
         }
-        self.apply_devices(rules)?;
         match (owner, self.slots.v2()) {
             (Some(owner), Some(group)) if self.record.version == Version::V2 => delegate::give(group, owner),
             _ => Ok(()),
@@ -315,6 +322,17 @@ impl Group {
     /// Tells when a process is killed because the memory limit is reached. What happened before is not told.
     pub fn watch_oom(&self) -> Result<OomWatch> {
         oom::watch(&self.slots, self.record.version)
+    }
+
+    /// Removes the groups if nobody is in them and nothing is nested in them, at the price of one call each; whether
+    /// they are gone.
+    #[must_use]
+    pub fn remove_empty(record: &Record) -> bool {
+        let gone = |path: &Path| match std::fs::remove_dir(path) {
+            Ok(()) => true,
+            Err(error) => error.kind() == std::io::ErrorKind::NotFound,
+        };
+        record.unit.is_none() && record.groups().into_iter().all(|(_, path, _)| gone(path))
     }
 
     /// Removes all groups with what is nested in them, waiting for processes that are just dying.

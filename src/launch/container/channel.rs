@@ -57,10 +57,19 @@ impl ChildEnd<'_> {
     }
 
     pub fn failed(self, text: &str) {
+        // A runtime that is gone does not want to know.
+        _ = socket::send(self.0, &Self::failure(text), None);
+    }
+
+    /// As [`Self::failed`], with write(2): see [`Self::ready`].
+    pub fn failed_confined(self, text: &str) {
+        _ = fs::write_all(self.0, &Self::failure(text));
+    }
+
+    fn failure(text: &str) -> Vec<u8> {
         let mut record = vec![b'F'];
         record.extend(text.bytes().take(MOST - 1));
-        // A runtime that is gone does not want to know.
-        _ = socket::send(self.0, &record, None);
+        record
     }
 }
 

@@ -13,7 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
-use oci_spec::runtime::Hook;
+use oci_spec::runtime::{Hook, Hooks};
 
 use crate::{
     state::container::{Record, State, Status},
@@ -24,6 +24,14 @@ use crate::{
 #[must_use]
 pub fn state(record: &Record, status: Status, pid: i32) -> Vec<u8> {
     serde_json::to_vec(&State { pid, ..record.oci_state(status) }).unwrap_or_default()
+}
+
+/// Whether some run outside while the container's tree is complete and not entered yet.
+#[must_use]
+pub fn of_the_runtime_wanted(hooks: &Hooks) -> bool {
+    #[allow(deprecated)]
+    let prestart = hooks.prestart();
+    [prestart, hooks.create_runtime()].into_iter().flatten().any(|list| !list.is_empty())
 }
 
 /// Runs them in order; the first that fails ends it.

@@ -33,8 +33,8 @@ use crate::{
 pub struct World<'a> {
     pub plan: &'a Plan,
     pub control: BorrowedFd<'a>,
-    /// On which `start` says go, and is told why it did not.
-    pub start: &'a Pipes,
+    /// On which `start` says go, and is told why it did not; without, `control` does.
+    pub start: Option<&'a Pipes>,
     /// Connected to whoever wants the terminal.
     pub console: Option<BorrowedFd<'a>>,
     /// Of the caller's descriptors, from 3 on.
@@ -54,9 +54,10 @@ impl World<'_> {
 
     fn become_program(&self, end: ChildEnd<'_>) -> Result<std::convert::Infallible, String> {
         let plan = self.plan;
-        let keep = [Some(self.control), Some(self.start.go.as_fd()), Some(self.start.word.as_fd()), self.console];
-        program::close_all_but(keep.into_iter().flatten().collect(), self.preserve)
-            .map_err(failed("close inherited descriptors"))?;
+        let mut keep = vec![self.control];
+        keep.extend(self.start.into_iter().flat_map(Pipes::ends));
+        keep.extend(self.console);
+        program::close_all_but(keep, self.preserve).map_err(failed("close inherited descriptors"))?;
         process::reset_signals();
         let orders = InitEnd(self.control);
         if !orders.wait_for(Order::Build) {
@@ -95,11 +96,14 @@ impl World<'_> {
         let program = Program { label: None, ..program };
         end.ready().map_err(failed("tell that the container is ready"))?;
         // Only a container that is on record may outlive the runtime that made it.
-        if !end.released() || !self.start.wait() {
+        if !end.released() || !self.start.is_none_or(Pipes::wait) {
             process::exit_now(1);
         }
         let told = |why: String| {
-            _ = fs::write_all(self.start.word.as_fd(), why.as_bytes());
+            match self.start {
+                Some(start) => start.tell(&why),
+                None => end.failed_confined(&why),
+            }
             why
         };
         hooks::run("startContainer", hooks, &state).map_err(told)?;
@@ -155,9 +159,11 @@ impl World<'_> {
             }
             carry_out(&mut builder, operation)?;
         }
-        end.hooks().map_err(failed("tell that the tree is built"))?;
-        if !orders.wait_for(Order::Next) {
-            process::exit_now(1);
+        if hooks::of_the_runtime_wanted(&plan.hooks) {
+            end.hooks().map_err(failed("tell that the tree is built"))?;
+            if !orders.wait_for(Order::Next) {
+                process::exit_now(1);
+            }
         }
         let state = hooks::state(self.record, Status::Creating, process::id());
         hooks::run("createContainer", plan.hooks.create_container().as_ref(), &state)?;

@@ -56,12 +56,14 @@ use program::failed;
 pub use timer::end_after;
 
 /// What `create` needs beside the plan.
-#[derive(Debug)]
+#[expect(missing_debug_implementations, reason = "what is done meanwhile has none")]
 pub struct Create<'a> {
     pub plan: &'a Plan,
     pub group: &'a RefCell<Option<Group>>,
-    /// Where the container will wait for `start`.
-    pub start: &'a Pipes,
+    /// Where the container will wait for `start`; without, it goes as soon as [`Child::let_go`] says so.
+    pub start: Option<&'a Pipes>,
+    /// What has to be done before the container is ready, and can be while it is being built.
+    pub meanwhile: &'a dyn Fn() -> Result<(), String>,
     /// Connected to whoever wants the terminal.
     pub console: Option<BorrowedFd<'a>>,
     /// How many of the caller's descriptors from 3 on the program keeps.
@@ -94,6 +96,18 @@ impl Child {
         if let Some(control) = self.control.take() {
             // One that is gone by now will be found to be so.
             _ = control.order(Order::Next);
+        }
+    }
+
+    /// As [`Child::release`], of one that waits for nothing else: returns when its program runs.
+    pub fn let_go(&mut self) -> Result<(), String> {
+        let Some(control) = self.control.take() else { return Err("the container was let go before".to_owned()) };
+        _ = control.order(Order::Next);
+        match hear(&control.0) {
+            // Its end goes with execve.
+            None => Ok(()),
+            Some(Word::Failed(why)) => Err(why),
+            Some(_) => Err("container init said what nobody asked for".to_owned()),
         }
     }
 
@@ -155,6 +169,7 @@ pub fn create(create: &Create<'_>) -> Result<Child, String> {
     admit(group.as_mut(), child.pid, &control)?;
     drop(group);
     hand_trees(plan, &child, &control)?;
+    (create.meanwhile)()?;
     loop {
         match hear(&control.0) {
             Some(Word::Hooks) => {
@@ -189,7 +204,8 @@ fn clone_into_place(world: &World<'_>, privileged: bool, into: Option<BorrowedFd
     // With a new user namespace the rights to make a time namespace come, and the init makes it.
     let makes_time = wanted.new & NEW_TIME != 0 && wanted.new & libc::CLONE_NEWUSER == 0;
     if makes_time || !wanted.joined.is_empty() {
-        let mut keep = vec![world.control, world.start.go.as_fd(), world.start.word.as_fd()];
+        let mut keep = vec![world.control];
+        keep.extend(world.start.into_iter().flat_map(Pipes::ends));
         keep.extend(world.console);
         keep.extend(joined.descriptors());
         return Between::start(into, keep, world.preserve, privileged, |end| {

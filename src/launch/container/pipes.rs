@@ -17,8 +17,8 @@ const MOST: usize = 8 << 10;
 /// The container's ends.
 #[derive(Debug)]
 pub struct Pipes {
-    pub(super) go: OwnedFd,
-    pub(super) word: OwnedFd,
+    go: OwnedFd,
+    word: OwnedFd,
 }
 
 impl Pipes {
@@ -32,6 +32,15 @@ impl Pipes {
         let word = open(WORD, libc::O_WRONLY)?;
         drop(reader);
         Ok(Self { go, word })
+    }
+
+    pub(super) fn ends(&self) -> [BorrowedFd<'_>; 2] {
+        [self.go.as_fd(), self.word.as_fd()]
+    }
+
+    /// What [`call`] returns.
+    pub(super) fn tell(&self, why: &str) {
+        _ = fs::write_all(self.word.as_fd(), why.as_bytes());
     }
 
     /// Waits for [`call`].
@@ -83,7 +92,7 @@ mod tests {
         let said = std::thread::scope(|scope| {
             let caller = scope.spawn(|| call(dir.as_fd()));
             assert!(pipes.wait());
-            fs::write_all(pipes.word.as_fd(), b"because").unwrap();
+            pipes.tell("because");
             drop(pipes);
             caller.join().unwrap()
         });
