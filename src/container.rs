@@ -176,15 +176,14 @@ impl Attention {
 }
 
 fn begin(wanted: &Create, attention: &Attention, waits: Waits) -> Result<Made> {
-    let bundle = std::fs::canonicalize(&wanted.bundle).map_err(io("open bundle", &wanted.bundle))?;
-    let config = wanted.config.clone().unwrap_or_else(|| bundle.join("config.json"));
-    let bytes = spec::read(&config).map_err(Hint::into_error)?;
-    // Most containers have no user namespace, and most of the work would be done twice.
-    let guarded = wanted.guard_binary && !names_user_namespace(&bytes);
+    // Nearly all that root makes needs it, and what is done before is done twice.
+    let guarded = wanted.guard_binary && !is_rootless();
     if guarded {
         guard_binary()?;
     }
-    let container = spec::check_here(bytes).map_err(Hint::into_error)?;
+    let bundle = std::fs::canonicalize(&wanted.bundle).map_err(io("open bundle", &wanted.bundle))?;
+    let config = wanted.config.clone().unwrap_or_else(|| bundle.join("config.json"));
+    let container = spec::load(&config).map_err(Hint::into_error)?;
     let rootfs = container.rootfs(&bundle).map_err(Hint::into_error)?;
     let spec::Container { spec, bytes, controls, warnings } = container;
     warnings.iter().for_each(|warning| (wanted.warn)(warning));
@@ -295,15 +294,6 @@ fn begin(wanted: &Create, attention: &Attention, waits: Waits) -> Result<Made> {
     die_at("recorded");
     drop(undo);
     Ok(Made { child, dir, lock, record, spec, controls })
-}
-
-/// False only when the document has no such namespace, however it is read: nowhere the word as a value.
-fn names_user_namespace(config: &[u8]) -> bool {
-    const WORD: &[u8] = b"\"user\"";
-    let is_value = |after: &[u8]| after.iter().find(|byte| !byte.is_ascii_whitespace()) != Some(&b':');
-    let mut places = config.windows(WORD.len()).enumerate().filter(|(_, window)| *window == WORD);
-    // An escape may spell anything.
-    config.contains(&b'\\') || places.any(|(place, _)| is_value(&config[place + WORD.len()..]))
 }
 
 fn passed(count: u32) -> Result<u32> {
@@ -551,21 +541,6 @@ pub fn exec(wanted: &Exec) -> Result<i32> {
         Attention::None => {
             _ = child.keep();
             Ok(0)
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_user_namespace_is_never_overlooked() {
-        for text in [r#"{"type": "user"}"#, r#"{"user": 1, "type":"user" }"#, r#"{"type": "us\u0065r"}"#, r#"["user"]"#] {
-            assert!(names_user_namespace(text.as_bytes()), "{text}");
-        }
-        for text in [r#"{"process": {"user" : {"uid": 0}}}"#, r#"{"type": "network"}"#, "{\"user\"\n:1}", ""] {
-            assert!(!names_user_namespace(text.as_bytes()), "{text}");
         }
     }
 }

@@ -83,12 +83,7 @@ fn absolute(at: impl Display, path: &Path) -> Check {
 
 /// Reads and checks `path`, the config.json of a bundle.
 pub fn load(path: &Path) -> Result<Container, ContainerSpecError> {
-    check_here(read(path)?)
-}
-
-/// As [`parse`], and whether this host can take it.
-pub fn check_here(bytes: Arc<[u8]>) -> Result<Container, ContainerSpecError> {
-    let container = parse(bytes)?;
+    let container = parse(read(path)?)?;
     namespaces::check_on_host(&container.spec)?;
     Ok(container)
 }

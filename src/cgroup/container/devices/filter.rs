@@ -14,7 +14,7 @@ use nix::{
 
 use super::{
     super::{super::group::Group, ContainerCgroupError},
-    Access, Rule,
+    Access, Kind, Rule,
 };
 use crate::sys::bpf::{self, Instruction};
 
@@ -72,6 +72,8 @@ const ASKED: u8 = 3;
 const MAJOR: u8 = 4;
 const MINOR: u8 = 5;
 const SCRATCH: u8 = 6;
+/// Both numbers in one.
+const NUMBERS: u8 = 7;
 
 /// Operations on 32 bits (`BPF_ALU`, `BPF_JMP32`), and a load (`BPF_LDX | BPF_MEM | BPF_W`).
 const LOAD: u8 = 0x61;
@@ -81,12 +83,46 @@ const AND: u8 = 0x54;
 const SHIFT_RIGHT: u8 = 0x74;
 const JUMP_UNLESS: u8 = 0x56;
 const JUMP_IF: u8 = 0x16;
+const JUMP: u8 = 0x05;
 const EXIT: u8 = 0x95;
+/// Operations on 64 bits; the constant takes a second instruction for its upper half.
+const COPY_WIDE: u8 = 0xbf;
+const SHIFT_LEFT_WIDE: u8 = 0x67;
+const OR_WIDE: u8 = 0x4f;
+const CONSTANT_WIDE: u8 = 0x18;
+const JUMP_IF_SAME_WIDE: u8 = 0x1d;
+
+fn op(code: u8, to: u8, from: u8, offset: i16, immediate: i32) -> Instruction {
+    Instruction { code, registers: from << 4 | to, offset, immediate }
+}
+
+fn end(allow: bool) -> [Instruction; 2] {
+    [op(MOVE, RESULT, 0, 0, i32::from(allow)), op(EXIT, 0, 0, 0, 0)]
+}
+
+/// The device that the rule allows everything with, when it is one device.
+fn wholly_allowed(rule: &Rule) -> Option<(Kind, u64)> {
+    let device = rule.device.filter(|_| rule.allow && Access::ALL.without(rule.access).is_empty())?;
+    Some((device.kind, u64::from(device.major?) << 32 | u64::from(device.minor?)))
+}
+
+/// Devices of one kind, each with one comparison: the kernel's checker walks every way through a program, and so most
+/// of what a container's program costs is its conditions.
+fn allow_wholly(kind: Kind, devices: &[u64]) -> Option<Vec<Instruction>> {
+    let jump = |from: usize, to: usize| i16::try_from(to - from - 1).ok();
+    let allowed = 1 + 3 * devices.len() + 1;
+    let mut program = vec![op(JUMP_UNLESS, KIND, 0, jump(0, allowed + 2)?, kind as i32)];
+    for device in devices {
+        program.push(op(CONSTANT_WIDE, SCRATCH, 0, 0, (*device as u32).cast_signed()));
+        program.push(op(0, 0, 0, 0, ((device >> 32) as u32).cast_signed()));
+        program.push(op(JUMP_IF_SAME_WIDE, NUMBERS, SCRATCH, jump(program.len(), allowed)?, 0));
+    }
+    program.push(op(JUMP, 0, 0, 2, 0));
+    program.extend(end(true));
+    Some(program)
+}
 
 fn compile(rules: &[Rule]) -> Option<Vec<Instruction>> {
-    let op =
-        |code, to: u8, from: u8, offset, immediate| Instruction { code, registers: from << 4 | to, offset, immediate };
-    let end = |allow: bool| [op(MOVE, RESULT, 0, 0, i32::from(allow)), op(EXIT, 0, 0, 0, 0)];
     // struct bpf_cgroup_dev_ctx { u32 access_type; /* access << 16 | kind */ u32 major; u32 minor; }
     let mut program = vec![
         op(LOAD, KIND, CONTEXT, 0, 0),
@@ -95,8 +131,23 @@ fn compile(rules: &[Rule]) -> Option<Vec<Instruction>> {
         op(SHIFT_RIGHT, ASKED, 0, 0, 16),
         op(LOAD, MAJOR, CONTEXT, 4, 0),
         op(LOAD, MINOR, CONTEXT, 8, 0),
+        op(COPY_WIDE, NUMBERS, MAJOR, 0, 0),
+        op(SHIFT_LEFT_WIDE, NUMBERS, 0, 0, 32),
+        op(OR_WIDE, NUMBERS, MINOR, 0, 0),
     ];
-    for rule in rules.iter().rev() {
+    let mut rules = rules.iter().rev().peekable();
+    while let Some(rule) = rules.next() {
+        if let Some((kind, first)) = wholly_allowed(rule) {
+            let mut devices = vec![first];
+            while let Some((_, device)) =
+                rules.peek().and_then(|next| wholly_allowed(next)).filter(|next| next.0 == kind)
+            {
+                devices.push(device);
+                rules.next();
+            }
+            program.extend(allow_wholly(kind, &devices)?);
+            continue;
+        }
         let Some(device) = rule.device else {
             program.extend(end(rule.allow));
             return Some(program);
@@ -131,30 +182,40 @@ fn compile(rules: &[Rule]) -> Option<Vec<Instruction>> {
 #[cfg(test)]
 mod tests {
     use super::{
-        super::{DEFAULTS, Kind, tests::parse},
+        super::{DEFAULTS, tests::parse},
         *,
     };
 
     /// Runs a program as the kernel would, for the instructions there are.
     fn run(program: &[Instruction], kind: Kind, access: Access, major: u32, minor: u32) -> bool {
         let context = [u32::from(access.0) << 16 | kind as u32, major, minor];
-        let mut registers = [0_u32; 11];
+        let mut registers = [0_u64; 11];
         let mut at = 0;
         // Jumps lead forward only, so there is an end.
         loop {
             let Instruction { code, registers: pair, offset, immediate } = program[at];
             let (to, from) = (usize::from(pair & 15), usize::from(pair >> 4));
-            let value = immediate.cast_unsigned();
+            let value = u64::from(immediate.cast_unsigned());
+            let narrow = |number: u64| u64::from(number as u32);
             at += 1;
             let mut jump = |taken: bool| at = if taken { at.checked_add_signed(offset.into()).unwrap() } else { at };
             match code {
-                LOAD => registers[to] = context[usize::try_from(offset).unwrap() / 4],
+                LOAD => registers[to] = u64::from(context[usize::try_from(offset).unwrap() / 4]),
                 MOVE => registers[to] = value,
-                COPY => registers[to] = registers[from],
+                COPY => registers[to] = narrow(registers[from]),
+                COPY_WIDE => registers[to] = registers[from],
+                SHIFT_LEFT_WIDE => registers[to] <<= value,
+                OR_WIDE => registers[to] |= registers[from],
+                CONSTANT_WIDE => {
+                    registers[to] = u64::from(program[at].immediate.cast_unsigned()) << 32 | value;
+                    at += 1;
+                }
                 AND => registers[to] &= value,
                 SHIFT_RIGHT => registers[to] >>= value,
-                JUMP_UNLESS => jump(registers[to] != value),
-                JUMP_IF => jump(registers[to] == value),
+                JUMP => jump(true),
+                JUMP_UNLESS => jump(narrow(registers[to]) != value),
+                JUMP_IF => jump(narrow(registers[to]) == value),
+                JUMP_IF_SAME_WIDE => jump(registers[to] == registers[from]),
                 EXIT => return registers[0] == 1,
                 _ => panic!("unknown instruction {code:#x}"),
             }
@@ -213,6 +274,13 @@ mod tests {
         check(
             r#"[{"allow": true, "type": "c", "major": 4294967295, "minor": 3, "access": "r"},
             {"allow": true, "type": "a", "minor": 2, "access": "rw"}]"#,
+        );
+        check(
+            r#"[{"allow": false, "access": "rwm"}, {"allow": true, "type": "c", "major": 1, "minor": 3, "access": "rwm"},
+            {"allow": true, "type": "c", "major": 5, "minor": 0, "access": "rwm"},
+            {"allow": true, "type": "b", "major": 1, "minor": 5, "access": "rwm"},
+            {"allow": false, "type": "c", "major": 1, "access": "w"},
+            {"allow": true, "type": "c", "major": 4294967295, "minor": 1048576, "access": "rwm"}]"#,
         );
     }
 
