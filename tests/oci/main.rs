@@ -22,5 +22,6 @@ mod hooks;
 mod killed;
 mod lifecycle;
 mod living;
+mod network_devices;
 mod process;
 mod seccomp;

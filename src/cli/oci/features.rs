@@ -111,7 +111,7 @@ fn features(host: &Host) -> Value {
             "intelRdt": { "enabled": false, "schemata": false, "monitoring": false },
             "memoryPolicy": { "modes": MEMORY_MODES, "flags": MEMORY_FLAGS },
             "mountExtensions": { "idmap": { "enabled": true } },
-            "netDevices": { "enabled": false },
+            "netDevices": { "enabled": true },
         },
         "annotations": {
             "io.fumehood.version": env!("CARGO_PKG_VERSION"),

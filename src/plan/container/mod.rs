@@ -38,6 +38,8 @@ pub struct Plan {
     pub namespaces: Namespaces,
     /// Of a new user namespace.
     pub ids: Option<IdMaps>,
+    /// To be moved into the container's network namespace, before its tree is built: sysctls may be about them.
+    pub net_devices: Vec<NetDevice>,
     pub hostname: Option<CString>,
     pub domainname: Option<CString>,
     /// Up to where hooks of the runtime's side are due, with the terminal in place.
@@ -55,6 +57,26 @@ pub struct Plan {
 pub struct IdMaps {
     pub users: Vec<Map>,
     pub groups: Vec<Map>,
+}
+
+/// A network device of the host that the container gets.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NetDevice {
+    pub name: String,
+    /// What it is called inside; with `%d` for a number that the kernel finds.
+    pub inside: String,
+}
+
+impl NetDevice {
+    fn of(linux: &oci::Linux) -> Vec<Self> {
+        let device = |(name, device): (&String, &oci::LinuxNetDevice)| {
+            let renamed = device.name().as_ref().filter(|renamed| !renamed.is_empty());
+            Self { name: name.clone(), inside: renamed.unwrap_or(name).clone() }
+        };
+        let mut devices: Vec<_> = linux.net_devices().iter().flatten().map(device).collect();
+        devices.sort();
+        devices
+    }
 }
 
 #[derive(Debug, Default)]
@@ -177,9 +199,10 @@ pub fn make(spec: &oci::Spec, controls: &Controls, around: &Circumstances<'_>) -
         return Err(ContainerError::spec("linux.namespaces", "there is no mount namespace, and so no root of its own"));
     }
     let ids = if namespaces.new & libc::CLONE_NEWUSER != 0 { Some(IdMaps::new(&linux)?) } else { None };
-    // What cannot be carried out must not be passed over.
-    if linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()) {
-        return Err(ContainerError::spec("linux.netDevices", "moving devices into a container is not supported yet"));
+    let net_devices = NetDevice::of(&linux);
+    if !net_devices.is_empty() && around.rootless {
+        let why = "network devices are the host's root's to give: not supported for rootless containers";
+        return Err(ContainerError::spec("linux.netDevices", why));
     }
     if linux.intel_rdt().is_some() {
         return Err(ContainerError::spec("linux.intelRdt", "it is not supported yet"));
@@ -228,6 +251,7 @@ pub fn make(spec: &oci::Spec, controls: &Controls, around: &Circumstances<'_>) -
         process,
         hooks: spec.hooks().clone().unwrap_or_default(),
         namespaces,
+        net_devices,
     })
 }
 

@@ -157,6 +157,8 @@ fn an_error_says_where_in_the_document_it_is() {
         ("/linux/sysctl/net.~1..~1..~1kernel", json!("1"), "linux.sysctl.net./../../kernel: "),
         ("/linux/netDevices/a b", json!({}), "linux.netDevices.a b: "),
         ("/linux/netDevices/eth9", json!({ "name": "x".repeat(16) }), "linux.netDevices.eth9.name: "),
+        ("/linux/netDevices/eth9", json!({ "name": "eth%s" }), "linux.netDevices.eth9.name: "),
+        ("/linux/netDevices/eth9", json!({ "name": "%d%d" }), "linux.netDevices.eth9.name: "),
         ("/linux/devices/0/path", json!("dev/x"), "linux.devices[0].path: "),
         ("/linux/devices/0/type", json!("a"), "linux.devices[0].type: "),
         ("/linux/devices/0/type", json!("x"), "linux.devices[0].type: "),
