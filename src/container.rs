@@ -23,7 +23,7 @@ use oci_spec::runtime as oci;
 
 use crate::{
     Error, Result,
-    cgroup::container::{Group, Layout, Place, Want},
+    cgroup::container::{Group, Layout, Place, Want, resctrl},
     error::Hint,
     host::Host,
     launch::container::{self as launch, hooks},
@@ -118,6 +118,7 @@ pub fn create(wanted: &Create) -> Result<()> {
 struct Undo<'a> {
     dir: Option<Dir>,
     group: RefCell<Option<Group>>,
+    resctrl: Option<resctrl::Place>,
     hooks: Option<&'a Vec<oci::Hook>>,
     record: Option<Record>,
 }
@@ -127,6 +128,9 @@ impl Drop for Undo<'_> {
         if let Some(group) = self.group.take() {
             _ = group.kill_all(libc::SIGKILL);
             _ = group.remove();
+        }
+        if let Some(place) = self.resctrl.take() {
+            _ = place.remove();
         }
         if let Some(record) = self.record.take() {
             // As when it is deleted: what earlier hooks made is theirs to unmake.
@@ -186,12 +190,14 @@ fn begin(wanted: &Create, attention: &Attention) -> Result<launch::Child> {
     let cgroups_path = linux.cgroups_path().as_deref();
     let place = Place::decide(&layout, wanted.driver, cgroups_path, wanted.id.as_str(), wanted.rootless)
         .map_err(Hint::into_error)?;
+    let shares = linux.intel_rdt().as_ref().map(|rdt| resctrl::Wanted::decide(rdt, wanted.id.as_str()));
+    let shares = shares.transpose().map_err(Hint::into_error)?;
     let console = connect(wanted.console_socket.as_deref())?;
     let own_console = attention.begin(plan.process.terminal && console.is_none())?;
 
     let dir = wanted.root.create(&wanted.id).map_err(Hint::into_error)?;
-    let mut undo =
-        Undo { dir: Some(dir), group: RefCell::new(None), hooks: plan.hooks.poststop().as_ref(), record: None };
+    let hooks = plan.hooks.poststop().as_ref();
+    let mut undo = Undo { dir: Some(dir), group: RefCell::new(None), resctrl: None, hooks, record: None };
     let Some(dir) = undo.dir.as_ref() else { return Err(failed("no state directory")) };
     let _lock = dir.lock().map_err(Hint::into_error)?;
     die_at("named");
@@ -207,6 +213,7 @@ fn begin(wanted: &Create, attention: &Attention) -> Result<launch::Child> {
         init: None,
         started: false,
         cgroup: Some(place.record().clone()),
+        resctrl: shares.as_ref().map(|shares| shares.place().clone()),
         pid_namespace_own: plan.namespaces.new & libc::CLONE_NEWPID != 0,
         user_namespace: plan.namespaces.has(libc::CLONE_NEWUSER),
         rootless: wanted.rootless,
@@ -222,6 +229,10 @@ fn begin(wanted: &Create, attention: &Attention) -> Result<launch::Child> {
         ..Want::default()
     };
     undo.group.replace(Some(Group::create(&place, &want).map_err(Hint::into_error)?));
+    if let Some(shares) = &shares {
+        shares.make().map_err(Hint::into_error)?;
+        undo.resctrl = Some(shares.place().clone());
+    }
     die_at("grouped");
     let start =
         launch::Pipes::make(dir.fd()).map_err(|errno| failed(format!("make the pipes for start: {}", errno.desc())))?;
@@ -254,6 +265,7 @@ fn begin(wanted: &Create, attention: &Attention) -> Result<launch::Child> {
     undo.record = None;
     // What is through stays.
     undo.group.take();
+    undo.resctrl = None;
     undo.dir = None;
     die_at("recorded");
     child.release();

@@ -70,6 +70,9 @@ fn locked(dir: Dir, id: &ContainerId, force: bool, warn: fn(&str)) -> Result<()>
     if let Some(group) = group {
         group.remove().map_err(Hint::into_error)?;
     }
+    if let Some(place) = &record.resctrl {
+        place.remove().map_err(Hint::into_error)?;
+    }
     // The specification: what they fail at is said, and all goes on. Before the directory is gone, so that those of a
     // runtime that was killed here are run by the next.
     let spec = dir.read_config().ok().and_then(|bytes| spec::parse(bytes.into()).ok());

@@ -76,6 +76,7 @@ pub fn exec(exec: &Exec<'_>) -> Result<Child, String> {
     drop(group);
     drop(theirs);
     let control = SupervisorEnd(ours);
+    super::enter_resctrl(exec.record, between.pid())?;
     super::admit(exec.group.borrow_mut().as_mut(), between.pid(), &control)?;
     let child = between.successor()?;
     if let Some(score) = exec.process.oom_score_adj {

@@ -153,6 +153,7 @@ pub fn create(create: &Create<'_>) -> Result<Child, String> {
     if let Some(score) = plan.process.oom_score_adj {
         set_oom_score(child.pid, score, create.host_root)?;
     }
+    enter_resctrl(create.record, child.pid)?;
     devices::give(&plan.net_devices, child.pid)?;
     admit(group.as_mut(), child.pid, &control)?;
     drop(group);
@@ -298,6 +299,12 @@ fn admit(group: Option<&mut Group>, pid: i32, control: &SupervisorEnd) -> Result
     }
     _ = control.order(Order::Entered);
     Ok(())
+}
+
+/// Before it forks: what it forks is where it is.
+fn enter_resctrl(record: &Record, pid: i32) -> Result<(), String> {
+    let entered = record.resctrl.as_ref().map_or(Ok(()), |place| place.admit(pid));
+    entered.map_err(|error| error.into_error().message().to_owned())
 }
 
 /// The mounts that the builder inside cannot make.

@@ -204,9 +204,6 @@ pub fn make(spec: &oci::Spec, controls: &Controls, around: &Circumstances<'_>) -
         let why = "network devices are the host's root's to give: not supported for rootless containers";
         return Err(ContainerError::spec("linux.netDevices", why));
     }
-    if linux.intel_rdt().is_some() {
-        return Err(ContainerError::spec("linux.intelRdt", "it is not supported yet"));
-    }
     let Some(process) = spec.process() else {
         return Err(ContainerError::spec("process", "it is missing"));
     };
