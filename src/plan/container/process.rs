@@ -343,7 +343,7 @@ impl Seccomp {
         let profile = seccomp::Profile::parse(&json)?;
         let target = seccomp::Target { arch: seccomp::Arch::NATIVE, kernel };
         Ok(Self {
-            filter: seccomp::compile(&profile, target)?,
+            filter: seccomp::compile_listed(&profile, target)?,
             flags: profile.flags,
             listener: profile.listener_path.map(|path| (path.into(), profile.listener_metadata)),
         })
