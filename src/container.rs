@@ -72,7 +72,6 @@ pub struct Create {
 pub struct Exec {
     pub root: StateRoot,
     pub id: ContainerId,
-    pub process: oci::Process,
     pub detach: bool,
     pub pid_file: Option<PathBuf>,
     pub console_socket: Option<PathBuf>,
@@ -163,7 +162,6 @@ fn begin(wanted: &Create, attention: &Attention) -> Result<launch::Child> {
     let container = spec::load(&config).map_err(Hint::into_error)?;
     let rootfs = container.rootfs(&bundle).map_err(Hint::into_error)?;
     let spec::Container { spec, bytes, controls, warnings } = container;
-    warnings.iter().for_each(|warning| (wanted.warn)(warning));
     let host = Host::probe();
     let layout = Layout::detect();
     let around = Circumstances {
@@ -184,6 +182,7 @@ fn begin(wanted: &Create, attention: &Attention) -> Result<launch::Child> {
     if wanted.guard_binary && guard_needed(plan.ids.as_ref()) {
         guard_binary()?;
     }
+    warnings.iter().for_each(|warning| (wanted.warn)(warning));
     let detached = matches!(attention, Attention::None);
     check_terminal(plan.process.terminal, wanted.console_socket.as_deref(), detached)?;
     let linux = spec.linux().clone().unwrap_or_default();
@@ -453,8 +452,17 @@ pub fn run(wanted: &Create, detach: bool, keep: bool) -> Result<i32> {
     status
 }
 
+/// Whether this is the second start of a runtime that puts its binary out of reach: what is to be said once was said.
+#[must_use]
+pub fn is_second_start() -> bool {
+    crate::sys::own_binary::is_second_start()
+}
+
 /// Adds a process. Returns its exit status, or 0 when detached.
-pub fn exec(wanted: &Exec) -> Result<i32> {
+///
+/// `process` makes it of the container's specification, once: nothing that cannot be read twice is read before the
+/// binary is out of reach.
+pub fn exec(wanted: &Exec, process: impl FnOnce(&oci::Spec) -> Result<oci::Process>) -> Result<i32> {
     let dir = wanted.root.open(&wanted.id).map_err(Hint::into_error)?;
     let record = dir.load().map_err(Hint::into_error)?;
     let (Some(init), Some(pidfd)) = (&record.init, record.init_pidfd()) else {
@@ -468,7 +476,6 @@ pub fn exec(wanted: &Exec) -> Result<i32> {
         _ => {}
     }
     let host = Host::probe();
-    check_terminal(wanted.process.terminal().unwrap_or(false), wanted.console_socket.as_deref(), wanted.detach)?;
     let spec::Container { spec, controls, .. } =
         spec::parse(dir.read_config().map_err(Hint::into_error)?.into()).map_err(Hint::into_error)?;
     let linux = spec.linux().clone().unwrap_or_default();
@@ -476,7 +483,9 @@ pub fn exec(wanted: &Exec) -> Result<i32> {
         guard_binary()?;
     }
     let kernel = KernelVersion(host.kernel.major, host.kernel.minor);
-    let asked = inherit(wanted.process.clone(), spec.process().as_ref());
+    let asked = process(&spec)?;
+    check_terminal(asked.terminal().unwrap_or(false), wanted.console_socket.as_deref(), wanted.detach)?;
+    let asked = inherit(asked, spec.process().as_ref());
     let mut process = plan::process::Process::new(&asked, Some(&linux), kernel).map_err(Hint::into_error)?;
     plan::controls::tighten(&mut process, &controls, kernel, host.landlock_abi).map_err(Hint::into_error)?;
     let group = RefCell::new(exec_group(&record, &wanted.cgroups, init.pid)?);

@@ -1,5 +1,7 @@
 //! One more process in a container that runs.
 
+use std::{io::Write, process::Stdio};
+
 use crate::both;
 use serde_json::json;
 
@@ -61,4 +63,23 @@ both! {
         container.becomes("stopped");
         container.call_on("exec", &["true"]).fails("stopped container");
     }
+}
+
+#[test]
+fn a_document_that_can_be_read_once_is_read_once() {
+    let Some(who) = Who::Root.find("exec once") else { return };
+    let Some(container) = Container::new("exec once", who) else { return };
+    let container = container.args(&["sleep", "100"]);
+    container.create();
+    container.start();
+    let process = json!({ "args": ["echo", "once"], "env": ["PATH=/bin"], "cwd": "/", "user": { "uid": 0, "gid": 0 } });
+    // The runtime starts itself again, with the pipe as it was left.
+    let mut command = container.command("--debug", &["exec", "--process", "/dev/stdin", &container.id]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(process.to_string().as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "once\n", "{said}");
+    assert_eq!(said.matches("exec [").count(), 1, "{said}");
 }
