@@ -8,6 +8,7 @@ use std::{
     collections::BTreeMap,
     fs,
     io::ErrorKind,
+    os::fd::AsFd,
     path::{Path, PathBuf},
 };
 
@@ -16,6 +17,7 @@ use oci_spec::runtime::LinuxIntelRdt;
 use serde::{Deserialize, Serialize};
 
 use super::{ContainerCgroupError, Result};
+use crate::sys::fs::is_of_kind;
 
 const USUAL: &str = "/sys/fs/resctrl";
 /// RDTGROUP_SUPER_MAGIC of linux/magic.h.
@@ -54,8 +56,8 @@ impl Wanted {
         let missing = |why: String| {
             Err(bad("", format!("there is no resctrl file system: {why} (mount -t resctrl resctrl {USUAL})")))
         };
-        let root = match nix::sys::statfs::statfs(USUAL) {
-            Ok(found) if found.filesystem_type().0 as i64 == MAGIC => PathBuf::from(USUAL),
+        let root = match fs::File::open(USUAL) {
+            Ok(found) if is_of_kind(found.as_fd(), MAGIC) => PathBuf::from(USUAL),
             Ok(_) => match mounted_elsewhere() {
                 Some(root) => root,
                 None => return missing("it is mounted nowhere".to_owned()),

@@ -69,6 +69,8 @@ pub struct Builder<'a, S> {
     /// The mounted /proc and /sys. What is to be masked in them is found from here: their names in the root may be
     /// exchanged for others at any moment (CVE-2019-19921).
     kept: Vec<(&'static CStr, OwnedFd)>,
+    /// What masked directories and files are covered with, mounted over the first of them.
+    covers: [Option<OwnedFd>; 2],
     /// The terminal that becomes /dev/console.
     console: Option<OwnedFd>,
     /// More than an errno says about what failed last.
@@ -88,6 +90,7 @@ impl<'a, S: Supply> Builder<'a, S> {
             links: fs::IN_ROOT,
             procfs: None,
             kept: Vec::new(),
+            covers: [None, None],
             console: None,
             detail: None,
         }
@@ -222,12 +225,18 @@ impl<'a, S: Supply> Builder<'a, S> {
     }
 
     /// Of what every kernel may have, what is not there needs no mask.
-    fn mask(&self, path: &BoxPath, required: bool) -> sys::Result<()> {
+    fn mask(&mut self, path: &BoxPath, required: bool) -> sys::Result<()> {
         let target = match self.find(path) {
             Err(Errno::ENOENT) if !required => return Ok(()),
             found => found?,
         };
-        let cover = if fs::stat(target.as_fd())?.st_mode & libc::S_IFMT == libc::S_IFDIR {
+        let is_dir = fs::stat(target.as_fd())?.st_mode & libc::S_IFMT == libc::S_IFDIR;
+        let first = &mut self.covers[usize::from(is_dir)];
+        if let Some(first) = first {
+            // Read-only as that is, and nothing can be put into it.
+            return mount::attach(mount::clone_tree(first.as_fd(), c"", false)?.as_fd(), target.as_fd());
+        }
+        let cover = if is_dir {
             let context = mount::open_filesystem(c"tmpfs")?;
             mount::configure(context.as_fd(), c"size", c"4096")?;
             mount::configure(context.as_fd(), c"nr_inodes", c"2")?;
@@ -240,7 +249,9 @@ impl<'a, S: Supply> Builder<'a, S> {
             }
             null
         };
-        mount::attach(cover.as_fd(), target.as_fd())
+        mount::attach(cover.as_fd(), target.as_fd())?;
+        *first = Some(cover);
+        Ok(())
     }
 
     /// Mounts `tree` on `path`, which is made if the tree it lies in is ours to add to.

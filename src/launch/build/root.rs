@@ -98,6 +98,7 @@ impl<S: Supply> Builder<'_, S> {
     pub(super) fn enter_container(&mut self, pivot: bool) -> sys::Result<()> {
         self.last_parent = None;
         self.procfs = None;
+        self.covers = [None, None];
         if pivot {
             fs::change_dir(self.root()?)?;
             return mount::enter_shared_root_here();

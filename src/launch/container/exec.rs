@@ -18,7 +18,7 @@ use super::{
 use crate::{
     cgroup::container::Group,
     launch::protocol::{InitEnd, Order, SupervisorEnd},
-    plan::container::process::Process,
+    plan::container::process::{Affinity, Process},
     state::container::{Record, Status},
     sys::{
         Errno, attributes,
@@ -123,8 +123,12 @@ fn become_program(
         process::new_keyring().map_err(failed("unable to join session keyring"))?;
     }
     attributes::become_root().map_err(failed("become root of the user namespace"))?;
-    if let Some(mask) = &exec.process.affinity.last {
-        attributes::set_affinity(mask).map_err(failed("error setting final CPU affinity"))?;
+    match &exec.process.affinity {
+        Affinity { last: Some(mask), .. } => {
+            attributes::set_affinity(mask).map_err(failed("error setting final CPU affinity"))?;
+        }
+        Affinity { initial: Some(_), last: None } => {}
+        Affinity { initial: None, last: None } => program::reset_affinity(),
     }
     if let Some(console) = exec.console {
         let terminal = open_terminal(exec.process, console).map_err(failed("open a terminal"))?;
