@@ -185,7 +185,7 @@ fn begin(wanted: &Create, attention: &Attention) -> Result<launch::Child> {
     warnings.iter().for_each(|warning| (wanted.warn)(warning));
     let detached = matches!(attention, Attention::None);
     check_terminal(plan.process.terminal, wanted.console_socket.as_deref(), detached)?;
-    let linux = spec.linux().clone().unwrap_or_default();
+    let linux = plan::linux(&spec).map_err(Hint::into_error)?;
     let cgroups_path = linux.cgroups_path().as_deref();
     let place = Place::decide(&layout, wanted.driver, cgroups_path, wanted.id.as_str(), wanted.rootless)
         .map_err(Hint::into_error)?;
@@ -299,6 +299,9 @@ fn inherit(mut process: oci::Process, container: Option<&oci::Process>) -> oci::
     }
     if process.oom_score_adj().is_none() {
         process.set_oom_score_adj(container.oom_score_adj());
+    }
+    if process.exec_cpu_affinity().is_none() {
+        process.set_exec_cpu_affinity(container.exec_cpu_affinity().clone());
     }
     process
 }
@@ -478,15 +481,15 @@ pub fn exec(wanted: &Exec, process: impl FnOnce(&oci::Spec) -> Result<oci::Proce
     let host = Host::probe();
     let spec::Container { spec, controls, .. } =
         spec::parse(dir.read_config().map_err(Hint::into_error)?.into()).map_err(Hint::into_error)?;
-    let linux = spec.linux().clone().unwrap_or_default();
-    if wanted.guard_binary && guard_needed(plan::IdMaps::of(&linux).as_ref()) {
+    let linux = plan::linux(&spec).map_err(Hint::into_error)?;
+    if wanted.guard_binary && guard_needed(plan::IdMaps::of(linux).as_ref()) {
         guard_binary()?;
     }
     let kernel = KernelVersion(host.kernel.major, host.kernel.minor);
     let asked = process(&spec)?;
     check_terminal(asked.terminal().unwrap_or(false), wanted.console_socket.as_deref(), wanted.detach)?;
     let asked = inherit(asked, spec.process().as_ref());
-    let mut process = plan::process::Process::new(&asked, Some(&linux), kernel).map_err(Hint::into_error)?;
+    let mut process = plan::process::Process::new(&asked, Some(linux), kernel).map_err(Hint::into_error)?;
     plan::controls::tighten(&mut process, &controls, kernel, host.landlock_abi).map_err(Hint::into_error)?;
     let group = RefCell::new(exec_group(&record, &wanted.cgroups, init.pid)?);
     let console = connect(wanted.console_socket.as_deref())?;

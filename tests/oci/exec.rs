@@ -56,6 +56,22 @@ both! {
         assert!(!std::fs::exists(&pid_file).unwrap());
     }
 
+    fn it_is_on_the_processors_that_the_container_says_for_it(who: Who) {
+        let Some(container) = Container::new("exec affinity", who) else { return };
+        let allowed = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0)).unwrap();
+        let first = (0..nix::sched::CpuSet::count()).find(|number| allowed.is_set(*number).unwrap()).unwrap();
+        let container = container
+            .set("/process/execCPUAffinity", json!({ "final": first.to_string() }))
+            .args(&["sleep", "100"]);
+        container.create();
+        container.start();
+        let process = json!({ "args": ["grep", "Cpus_allowed_list", "/proc/self/status"], "cwd": "/",
+            "env": ["PATH=/bin"], "user": { "uid": 0, "gid": 0 } });
+        let path = container.place.write("process.json", process.to_string());
+        let command = container.command("exec", &["--process", path.to_str().unwrap(), &container.id]);
+        assert_eq!(container.output(command).ok(), format!("Cpus_allowed_list:\t{first}\n"));
+    }
+
     fn it_does_not_get_into_a_container_that_has_stopped(who: Who) {
         let Some(container) = Container::new("exec stopped", who) else { return };
         container.create();

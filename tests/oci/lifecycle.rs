@@ -99,6 +99,20 @@ both! {
 }
 
 #[test]
+fn nothing_is_made_up_for_who_says_nothing() {
+    let Some(who) = Who::Root.find("no linux") else { return };
+    let Some(mut container) = Container::new("no linux", who) else { return };
+    let process = container.config.as_object_mut().unwrap().remove("process").unwrap();
+    container.run().fails("process: it is missing");
+    container.config["process"] = process;
+    for field in ["linux", "hostname"] {
+        container.config.as_object_mut().unwrap().remove(field);
+    }
+    container.run().fails("linux.namespaces: there is no mount namespace");
+    container.call("state", &[]).fails("does not exist");
+}
+
+#[test]
 fn shares_that_the_host_has_not_are_an_error() {
     if std::path::Path::new("/sys/fs/resctrl/schemata").exists() {
         // Then they can be had, and whether by this caller is the host's to say.

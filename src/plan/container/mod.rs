@@ -191,15 +191,20 @@ pub struct Circumstances<'a> {
     pub pivot: bool,
 }
 
+/// What is Linux's in a specification: there, be it empty, in all that [`crate::spec::container::parse`] lets by.
+pub fn linux(spec: &oci::Spec) -> Result<&oci::Linux, ContainerError> {
+    spec.linux().as_ref().ok_or_else(|| ContainerError::spec("linux", "it is missing"))
+}
+
 /// Pure: the same spec and facts give the same plan.
 pub fn make(spec: &oci::Spec, controls: &Controls, around: &Circumstances<'_>) -> Result<Plan, ContainerError> {
-    let linux = spec.linux().clone().unwrap_or_default();
-    let namespaces = Namespaces::new(&linux)?;
+    let linux = linux(spec)?;
+    let namespaces = Namespaces::new(linux)?;
     if !namespaces.has(libc::CLONE_NEWNS) {
         return Err(ContainerError::spec("linux.namespaces", "there is no mount namespace, and so no root of its own"));
     }
-    let ids = if namespaces.new & libc::CLONE_NEWUSER != 0 { Some(IdMaps::new(&linux)?) } else { None };
-    let net_devices = NetDevice::of(&linux);
+    let ids = if namespaces.new & libc::CLONE_NEWUSER != 0 { Some(IdMaps::new(linux)?) } else { None };
+    let net_devices = NetDevice::of(linux);
     if !net_devices.is_empty() && around.rootless {
         let why = "network devices are the host's root's to give: not supported for rootless containers";
         return Err(ContainerError::spec("linux.netDevices", why));
@@ -236,7 +241,7 @@ pub fn make(spec: &oci::Spec, controls: &Controls, around: &Circumstances<'_>) -
     }
     let mut entry = Vec::new();
     finish(spec, around.pivot, &mut entry)?;
-    let mut process = Process::new(process, Some(&linux), around.kernel)?;
+    let mut process = Process::new(process, Some(linux), around.kernel)?;
     controls::tighten(&mut process, controls, around.kernel, around.landlock_abi)?;
     Ok(Plan {
         timeout: controls.timeout,

@@ -54,7 +54,10 @@ fn what_may_be_left_out_may_be_left_out() {
         with(pointer, None).unwrap_or_else(|error| panic!("without {pointer}: {error}"));
     }
     let least = json!({ "ociVersion": "1.0.0", "root": { "path": "r" } });
-    read_value(&least).unwrap();
+    let read = read_value(&least).unwrap();
+    // As `"linux": {}`, and not what some library thinks usual.
+    let linux = read.spec.linux().as_ref().unwrap();
+    assert!(linux.namespaces().is_none() && linux.masked_paths().is_none() && linux.resources().is_none());
 }
 
 #[test]
