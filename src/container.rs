@@ -490,6 +490,10 @@ pub fn exec(wanted: &Exec, process: impl FnOnce(&oci::Spec) -> Result<oci::Proce
     check_terminal(asked.terminal().unwrap_or(false), wanted.console_socket.as_deref(), wanted.detach)?;
     let asked = inherit(asked, spec.process().as_ref());
     let mut process = plan::process::Process::new(&asked, Some(linux), kernel).map_err(Hint::into_error)?;
+    let shares_mounts = plan::shared::shares_mounts(linux);
+    if shares_mounts {
+        plan::shared::check_capabilities(&process.capabilities).map_err(Hint::into_error)?;
+    }
     plan::controls::tighten(&mut process, &controls, kernel, host.landlock_abi).map_err(Hint::into_error)?;
     let group = RefCell::new(exec_group(&record, &wanted.cgroups, init.pid)?);
     let console = connect(wanted.console_socket.as_deref())?;
@@ -499,6 +503,7 @@ pub fn exec(wanted: &Exec, process: impl FnOnce(&oci::Spec) -> Result<oci::Proce
         process: &process,
         init: pidfd.as_fd(),
         init_pid: init.pid,
+        shares_mounts,
         group: &group,
         console: console.as_ref().map(AsFd::as_fd).or(own_console),
         preserve: passed(wanted.preserve_fds)?,

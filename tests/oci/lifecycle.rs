@@ -108,7 +108,7 @@ fn nothing_is_made_up_for_who_says_nothing() {
     for field in ["linux", "hostname"] {
         container.config.as_object_mut().unwrap().remove(field);
     }
-    container.run().fails("linux.namespaces: there is no mount namespace");
+    container.run().fails("mounts: there is no mount namespace");
     container.call("state", &[]).fails("does not exist");
 }
 

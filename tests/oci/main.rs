@@ -25,3 +25,4 @@ mod living;
 mod network_devices;
 mod process;
 mod seccomp;
+mod shared_mounts;

@@ -59,6 +59,8 @@ pub struct Builder<'a, S> {
     /// Whether the builder has another identity than the program.
     gives_away: bool,
     root: Option<OwnedFd>,
+    /// The mounts are the host's, and stay as they are.
+    shares_mounts: bool,
     /// The directory that the last operation worked in: the next one often does too. It cannot have been
     /// mounted over since, because that would have been an operation in its parent.
     last_parent: Option<(&'a CStr, OwnedFd)>,
@@ -86,6 +88,7 @@ impl<'a, S: Supply> Builder<'a, S> {
             program,
             gives_away,
             root: None,
+            shares_mounts: false,
             last_parent: None,
             links: fs::IN_ROOT,
             procfs: None,
@@ -159,6 +162,8 @@ impl<'a, S: Supply> Builder<'a, S> {
                 mount::enter_root_here()
             }
             SetupOp::ContainerRoot { source, propagation } => self.container_root(source, *propagation),
+            SetupOp::ContainerDir { source } => self.container_dir(source),
+            SetupOp::ChangeRoot => mount::change_root(self.root()?),
             SetupOp::Mount(mount) => self.mount(mount),
             SetupOp::Node(node) => self.node(node),
             SetupOp::Link { path, to, replace } => self.link(path, to, *replace),

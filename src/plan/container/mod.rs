@@ -10,6 +10,7 @@ pub mod mounts;
 pub mod operations;
 pub mod options;
 pub mod process;
+pub mod shared;
 pub mod sysctl;
 #[cfg(test)]
 mod tests;
@@ -200,8 +201,9 @@ pub fn linux(spec: &oci::Spec) -> Result<&oci::Linux, ContainerError> {
 pub fn make(spec: &oci::Spec, controls: &Controls, around: &Circumstances<'_>) -> Result<Plan, ContainerError> {
     let linux = linux(spec)?;
     let namespaces = Namespaces::new(linux)?;
-    if !namespaces.has(libc::CLONE_NEWNS) {
-        return Err(ContainerError::spec("linux.namespaces", "there is no mount namespace, and so no root of its own"));
+    let shared = shared::shares_mounts(linux);
+    if shared {
+        shared::check(spec, linux, &namespaces, around.rootless)?;
     }
     let ids = if namespaces.new & libc::CLONE_NEWUSER != 0 { Some(IdMaps::new(linux)?) } else { None };
     let net_devices = NetDevice::of(linux);
@@ -223,6 +225,7 @@ pub fn make(spec: &oci::Spec, controls: &Controls, around: &Circumstances<'_>) -
         process::c_string(format_args!("{what}"), name).map(Some)
     };
     let facts = Facts {
+        own_mount_namespace: !shared,
         bundle: around.bundle,
         own_user_namespace: namespaces.has(libc::CLONE_NEWUSER),
         own_network_namespace: namespaces.has(libc::CLONE_NEWNET),
@@ -240,8 +243,11 @@ pub fn make(spec: &oci::Spec, controls: &Controls, around: &Circumstances<'_>) -
         setup.push(SetupOp::Console);
     }
     let mut entry = Vec::new();
-    finish(spec, around.pivot, &mut entry)?;
+    finish(spec, &facts, around.pivot, &mut entry)?;
     let mut process = Process::new(process, Some(linux), around.kernel)?;
+    if shared {
+        shared::check_capabilities(&process.capabilities)?;
+    }
     controls::tighten(&mut process, controls, around.kernel, around.landlock_abi)?;
     Ok(Plan {
         timeout: controls.timeout,
