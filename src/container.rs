@@ -23,7 +23,7 @@ use oci_spec::runtime as oci;
 
 use crate::{
     Error, Result,
-    cgroup::container::{Group, Layout, Place, Want},
+    cgroup::container::{Group, Layout, Place, Want, resctrl},
     error::Hint,
     host::Host,
     launch::container::{self as launch, hooks},
@@ -73,7 +73,6 @@ pub struct Create {
 pub struct Exec {
     pub root: StateRoot,
     pub id: ContainerId,
-    pub process: oci::Process,
     pub detach: bool,
     pub pid_file: Option<PathBuf>,
     pub console_socket: Option<PathBuf>,
@@ -140,6 +139,7 @@ struct Made {
 struct Undo<'a> {
     dir: Option<Dir>,
     group: RefCell<Option<Group>>,
+    resctrl: Option<resctrl::Place>,
     hooks: Option<&'a Vec<oci::Hook>>,
     record: Option<Record>,
 }
@@ -149,6 +149,9 @@ impl Drop for Undo<'_> {
         if let Some(group) = self.group.take() {
             _ = group.kill_all(libc::SIGKILL);
             _ = group.remove();
+        }
+        if let Some(place) = self.resctrl.take() {
+            _ = place.remove();
         }
         if let Some(record) = self.record.take() {
             // As when it is deleted: what earlier hooks made is theirs to unmake.
@@ -186,7 +189,6 @@ fn begin(wanted: &Create, attention: &Attention, waits: Waits) -> Result<Made> {
     let container = spec::load(&config).map_err(Hint::into_error)?;
     let rootfs = container.rootfs(&bundle).map_err(Hint::into_error)?;
     let spec::Container { spec, bytes, controls, warnings } = container;
-    warnings.iter().for_each(|warning| (wanted.warn)(warning));
     let host = Host::probe();
     let layout = Layout::detect();
     let around = Circumstances {
@@ -207,18 +209,21 @@ fn begin(wanted: &Create, attention: &Attention, waits: Waits) -> Result<Made> {
     if wanted.guard_binary && !guarded && guard_needed(plan.ids.as_ref()) {
         guard_binary()?;
     }
+    warnings.iter().for_each(|warning| (wanted.warn)(warning));
     let detached = matches!(attention, Attention::None);
     check_terminal(plan.process.terminal, wanted.console_socket.as_deref(), detached)?;
-    let linux = spec.linux().clone().unwrap_or_default();
+    let linux = plan::linux(&spec).map_err(Hint::into_error)?;
     let cgroups_path = linux.cgroups_path().as_deref();
     let place = Place::decide(&layout, wanted.driver, cgroups_path, wanted.id.as_str(), wanted.rootless)
         .map_err(Hint::into_error)?;
+    let shares = linux.intel_rdt().as_ref().map(|rdt| resctrl::Wanted::decide(rdt, wanted.id.as_str()));
+    let shares = shares.transpose().map_err(Hint::into_error)?;
     let console = connect(wanted.console_socket.as_deref())?;
     let own_console = attention.begin(plan.process.terminal && console.is_none())?;
 
     let dir = wanted.root.create(&wanted.id).map_err(Hint::into_error)?;
-    let mut undo =
-        Undo { dir: Some(dir), group: RefCell::new(None), hooks: plan.hooks.poststop().as_ref(), record: None };
+    let hooks = plan.hooks.poststop().as_ref();
+    let mut undo = Undo { dir: Some(dir), group: RefCell::new(None), resctrl: None, hooks, record: None };
     let Some(dir) = undo.dir.as_ref() else { return Err(failed("no state directory")) };
     let lock = dir.lock().map_err(Hint::into_error)?;
     die_at("named");
@@ -233,6 +238,7 @@ fn begin(wanted: &Create, attention: &Attention, waits: Waits) -> Result<Made> {
         init: None,
         started: false,
         cgroup: Some(place.record().clone()),
+        resctrl: shares.as_ref().map(|shares| shares.place().clone()),
         pid_namespace_own: plan.namespaces.new & libc::CLONE_NEWPID != 0,
         user_namespace: plan.namespaces.has(libc::CLONE_NEWUSER),
         rootless: wanted.rootless,
@@ -249,6 +255,10 @@ fn begin(wanted: &Create, attention: &Attention, waits: Waits) -> Result<Made> {
         ..Want::default()
     };
     undo.group.replace(Some(Group::create(&place, &want).map_err(Hint::into_error)?));
+    if let Some(shares) = &shares {
+        shares.make().map_err(Hint::into_error)?;
+        undo.resctrl = Some(shares.place().clone());
+    }
     die_at("grouped");
     let no_pipes = |errno: Errno| failed(format!("make the pipes for start: {}", errno.desc()));
     let start = match waits {
@@ -290,6 +300,7 @@ fn begin(wanted: &Create, attention: &Attention, waits: Waits) -> Result<Made> {
     // What is through stays.
     undo.record = None;
     undo.group.take();
+    undo.resctrl = None;
     let Some(dir) = undo.dir.take() else { return Err(failed("no state directory")) };
     die_at("recorded");
     drop(undo);
@@ -324,6 +335,9 @@ fn inherit(mut process: oci::Process, container: Option<&oci::Process>) -> oci::
     }
     if process.oom_score_adj().is_none() {
         process.set_oom_score_adj(container.oom_score_adj());
+    }
+    if process.exec_cpu_affinity().is_none() {
+        process.set_exec_cpu_affinity(container.exec_cpu_affinity().clone());
     }
     process
 }
@@ -484,8 +498,17 @@ pub fn run(wanted: &Create, detach: bool, keep: bool) -> Result<i32> {
     status
 }
 
+/// Whether this is the second start of a runtime that puts its binary out of reach: what is to be said once was said.
+#[must_use]
+pub fn is_second_start() -> bool {
+    crate::sys::own_binary::is_second_start()
+}
+
 /// Adds a process. Returns its exit status, or 0 when detached.
-pub fn exec(wanted: &Exec) -> Result<i32> {
+///
+/// `process` makes it of the container's specification, once: nothing that cannot be read twice is read before the
+/// binary is out of reach.
+pub fn exec(wanted: &Exec, process: impl FnOnce(&oci::Spec) -> Result<oci::Process>) -> Result<i32> {
     let dir = wanted.root.open(&wanted.id).map_err(Hint::into_error)?;
     let record = dir.load().map_err(Hint::into_error)?;
     let (Some(init), Some(pidfd)) = (&record.init, record.init_pidfd()) else {
@@ -499,16 +522,21 @@ pub fn exec(wanted: &Exec) -> Result<i32> {
         _ => {}
     }
     let host = Host::probe();
-    check_terminal(wanted.process.terminal().unwrap_or(false), wanted.console_socket.as_deref(), wanted.detach)?;
     let spec::Container { spec, controls, .. } =
         spec::parse(dir.read_config().map_err(Hint::into_error)?.into()).map_err(Hint::into_error)?;
-    let linux = spec.linux().clone().unwrap_or_default();
-    if wanted.guard_binary && guard_needed(plan::IdMaps::of(&linux).as_ref()) {
+    let linux = plan::linux(&spec).map_err(Hint::into_error)?;
+    if wanted.guard_binary && guard_needed(plan::IdMaps::of(linux).as_ref()) {
         guard_binary()?;
     }
     let kernel = KernelVersion(host.kernel.major, host.kernel.minor);
-    let asked = inherit(wanted.process.clone(), spec.process().as_ref());
-    let mut process = plan::process::Process::new(&asked, Some(&linux), kernel).map_err(Hint::into_error)?;
+    let asked = process(&spec)?;
+    check_terminal(asked.terminal().unwrap_or(false), wanted.console_socket.as_deref(), wanted.detach)?;
+    let asked = inherit(asked, spec.process().as_ref());
+    let mut process = plan::process::Process::new(&asked, Some(linux), kernel).map_err(Hint::into_error)?;
+    let shares_mounts = plan::shared::shares_mounts(linux);
+    if shares_mounts {
+        plan::shared::check_capabilities(&process.capabilities).map_err(Hint::into_error)?;
+    }
     plan::controls::tighten(&mut process, &controls, kernel, host.landlock_abi).map_err(Hint::into_error)?;
     let group = RefCell::new(exec_group(&record, &wanted.cgroups, init.pid)?);
     let console = connect(wanted.console_socket.as_deref())?;
@@ -518,6 +546,7 @@ pub fn exec(wanted: &Exec) -> Result<i32> {
         process: &process,
         init: pidfd.as_fd(),
         init_pid: init.pid,
+        shares_mounts,
         group: &group,
         console: console.as_ref().map(AsFd::as_fd).or(own_console),
         preserve: passed(wanted.preserve_fds)?,

@@ -94,6 +94,9 @@ pub(super) fn ended(dir: Dir, record: &Record, hooks: Option<&oci::Hooks>, warn:
 
 /// The last of it: the hooks that are due, and the directory.
 fn forget(dir: Dir, record: &Record, hooks: Option<&oci::Hooks>, warn: fn(&str)) -> Result<()> {
+    if let Some(place) = &record.resctrl {
+        place.remove().map_err(Hint::into_error)?;
+    }
     // The specification: what they fail at is said, and all goes on. Before the directory is gone, so that those of a
     // runtime that was killed here are run by the next.
     let poststop = hooks.and_then(|hooks| hooks.poststop().as_ref());

@@ -105,6 +105,10 @@ pub enum SetupOp {
         source: HostPath,
         propagation: Propagation,
     },
+    /// As that, where the host's mounts are the container's: nothing is mounted.
+    ContainerDir {
+        source: HostPath,
+    },
     Mount(Box<Mount>),
     Node(Box<Node>),
     /// A link where nothing is, or in place of what is there.
@@ -127,6 +131,8 @@ pub enum SetupOp {
     },
     /// The container's terminal on /dev/console.
     Console,
+    /// [`Self::ContainerDir`] becomes the root.
+    ChangeRoot,
     /// As `Enter`, when mounts may be shared with the host; without a pivot the new root is moved over the host's.
     EnterContainer {
         pivot: bool,
@@ -208,6 +214,8 @@ impl fmt::Display for SetupOp {
                 write!(f, "enter the new root and let go of the host's")
             }
             Self::ContainerRoot { source, .. } => write!(f, "mount {} /", host(source)),
+            Self::ContainerDir { source } => write!(f, "take {} for /", host(source)),
+            Self::ChangeRoot => write!(f, "change the root"),
             Self::Mount(mount) => write!(f, "{mount}"),
             Self::Node(node) => write!(f, "make device {}", node.path.shown()),
             Self::Link { path, to, .. } => write!(f, "make link {} -> {}", path.shown(), to.to_string_lossy()),
@@ -231,9 +239,11 @@ impl SetupOp {
             Self::Hostname { .. } => "the host's name is not told",
             Self::Network => "localhost works, and reaches nobody else's localhost",
             Self::Cgroup => "its limits hold from here on; its place in the host's tree is not shown",
-            Self::RootTmpfs { .. } | Self::RootBind { .. } | Self::RootOverlay { .. } | Self::ContainerRoot { .. } => {
-                "a root of its own"
-            }
+            Self::RootTmpfs { .. }
+            | Self::RootBind { .. }
+            | Self::RootOverlay { .. }
+            | Self::ContainerRoot { .. }
+            | Self::ContainerDir { .. } => "a root of its own",
             Self::Dir { .. } | Self::Symlink { .. } | Self::Link { .. } | Self::Dirs { .. } => "a place in the tree",
             Self::File { .. } => "given to the program, or a synthetic stand-in for the host's",
             Self::Bind { .. } => "a part of the host that the program may see",
@@ -244,7 +254,7 @@ impl SetupOp {
             Self::Mask { .. } => "tells too much about the host, or was asked to be hidden",
             Self::ReadOnly { .. } => "may be seen, not changed",
             Self::Seal { .. } => "only the writable places are writable",
-            Self::Enter | Self::EnterContainer { .. } => "from here on no host path can be named",
+            Self::Enter | Self::EnterContainer { .. } | Self::ChangeRoot => "from here on no host path can be named",
             Self::Mount(_) => "asked for by the spec",
             Self::Node(_) => "every container's, or asked for by the spec",
             Self::Sysctl { .. } => "a setting of its own namespaces",

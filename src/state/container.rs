@@ -39,6 +39,9 @@ pub struct Record {
     /// Where its control group is.
     #[serde(default)]
     pub cgroup: Option<crate::cgroup::container::Record>,
+    /// Its group of resctrl's, if it has one.
+    #[serde(default)]
+    pub resctrl: Option<crate::cgroup::container::resctrl::Place>,
     /// Whether killing its init kills all of it.
     pub pid_namespace_own: bool,
     pub user_namespace: bool,
@@ -175,6 +178,7 @@ pub(super) mod tests {
             init: None,
             started: false,
             cgroup: None,
+            resctrl: None,
             pid_namespace_own: true,
             user_namespace: false,
             rootless: false,

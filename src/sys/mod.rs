@@ -13,6 +13,7 @@ pub mod heap;
 pub mod landlock;
 pub mod mount;
 pub mod namespace;
+pub mod netlink;
 pub mod own_binary;
 pub mod probe;
 pub mod process;

@@ -206,6 +206,16 @@ pub fn enter_shared_root_here() -> Result<()> {
     if mount_id(c"/")? == mount_id(c"/..")? { Ok(()) } else { Err(Errno::EXDEV) }
 }
 
+/// Makes `root` the process's root, and nothing else: no mount changes.
+pub fn change_root(root: BorrowedFd<'_>) -> Result<()> {
+    super::fs::change_dir(root)?;
+    // SAFETY: the paths are valid for the calls.
+    unsafe {
+        check(libc::chroot(c".".as_ptr()).into())?;
+        check(libc::chdir(c"/".as_ptr()).into()).map(drop)
+    }
+}
+
 /// Moves the mounted `root` over the process's root, and makes it that (as switch_root(8)): where the root is a
 /// ramfs, which cannot be pivoted away from.
 pub fn enter_moved_root(root: BorrowedFd<'_>) -> Result<()> {

@@ -6,7 +6,7 @@
 //! leads to it cannot be opened for writing, and nobody can remount what is mounted nowhere.
 
 use std::{
-    ffi::CString,
+    ffi::{CStr, CString},
     os::{
         fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
         unix::ffi::OsStringExt,
@@ -59,6 +59,19 @@ pub fn put_out_of_reach() -> Result<()> {
         )
     })
     .map(drop)
+}
+
+/// Whether [`put_out_of_reach`] started this process: the kernel's name of what is executed by descriptor (execveat(2)).
+#[must_use]
+pub fn is_second_start() -> bool {
+    // SAFETY: takes no pointer; the string of AT_EXECFN lies at the end of the stack as long as the process runs.
+    let name = unsafe {
+        match libc::getauxval(libc::AT_EXECFN) {
+            0 => return false,
+            at => CStr::from_ptr(at as *const libc::c_char),
+        }
+    };
+    name.to_bytes().starts_with(b"/dev/fd/")
 }
 
 fn read_only_view(file: BorrowedFd<'_>) -> Result<OwnedFd> {

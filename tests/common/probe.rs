@@ -10,21 +10,30 @@ pub fn binary() -> &'static [u8] {
     static BINARY: OnceLock<Vec<u8>> = OnceLock::new();
     BINARY.get_or_init(|| match std::env::var_os("FUMEHOOD_TEST_PROBE") {
         Some(ready) => std::fs::read(ready).unwrap(),
-        None => compiled("probe.c"),
+        None => compiled("probe.c", &["-static"]),
     })
 }
 
 /// `tests/helpers/attacker.c`: what a hostile container does to a runtime that enters it.
 pub fn attacker() -> &'static [u8] {
     static BINARY: OnceLock<Vec<u8>> = OnceLock::new();
-    BINARY.get_or_init(|| compiled("attacker.c"))
+    BINARY.get_or_init(|| compiled("attacker.c", &["-static"]))
 }
 
-fn compiled(source: &str) -> Vec<u8> {
+/// `tests/helpers/short.c`, a program of 32 bits.
+#[cfg(target_arch = "x86_64")]
+pub fn short() -> &'static [u8] {
+    static BINARY: OnceLock<Vec<u8>> = OnceLock::new();
+    let options = ["-m32", "-static", "-nostdlib", "-ffreestanding", "-fno-pie", "-no-pie", "-fno-stack-protector"];
+    BINARY.get_or_init(|| compiled("short.c", &options))
+}
+
+fn compiled(source: &str, options: &[&str]) -> Vec<u8> {
     let dir = tempfile::tempdir().unwrap();
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/helpers").join(source);
     let out = dir.path().join("out");
-    let status = Command::new("cc").args(["-static", "-O1", "-Wall", "-Werror", "-o"]).arg(&out).arg(source).status();
+    let status =
+        Command::new("cc").args(options).args(["-O1", "-Wall", "-Werror", "-o"]).arg(&out).arg(source).status();
     assert!(status.as_ref().is_ok_and(|status| status.success()), "cc is needed for the helpers: {status:?}");
     std::fs::read(out).unwrap()
 }

@@ -1,5 +1,7 @@
 //! One more process in a container that runs.
 
+use std::{io::Write, process::Stdio};
+
 use crate::both;
 use serde_json::json;
 
@@ -54,6 +56,22 @@ both! {
         assert!(!std::fs::exists(&pid_file).unwrap());
     }
 
+    fn it_is_on_the_processors_that_the_container_says_for_it(who: Who) {
+        let Some(container) = Container::new("exec affinity", who) else { return };
+        let allowed = nix::sched::sched_getaffinity(nix::unistd::Pid::from_raw(0)).unwrap();
+        let first = (0..nix::sched::CpuSet::count()).find(|number| allowed.is_set(*number).unwrap()).unwrap();
+        let container = container
+            .set("/process/execCPUAffinity", json!({ "final": first.to_string() }))
+            .args(&["sleep", "100"]);
+        container.create();
+        container.start();
+        let process = json!({ "args": ["grep", "Cpus_allowed_list", "/proc/self/status"], "cwd": "/",
+            "env": ["PATH=/bin"], "user": { "uid": 0, "gid": 0 } });
+        let path = container.place.write("process.json", process.to_string());
+        let command = container.command("exec", &["--process", path.to_str().unwrap(), &container.id]);
+        assert_eq!(container.output(command).ok(), format!("Cpus_allowed_list:\t{first}\n"));
+    }
+
     fn it_does_not_get_into_a_container_that_has_stopped(who: Who) {
         let Some(container) = Container::new("exec stopped", who) else { return };
         container.create();
@@ -61,4 +79,23 @@ both! {
         container.becomes("stopped");
         container.call_on("exec", &["true"]).fails("stopped container");
     }
+}
+
+#[test]
+fn a_document_that_can_be_read_once_is_read_once() {
+    let Some(who) = Who::Root.find("exec once") else { return };
+    let Some(container) = Container::new("exec once", who) else { return };
+    let container = container.args(&["sleep", "100"]);
+    container.create();
+    container.start();
+    let process = json!({ "args": ["echo", "once"], "env": ["PATH=/bin"], "cwd": "/", "user": { "uid": 0, "gid": 0 } });
+    // The runtime starts itself again, with the pipe as it was left.
+    let mut command = container.command("--debug", &["exec", "--process", "/dev/stdin", &container.id]);
+    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let mut child = command.spawn().unwrap();
+    child.stdin.take().unwrap().write_all(process.to_string().as_bytes()).unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert_eq!(String::from_utf8_lossy(&output.stdout), "once\n", "{said}");
+    assert_eq!(said.matches("exec [").count(), 1, "{said}");
 }

@@ -74,4 +74,19 @@ both! {
         let text = std::fs::read_to_string(&log).unwrap();
         assert!(text.contains("ONLY=this") && !text.contains("LD_PRELOAD"), "{text}");
     }
+
+    fn inside_and_as_the_program_it_may_have_the_programs(who: Who) {
+        let Some(container) = Container::new("start hook environment", who) else { return };
+        let line = |env: serde_json::Value| {
+            json!({ "path": "/bin/sh", "args": ["sh", "-c", "/bin/busybox env >> /tmp/env; echo >> /tmp/env"], "env": env })
+        };
+        let container = container
+            .set("/process/env", json!(["PATH=/bin", "A=program"]))
+            .set("/hooks", json!({ "startContainer": [line(json!([])), line(json!(["A=hook"]))] }))
+            .args(&["cat", "/tmp/env"]);
+        let out = container.run().ok();
+        let (first, second) = out.split_once("\n\n").unwrap();
+        assert!(first.contains("A=program") && first.contains("HOME=/root") && first.contains("PATH=/bin"), "{out}");
+        assert!(second.contains("A=hook") && !second.contains("HOME=") && !second.contains("PATH=/bin\n"), "{out}");
+    }
 }

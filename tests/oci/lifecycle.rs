@@ -1,6 +1,7 @@
 //! From create to delete, and what each verb says at the wrong time.
 
 use crate::both;
+use serde_json::json;
 use std::fs;
 
 use crate::{bundle::Container, common::Who};
@@ -95,4 +96,31 @@ both! {
         assert_eq!(line["level"], "error");
         assert!(line["msg"].as_str().unwrap().contains("executable file not found in $PATH"), "{line}");
     }
+}
+
+#[test]
+fn nothing_is_made_up_for_who_says_nothing() {
+    let Some(who) = Who::Root.find("no linux") else { return };
+    let Some(mut container) = Container::new("no linux", who) else { return };
+    let process = container.config.as_object_mut().unwrap().remove("process").unwrap();
+    container.run().fails("process: it is missing");
+    container.config["process"] = process;
+    for field in ["linux", "hostname"] {
+        container.config.as_object_mut().unwrap().remove(field);
+    }
+    container.run().fails("mounts: there is no mount namespace");
+    container.call("state", &[]).fails("does not exist");
+}
+
+#[test]
+fn shares_that_the_host_has_not_are_an_error() {
+    if std::path::Path::new("/sys/fs/resctrl/schemata").exists() {
+        // Then they can be had, and whether by this caller is the host's to say.
+        return;
+    }
+    let Some(who) = Who::Root.find("resctrl") else { return };
+    let Some(container) = Container::new("resctrl", who) else { return };
+    let container = container.set("/linux/intelRdt", json!({ "l3CacheSchema": "L3:0=ff" }));
+    container.run().fails("linux.intelRdt: there is no resctrl file system");
+    container.call("state", &[]).fails("does not exist");
 }

@@ -22,5 +22,7 @@ mod hooks;
 mod killed;
 mod lifecycle;
 mod living;
+mod network_devices;
 mod process;
 mod seccomp;
+mod shared_mounts;

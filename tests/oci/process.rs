@@ -17,6 +17,61 @@ both! {
         assert_eq!(container.run().ok(), "/home/u\nb c\n/root\n0027\n512\nbox\n5\n");
     }
 
+    fn an_empty_home_is_none_and_of_each_variable_the_last_counts(who: Who) {
+        let Some(container) = Container::new("home", who) else { return };
+        let container = container
+            .set("/process/env", json!(["PATH=/bin", "A=1", "HOME=", "A=2"]))
+            .shell(r#"echo "$HOME"; env | grep -c ^A=; echo "$A""#);
+        assert_eq!(container.run().ok(), "/root\n1\n2\n");
+        let container = container.args(&["sleep", "100"]);
+        container.create();
+        container.start();
+        let command = container.command("exec", &["--env", "HOME=", &container.id, "sh", "-c", r#"echo "$HOME""#]);
+        assert_eq!(container.output(command).ok(), "/root\n");
+    }
+
+    fn it_is_on_every_processor_wherever_its_runtime_was(who: Who) {
+        let Some(container) = Container::new("affinity", who) else { return };
+        let allowed = |text: &str| text.lines().find_map(|line| line.strip_prefix("Cpus_allowed_list:\t").map(str::to_owned));
+        let line = "grep Cpus_allowed_list: /proc/self/status";
+        let container = container.args(&["sleep", "100"]);
+        let every = allowed(&std::fs::read_to_string("/proc/self/status").unwrap()).unwrap();
+        // Of this thread, and of what it starts.
+        let here = nix::unistd::Pid::from_raw(0);
+        let before = nix::sched::sched_getaffinity(here).unwrap();
+        let first = (0..nix::sched::CpuSet::count()).find(|number| before.is_set(*number).unwrap()).unwrap();
+        let mut one = nix::sched::CpuSet::new();
+        one.set(first).unwrap();
+        nix::sched::sched_setaffinity(here, &one).unwrap();
+        container.create();
+        container.start();
+        let exec = container.call_on("exec", &["sh", "-c", line]);
+        let pinned = json!({ "args": ["sh", "-c", line], "env": ["PATH=/bin"], "cwd": "/", "user": { "uid": 0, "gid": 0 },
+            "execCPUAffinity": { "final": first.to_string() } });
+        let path = container.place.write("process.json", pinned.to_string());
+        let pinned = container.output(container.command("exec", &["--process", path.to_str().unwrap(), &container.id]));
+        nix::sched::sched_setaffinity(here, &before).unwrap();
+        let init = std::fs::read_to_string(format!("/proc/{}/status", container.place.read("pid"))).unwrap();
+        assert_eq!(allowed(&init), Some(every.clone()));
+        assert_eq!(allowed(&exec.ok()), Some(every));
+        assert_eq!(allowed(&pinned.ok()), Some(first.to_string()));
+    }
+
+    fn what_is_masked_is_covered_once(who: Who) {
+        let Some(container) = Container::new("masks", who) else { return };
+        for dir in ["one", "two"] {
+            container.place.write(format!("bundle/rootfs/{dir}/secret"), "secret");
+        }
+        container.place.write("bundle/rootfs/etc/secret", "secret");
+        let container = container
+            .set("/linux/maskedPaths", json!(["/one", "/one/", "/two", "/x/../two", "/etc/secret", "/etc/passwd", "/etc/secret"]))
+            .shell("ls -A /one /two; cat /etc/secret /etc/passwd; touch /one/x; touch /two/x; \
+                    grep -cE ' /(one|two|etc/secret|etc/passwd) ' /proc/self/mountinfo");
+        let said = container.run();
+        assert_eq!(said.out, "/one:\n\n/two:\n4\n", "{said:?}");
+        assert_eq!(said.err.matches("Read-only file system").count(), 2, "{said:?}");
+    }
+
     fn its_program_is_found_without_an_environment(who: Who) {
         let Some(container) = Container::new("no-environment", who) else { return };
         let mut container = container.args(&["echo", "found"]);

@@ -9,6 +9,57 @@ fn filter(action: &str, names: &[&str]) -> Value {
     json!({ "defaultAction": "SCMP_ACT_ALLOW", "syscalls": [{ "names": names, "action": action }] })
 }
 
+/// As an engine's default: a list of what is allowed, of which keyctl(2) is not, on these architectures.
+#[cfg(target_arch = "x86_64")]
+fn allow_list(architectures: &[&str]) -> Value {
+    let text = include_str!("../../profiles/seccomp/default.json");
+    let mut profile: Value = serde_json::from_str(text).unwrap();
+    let mut rules = profile["syscalls"].take();
+    for rule in rules.as_array_mut().unwrap() {
+        rule.as_object_mut().unwrap().remove("comment");
+    }
+    json!({
+        "defaultAction": "SCMP_ACT_ERRNO", "defaultErrnoRet": 1, "architectures": architectures, "syscalls": rules,
+    })
+}
+
+#[cfg(target_arch = "x86_64")]
+both! {
+    fn programs_of_listed_architectures_run_and_are_held(who: Who) {
+        let Some(container) = Container::new("architectures", who) else { return };
+        let container = container.helpers().args(&["short"]);
+        container.place.write_executable("bundle/rootfs/bin/short", crate::common::probe::short());
+        let said = container.run();
+        if said.code == 126 || said.err.contains("exec format error") {
+            crate::common::skip("architectures", "a kernel with CONFIG_IA32_EMULATION");
+            return;
+        }
+        assert_eq!(said.out, "ran\n", "{said:?}");
+        let all = allow_list(&["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32"]);
+        let container = container.set("/linux/seccomp", all);
+        let said = container.run();
+        assert_eq!((said.out.as_str(), said.code), ("ran\n", 1), "{said:?}");
+        // The 32-bit gate from a program of 64 bits: getpid and keyctl by i386's numbers. By x86_64's these are writev
+        // and mknodat.
+        let container = container.args(&["probe", "int80", "20"]);
+        assert_eq!(container.run().ok(), "survived 1\n");
+        let container = container.args(&["probe", "int80", "288"]);
+        assert_eq!(container.run().ok(), "survived -1\n");
+        // x32's getpid: whether there is one is the kernel's to say, not the filter's.
+        let x32 = ["probe", "calls", "getpid:0x40000027"];
+        let container = container.args(&x32);
+        assert!(["getpid returned 1\n", "getpid errno 38\n"].contains(&container.run().ok().as_str()));
+        let native = allow_list(&["SCMP_ARCH_X86_64"]);
+        let container = container.set("/linux/seccomp", native).args(&["probe", "int80", "20"]);
+        assert_eq!(container.run().code, 128 + libc::SIGSYS);
+        let container = container.args(&x32);
+        assert_eq!(container.run().ok(), format!("getpid killed {}\n", libc::SIGSYS));
+        let container = container.args(&["short"]);
+        let said = container.run();
+        assert_eq!((said.out.as_str(), said.code), ("", 128 + libc::SIGSYS), "{said:?}");
+    }
+}
+
 both! {
     fn hooks_inside_run_under_the_filter(who: Who) {
         let Some(container) = Container::new("hook filter", who) else { return };

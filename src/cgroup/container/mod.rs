@@ -26,6 +26,7 @@ mod make;
 mod members;
 mod oom;
 mod place;
+pub mod resctrl;
 mod slots;
 mod stats;
 mod systemd;

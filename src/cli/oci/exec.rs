@@ -1,6 +1,6 @@
 //! `exec`: one more process in a container, as a document says or as the container's own with changes.
 
-use std::{fs::File, process::ExitCode};
+use std::{fs::File, path::Path, process::ExitCode};
 
 use fumehood::{Error, Result, container, error::Hint, spec::container as spec};
 use oci_spec::runtime as oci;
@@ -9,27 +9,9 @@ use super::{Context, flags::Given, id, log, user};
 
 pub fn run(context: &Context, given: &Given) -> Result<ExitCode> {
     let (root, id) = (context.root()?, id(given)?);
-    let process = match given.path("process") {
-        Some(path) => {
-            let file = File::open(&path).map_err(|error| Error::new(format!("open {}: {error}", path.display())))?;
-            let bytes = spec::read_from(file, &path).map_err(Hint::into_error)?;
-            let mut warnings = Vec::new();
-            let process = spec::parse_process(&bytes, &mut warnings).map_err(Hint::into_error)?;
-            warnings.iter().for_each(|warning| log::warn(warning));
-            process
-        }
-        None => {
-            let config = root.open(&id).and_then(|dir| dir.read_config()).map_err(Hint::into_error)?;
-            let own = spec::parse(config.into()).map_err(Hint::into_error)?;
-            let process = changed(own.spec.process().clone(), given)?;
-            spec::check_process(&process).map_err(Hint::into_error)?;
-            process
-        }
-    };
-    let status = container::exec(&container::Exec {
+    let asked = container::Exec {
         root,
         id,
-        process,
         detach: given.is_on("detach"),
         pid_file: given.path("pid-file"),
         console_socket: given.path("console-socket"),
@@ -38,8 +20,26 @@ pub fn run(context: &Context, given: &Given) -> Result<ExitCode> {
         cgroups: cgroups(&given.texts("cgroup")?)?,
         ignore_paused: given.is_on("ignore-paused"),
         guard_binary: true,
+    };
+    let status = container::exec(&asked, |container| match given.path("process") {
+        Some(path) => document(&path),
+        None => {
+            let process = changed(container.process().clone(), given)?;
+            spec::check_process(&process).map_err(Hint::into_error)?;
+            Ok(process)
+        }
     })?;
     Ok(ExitCode::from(status as u8))
+}
+
+/// The document may be a pipe.
+fn document(path: &Path) -> Result<oci::Process> {
+    let file = File::open(path).map_err(|error| Error::new(format!("open {}: {error}", path.display())))?;
+    let bytes = spec::read_from(file, path).map_err(Hint::into_error)?;
+    let mut warnings = Vec::new();
+    let process = spec::parse_process(&bytes, &mut warnings).map_err(Hint::into_error)?;
+    warnings.iter().for_each(|warning| log::warn(warning));
+    Ok(process)
 }
 
 /// One for all controllers, or one each.

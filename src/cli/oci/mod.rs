@@ -103,7 +103,9 @@ fn run(program: &str, verb: &Verb, globals: &Given, mut words: std::vec::IntoIte
         return Err(error);
     }
     let context = Context::new(globals)?;
-    log::debug(|| format!("{} {:?} in {:?}", verb.name, given.words, context.root));
+    if !fumehood::container::is_second_start() {
+        log::debug(|| format!("{} {:?} in {:?}", verb.name, given.words, context.root));
+    }
     (verb.run)(&context, &given)
 }
 

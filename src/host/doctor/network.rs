@@ -1,19 +1,19 @@
 //! Can a network of a sandbox's own be made: the gateway's veth pair and nftables redirect (see the egress
 //! design), tried over netlink in a namespace of their own. No program of the host is needed for them.
 
-use std::os::fd::{AsRawFd, OwnedFd};
-
-use nix::{
-    errno::Errno,
-    sched::CloneFlags,
-    sys::socket::{AddressFamily, MsgFlags, NetlinkAddr, SockFlag, SockProtocol, SockType, recv, sendto, socket},
-};
+use nix::{sched::CloneFlags, sys::socket::SockProtocol};
 
 use super::{
     Check,
     child::{Failure, Trial, in_namespaces, step},
 };
-use crate::{host::circumstances::Circumstances, sys};
+use crate::{
+    host::circumstances::Circumstances,
+    sys::{
+        self,
+        netlink::{ACK, APPEND, CREATE, EXCLUSIVE, NESTED, Netlink, attribute, message},
+    },
+};
 
 const NEW_NET: i32 = CloneFlags::CLONE_NEWNET.bits();
 
@@ -77,98 +77,10 @@ fn redirect() -> Trial {
     transact(&socket, "nft", &batch, 3)
 }
 
-const REQUEST: u16 = 1;
-const ACK: u16 = 4;
-const EXCLUSIVE: u16 = 0x200;
-const CREATE: u16 = 0x400;
-const APPEND: u16 = 0x800;
-const NESTED: u16 = 0x8000;
-
-/// A netlink message (netlink(7)): header, then payload.
-fn message(kind: u16, flags: u16, sequence: u32, payload: &[u8]) -> Vec<u8> {
-    let length = 16 + payload.len() as u32;
-    let mut bytes = Vec::with_capacity(length as usize);
-    bytes.extend(length.to_ne_bytes());
-    bytes.extend(kind.to_ne_bytes());
-    bytes.extend((flags | REQUEST).to_ne_bytes());
-    bytes.extend(sequence.to_ne_bytes());
-    bytes.extend(0u32.to_ne_bytes());
-    bytes.extend(payload);
-    pad(&mut bytes);
-    bytes
+fn open(object: &str, protocol: SockProtocol) -> Result<Netlink, Failure> {
+    step("netlink", object, Netlink::open(protocol))
 }
 
-/// A length-kind-value attribute.
-fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-    let mut bytes = (4 + value.len() as u16).to_ne_bytes().to_vec();
-    bytes.extend(kind.to_ne_bytes());
-    bytes.extend(value);
-    pad(&mut bytes);
-    bytes
-}
-
-fn pad(bytes: &mut Vec<u8>) {
-    bytes.resize(bytes.len().next_multiple_of(4), 0);
-}
-
-fn open(object: &str, protocol: SockProtocol) -> Result<OwnedFd, Failure> {
-    step("netlink", object, socket(AddressFamily::Netlink, SockType::Raw, SockFlag::SOCK_CLOEXEC, protocol))
-}
-
-/// Sends `messages` at once and reads until `acknowledgements` came or one error. The kernel has answered by
-/// the time the send returns, so that not waiting is enough.
-fn transact(socket: &OwnedFd, object: &str, messages: &[Vec<u8>], acknowledgements: usize) -> Trial {
-    const ERROR: u16 = 2;
-    let fd = socket.as_raw_fd();
-    step("netlink", object, sendto(fd, &messages.concat(), &NetlinkAddr::new(0, 0), MsgFlags::empty()))?;
-    let mut seen = 0;
-    let mut buffer = [0; 8192];
-    while seen < acknowledgements {
-        let length = step("netlink", object, recv(fd, &mut buffer, MsgFlags::MSG_DONTWAIT))?;
-        let mut rest = &buffer[..length];
-        while let Some((kind, payload, next)) = split_message(rest) {
-            if kind == ERROR {
-                match payload.first_chunk().map(|code| i32::from_ne_bytes(*code)) {
-                    Some(0) => seen += 1,
-                    code => {
-                        let errno = Errno::from_raw(code.map_or(0, i32::wrapping_neg));
-                        return step("netlink", object, Err(errno));
-                    }
-                }
-            }
-            rest = next;
-        }
-    }
-    Ok(())
-}
-
-/// The kind and payload of the first message in `bytes`, and what follows it.
-fn split_message(bytes: &[u8]) -> Option<(u16, &[u8], &[u8])> {
-    let length = u32::from_ne_bytes(*bytes.first_chunk()?) as usize;
-    let kind = u16::from_ne_bytes(bytes.get(4..6)?.try_into().ok()?);
-    let payload = bytes.get(16..length)?;
-    Some((kind, payload, bytes.get(length.next_multiple_of(4)..).unwrap_or_default()))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn messages_are_read_as_they_are_written() {
-        let two = [message(2, ACK, 1, b"abcde"), message(3, 0, 2, b"")].concat();
-        let (kind, payload, rest) = split_message(&two).unwrap();
-        assert_eq!((kind, payload), (2, &b"abcde"[..]));
-        assert_eq!(split_message(rest), Some((3, &b""[..], &b""[..])));
-    }
-
-    #[test]
-    fn truncated_messages_end_the_reading() {
-        let whole = message(2, 0, 1, b"abcd");
-        for length in 0..whole.len() {
-            assert_eq!(split_message(&whole[..length]), None, "{length}");
-        }
-        assert_eq!(split_message(&[0xff; 20]), None);
-        assert_eq!(split_message(&[0; 20]), None);
-    }
+fn transact(socket: &Netlink, object: &str, messages: &[Vec<u8>], acknowledgements: usize) -> Trial {
+    step("netlink", object, socket.transact(messages, acknowledgements))
 }

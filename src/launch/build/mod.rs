@@ -59,6 +59,8 @@ pub struct Builder<'a, S> {
     /// Whether the builder has another identity than the program.
     gives_away: bool,
     root: Option<OwnedFd>,
+    /// The mounts are the host's, and stay as they are.
+    shares_mounts: bool,
     /// The directory that the last operation worked in: the next one often does too. It cannot have been
     /// mounted over since, because that would have been an operation in its parent.
     last_parent: Option<(&'a CStr, OwnedFd)>,
@@ -69,6 +71,8 @@ pub struct Builder<'a, S> {
     /// The mounted /proc and /sys. What is to be masked in them is found from here: their names in the root may be
     /// exchanged for others at any moment (CVE-2019-19921).
     kept: Vec<(&'static CStr, OwnedFd)>,
+    /// What masked directories and files are covered with, mounted over the first of them.
+    covers: [Option<OwnedFd>; 2],
     /// The terminal that becomes /dev/console.
     console: Option<OwnedFd>,
     /// More than an errno says about what failed last.
@@ -84,10 +88,12 @@ impl<'a, S: Supply> Builder<'a, S> {
             program,
             gives_away,
             root: None,
+            shares_mounts: false,
             last_parent: None,
             links: fs::IN_ROOT,
             procfs: None,
             kept: Vec::new(),
+            covers: [None, None],
             console: None,
             detail: None,
         }
@@ -156,6 +162,8 @@ impl<'a, S: Supply> Builder<'a, S> {
                 mount::enter_root_here()
             }
             SetupOp::ContainerRoot { source, propagation } => self.container_root(source, *propagation),
+            SetupOp::ContainerDir { source } => self.container_dir(source),
+            SetupOp::ChangeRoot => mount::change_root(self.root()?),
             SetupOp::Mount(mount) => self.mount(mount),
             SetupOp::Node(node) => self.node(node),
             SetupOp::Link { path, to, replace } => self.link(path, to, *replace),
@@ -222,12 +230,18 @@ impl<'a, S: Supply> Builder<'a, S> {
     }
 
     /// Of what every kernel may have, what is not there needs no mask.
-    fn mask(&self, path: &BoxPath, required: bool) -> sys::Result<()> {
+    fn mask(&mut self, path: &BoxPath, required: bool) -> sys::Result<()> {
         let target = match self.find(path) {
             Err(Errno::ENOENT) if !required => return Ok(()),
             found => found?,
         };
-        let cover = if fs::stat(target.as_fd())?.st_mode & libc::S_IFMT == libc::S_IFDIR {
+        let is_dir = fs::stat(target.as_fd())?.st_mode & libc::S_IFMT == libc::S_IFDIR;
+        let first = &mut self.covers[usize::from(is_dir)];
+        if let Some(first) = first {
+            // Read-only as that is, and nothing can be put into it.
+            return mount::attach(mount::clone_tree(first.as_fd(), c"", false)?.as_fd(), target.as_fd());
+        }
+        let cover = if is_dir {
             let context = mount::open_filesystem(c"tmpfs")?;
             mount::configure(context.as_fd(), c"size", c"4096")?;
             mount::configure(context.as_fd(), c"nr_inodes", c"2")?;
@@ -240,7 +254,9 @@ impl<'a, S: Supply> Builder<'a, S> {
             }
             null
         };
-        mount::attach(cover.as_fd(), target.as_fd())
+        mount::attach(cover.as_fd(), target.as_fd())?;
+        *first = Some(cover);
+        Ok(())
     }
 
     /// Mounts `tree` on `path`, which is made if the tree it lies in is ours to add to.

@@ -40,6 +40,9 @@ impl<'a, S: Supply> Builder<'a, S> {
     /// The host's own node, since none can be made in a user namespace: that very device or nothing
     /// (CVE-2025-31133).
     fn bind_node(&mut self, node: &'a Node, device: libc::dev_t) -> sys::Result<()> {
+        if self.shares_mounts {
+            return Err(Errno::EPERM);
+        }
         let tree = mount::clone_tree(fs::cwd(), node.host.as_c_str(), false)?;
         if !is_device(tree.as_fd(), node.kind.mode(), device)? {
             return Err(self.because(Errno::ENODEV, "the host's device of this name is another"));

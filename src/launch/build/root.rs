@@ -95,9 +95,20 @@ impl<S: Supply> Builder<'_, S> {
         Ok(())
     }
 
+    /// Nothing is mounted, here or on it: it would be on the host.
+    pub(super) fn container_dir(&mut self, source: &HostPath) -> sys::Result<()> {
+        process::set_file_mask(0);
+        let flags = libc::O_PATH | libc::O_DIRECTORY;
+        self.root = Some(fs::open_in(fs::cwd(), source.as_c_str(), flags, 0, 0)?);
+        self.links = fs::LINKS_IN_ROOT;
+        self.shares_mounts = true;
+        Ok(())
+    }
+
     pub(super) fn enter_container(&mut self, pivot: bool) -> sys::Result<()> {
         self.last_parent = None;
         self.procfs = None;
+        self.covers = [None, None];
         if pivot {
             fs::change_dir(self.root()?)?;
             return mount::enter_shared_root_here();

@@ -18,12 +18,12 @@ use super::{
 use crate::{
     cgroup::container::Group,
     launch::protocol::{InitEnd, Order, SupervisorEnd},
-    plan::container::process::Process,
+    plan::container::process::{Affinity, Process},
     state::container::{Record, Status},
     sys::{
         Errno, attributes,
         clone::{self, Cloned},
-        fs, namespace, process, socket, tty,
+        fs, mount, namespace, process, socket, tty,
     },
 };
 
@@ -33,6 +33,8 @@ pub struct Exec<'a> {
     /// The container's first process.
     pub init: BorrowedFd<'a>,
     pub init_pid: i32,
+    /// The container has no mount namespace: its root is only that of its first process.
+    pub shares_mounts: bool,
     pub group: &'a RefCell<Option<Group>>,
     pub console: Option<BorrowedFd<'a>>,
     pub preserve: u32,
@@ -45,7 +47,10 @@ pub struct Exec<'a> {
 
 /// Starts it. Returns when the program runs, with its process.
 pub fn exec(exec: &Exec<'_>) -> Result<Child, String> {
-    let flags = namespaces::differing(exec.init_pid)?;
+    let flags = namespaces::differing(exec.init_pid, exec.shares_mounts)?;
+    let root = if exec.shares_mounts { Some(namespaces::changed_root(exec.init_pid)?) } else { None };
+    // What was looked at by its number was it, if it is there still.
+    process::signal(exec.init, 0).map_err(failed("look for the container's process"))?;
     let (ours, theirs) = socket::record_pair().map_err(failed("make a socket pair"))?;
     if let Some(mask) = &exec.process.affinity.initial {
         attributes::set_affinity(mask).map_err(failed("error setting initial CPU affinity"))?;
@@ -54,6 +59,7 @@ pub fn exec(exec: &Exec<'_>) -> Result<Child, String> {
     let into = group.as_ref().and_then(Group::clone_into);
     let mut keep = vec![theirs.as_fd(), exec.init];
     keep.extend(exec.console);
+    keep.extend(root.as_ref().map(AsFd::as_fd));
     // Nothing is in the container's pid namespace before it is in all the others: to see it there must be to see
     // nothing of the host.
     let between = Between::start(into, keep, exec.preserve, exec.privileged, |end| {
@@ -67,7 +73,12 @@ pub fn exec(exec: &Exec<'_>) -> Result<Child, String> {
         // What we hold may be had by who may trace us: with a user namespace of their own that is nobody inside.
         let apart = flags & libc::CLONE_NEWUSER != 0;
         let proc = if apart && Label::is_wanted(exec.process) { Some(program::host_proc()?) } else { None };
-        namespace::enter(exec.init, flags).map_err(failed("setns to the container's namespaces"))?;
+        if flags != 0 {
+            namespace::enter(exec.init, flags).map_err(failed("setns to the container's namespaces"))?;
+        }
+        if let Some(root) = &root {
+            mount::change_root(root.as_fd()).map_err(failed("enter the container's root"))?;
+        }
         match clone::clone_process(libc::CLONE_PARENT as u64, None).map_err(failed("clone"))? {
             Cloned::Child => run(exec, theirs.as_fd(), proc),
             Cloned::Parent { pid, .. } => end.successor(pid).map_err(failed("tell the pid")),
@@ -76,6 +87,7 @@ pub fn exec(exec: &Exec<'_>) -> Result<Child, String> {
     drop(group);
     drop(theirs);
     let control = SupervisorEnd(ours);
+    super::enter_resctrl(exec.record, between.pid())?;
     super::admit(exec.group.borrow_mut().as_mut(), between.pid(), &control)?;
     let child = between.successor()?;
     if let Some(score) = exec.process.oom_score_adj {
@@ -122,8 +134,12 @@ fn become_program(
         process::new_keyring().map_err(failed("unable to join session keyring"))?;
     }
     attributes::become_root().map_err(failed("become root of the user namespace"))?;
-    if let Some(mask) = &exec.process.affinity.last {
-        attributes::set_affinity(mask).map_err(failed("error setting final CPU affinity"))?;
+    match &exec.process.affinity {
+        Affinity { last: Some(mask), .. } => {
+            attributes::set_affinity(mask).map_err(failed("error setting final CPU affinity"))?;
+        }
+        Affinity { initial: Some(_), last: None } => {}
+        Affinity { initial: None, last: None } => program::reset_affinity(),
     }
     if let Some(console) = exec.console {
         let terminal = open_terminal(exec.process, console).map_err(failed("open a terminal"))?;

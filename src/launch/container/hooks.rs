@@ -1,13 +1,18 @@
 //! Hooks: programs of the engine's that run at the six points of a container's life.
 //!
 //! Each gets the container's state on its standard input and exactly the environment and arguments it names,
-//! nothing of ours or of the container's (CVE-2025-23266). Source: runtime-spec `config.md`, "POSIX-platform Hooks".
+//! nothing of ours or of the container's (CVE-2025-23266); only to those that run inside and as the program, at
+//! `startContainer`, its environment may be given. Source: runtime-spec `config.md`, "POSIX-platform Hooks".
 
 use std::{
+    ffi::{CString, OsStr},
     io::Write,
     os::{
         fd::{AsFd, AsRawFd},
-        unix::process::{CommandExt, ExitStatusExt},
+        unix::{
+            ffi::OsStrExt,
+            process::{CommandExt, ExitStatusExt},
+        },
     },
     process::{Child, Command, ExitStatus, Stdio},
     time::{Duration, Instant},
@@ -38,22 +43,30 @@ pub fn of_the_runtime_wanted(hooks: &Hooks) -> bool {
 ///
 /// `state` is the container's state as JSON.
 pub fn run(kind: &str, hooks: Option<&Vec<Hook>>, state: &[u8]) -> Result<(), String> {
+    run_with(&[], kind, hooks, state)
+}
+
+/// As [`run`]; those that name no environment have `env`.
+pub fn run_with(env: &[CString], kind: &str, hooks: Option<&Vec<Hook>>, state: &[u8]) -> Result<(), String> {
     for (number, hook) in hooks.into_iter().flatten().enumerate() {
-        run_one(hook, state).map_err(|why| format!("error running {kind} hook #{number}: {why}"))?;
+        run_one(hook, env, state).map_err(|why| format!("error running {kind} hook #{number}: {why}"))?;
     }
     Ok(())
 }
 
-fn run_one(hook: &Hook, state: &[u8]) -> Result<(), String> {
+fn run_one(hook: &Hook, env: &[CString], state: &[u8]) -> Result<(), String> {
     let mut command = Command::new(hook.path());
     let args = hook.args().as_deref().unwrap_or_default();
     if let Some((name, rest)) = args.split_first() {
         command.arg0(name).args(rest);
     }
     command.env_clear();
-    for variable in hook.env().iter().flatten() {
-        if let Some((name, value)) = variable.split_once('=') {
-            command.env(name, value);
+    let own = hook.env().as_ref().filter(|own| !own.is_empty());
+    let own = own.into_iter().flatten().map(String::as_bytes);
+    let env = env.iter().filter(|_| own.clone().next().is_none()).map(|variable| variable.to_bytes());
+    for variable in own.clone().chain(env) {
+        if let Some(at) = variable.iter().position(|byte| *byte == b'=') {
+            command.env(OsStr::from_bytes(&variable[..at]), OsStr::from_bytes(&variable[at + 1..]));
         }
     }
     command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
@@ -124,7 +137,13 @@ mod tests {
     #[test]
     fn a_hook_gets_the_state_and_its_own_environment_alone() {
         let hook = shell(r#"test "$(cat)" = state && test "$A" = b && test -z "$HOME""#, 5);
-        run("createRuntime", Some(&vec![hook]), b"state").unwrap();
+        run("createRuntime", Some(&vec![hook.clone()]), b"state").unwrap();
+        run_with(&[c"HOME=/root".into()], "startContainer", Some(&vec![hook]), b"state").unwrap();
+        let mut bare = shell(r#"test "$HOME" = /root && test "$A" = c"#, 5);
+        bare.set_env(Some(Vec::new()));
+        let env = [c"HOME=/root".into(), c"A=c".into()];
+        run_with(&env, "startContainer", Some(&vec![bare.clone()]), b"").unwrap();
+        assert!(run("createContainer", Some(&vec![bare]), b"").is_err());
     }
 
     #[test]

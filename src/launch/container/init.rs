@@ -73,6 +73,7 @@ impl World<'_> {
         while let Some(tasks) = orders.next_cgroup().map_err(failed("wait for the cgroup"))? {
             fs::write_all(tasks.as_fd(), b"0").map_err(failed("join cgroup"))?;
         }
+        program::reset_affinity();
         if plan.namespaces.new & libc::CLONE_NEWCGROUP != 0 {
             clone::unshare_cgroup_namespace().map_err(failed("make a cgroup namespace"))?;
         }
@@ -85,10 +86,11 @@ impl World<'_> {
         if plan.process.variable("HOME").is_none() {
             env.push(home_of(plan.process.user.uid));
         }
-        let (argv, env) = (process::StringVector::new(plan.process.argv.clone()), process::StringVector::new(env));
         let state = hooks::state(self.record, Status::Created, process::id());
         let hooks = plan.hooks.start_container().as_ref();
         let hooked = hooks.is_some_and(|hooks| !hooks.is_empty());
+        let for_hooks = if hooked { env.clone() } else { Vec::new() };
+        let (argv, env) = (process::StringVector::new(plan.process.argv.clone()), process::StringVector::new(env));
         let program = Program { process: &plan.process, label, keep: self.preserve, hooked };
         let hand = |listener: OwnedFd| end.listener(listener.as_fd()).map_err(failed("hand over the seccomp listener"));
         let path = program.prepare(&hand)?;
@@ -106,7 +108,7 @@ impl World<'_> {
             }
             why
         };
-        hooks::run("startContainer", hooks, &state).map_err(told)?;
+        hooks::run_with(&for_hooks, "startContainer", hooks, &state).map_err(told)?;
         program.confine(&hand).map_err(told)?;
         let errno = process::exec(&path, &argv, &env);
         Err(told(format!("exec {}: {}", path.to_string_lossy(), errno.desc().to_lowercase())))

@@ -7,6 +7,7 @@
 
 mod channel;
 mod console;
+mod devices;
 mod exec;
 mod foreground;
 pub mod hooks;
@@ -166,6 +167,8 @@ pub fn create(create: &Create<'_>) -> Result<Child, String> {
     if let Some(score) = plan.process.oom_score_adj {
         set_oom_score(child.pid, score, create.host_root)?;
     }
+    enter_resctrl(create.record, child.pid)?;
+    devices::give(&plan.net_devices, child.pid)?;
     admit(group.as_mut(), child.pid, &control)?;
     drop(group);
     hand_trees(plan, &child, &control)?;
@@ -233,6 +236,9 @@ fn refuse_ours(plan: &Plan, ours: i32) -> Result<(), String> {
     let settings = libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
     if ours & settings != 0 && plan.setup.iter().any(|operation| matches!(operation, SetupOp::Sysctl { .. })) {
         return Err("linux.sysctl: a namespace to be joined is the host's".to_owned());
+    }
+    if ours & libc::CLONE_NEWNET != 0 && !plan.net_devices.is_empty() {
+        return Err("linux.netDevices: the network namespace to be joined is the host's".to_owned());
     }
     if ours & libc::CLONE_NEWNS != 0 {
         return Err("linux.namespaces: the mount namespace to be joined is the host's".to_owned());
@@ -309,6 +315,12 @@ fn admit(group: Option<&mut Group>, pid: i32, control: &SupervisorEnd) -> Result
     }
     _ = control.order(Order::Entered);
     Ok(())
+}
+
+/// Before it forks: what it forks is where it is.
+fn enter_resctrl(record: &Record, pid: i32) -> Result<(), String> {
+    let entered = record.resctrl.as_ref().map_or(Ok(()), |place| place.admit(pid));
+    entered.map_err(|error| error.into_error().message().to_owned())
 }
 
 /// The mounts that the builder inside cannot make.

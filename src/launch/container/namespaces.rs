@@ -106,7 +106,7 @@ fn number(process: &str, name: &str) -> std::io::Result<u64> {
 
 /// Which namespaces of the container's first process are not ours, as flags: what `exec` has to enter. Entered by its
 /// pidfd, which fails should it have ended meanwhile; one that has ended while we look has none to be seen.
-pub fn differing(pid: i32) -> Result<i32, String> {
+pub fn differing(pid: i32, shares_mounts: bool) -> Result<i32, String> {
     let mut flags = 0;
     for (kind, name) in KINDS {
         match (number("self", name), number(&pid.to_string(), name)) {
@@ -120,8 +120,24 @@ pub fn differing(pid: i32) -> Result<i32, String> {
         }
     }
     // Else the program would run on the host.
-    if flags & libc::CLONE_NEWNS == 0 {
-        return Err("the container has no mount namespace of its own".to_owned());
+    if (flags & libc::CLONE_NEWNS == 0) != shares_mounts {
+        return Err("the container's mount namespace is not what its specification says".to_owned());
     }
     Ok(flags)
+}
+
+/// The root of a container that is in our mount namespace, where it is another than ours.
+pub fn changed_root(pid: i32) -> Result<OwnedFd, String> {
+    let open = |path: &str| {
+        use std::os::unix::fs::OpenOptionsExt;
+        let file = File::options().read(true).custom_flags(libc::O_PATH | libc::O_DIRECTORY).open(path);
+        let file = OwnedFd::from(file.map_err(|error| format!("open {path}: {error}"))?);
+        let found = fs::stat(file.as_fd()).map_err(failed(path))?;
+        Ok::<_, String>((file, (found.st_dev, found.st_ino)))
+    };
+    let (root, theirs) = open(&format!("/proc/{pid}/root"))?;
+    match open("/proc/self/root")?.1 == theirs {
+        true => Err("the container's root is the host's".to_owned()),
+        false => Ok(root),
+    }
 }

@@ -290,6 +290,14 @@ fn restrict(layer: &Layer) -> Result<(), Errno> {
     super::super::program::restrict(layer)
 }
 
+/// Every processor that the cgroup has or will have, wherever the runtime itself was pinned to (sched_setaffinity(2)
+/// leaves out the rest). Where that cannot be had the process stays as it is, as with runc.
+pub fn reset_affinity() {
+    /// For more processors than any kernel is built for.
+    const ALL: [u64; 1024] = [u64::MAX; 1024];
+    _ = attributes::set_affinity(&ALL);
+}
+
 /// Makes `terminal` the controlling one, and the three streams.
 pub fn take_terminal(terminal: BorrowedFd<'_>) -> Result<(), Errno> {
     tty::take_control(terminal)?;

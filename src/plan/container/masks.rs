@@ -21,11 +21,23 @@ pub(super) fn plan(oci: &oci::Spec, setup: &mut Vec<SetupOp>) -> Result<(), Plan
         setup.push(SetupOp::Seal { path: BoxPath::new(Path::new("/"))? });
     }
     let linux = oci.linux().as_ref();
-    for path in linux.and_then(|linux| linux.readonly_paths().as_ref()).into_iter().flatten() {
-        setup.push(SetupOp::ReadOnly { path: inside(Path::new(path))?.1 });
+    for path in each_once(linux.and_then(|linux| linux.readonly_paths().as_ref()))? {
+        setup.push(SetupOp::ReadOnly { path });
     }
-    for path in linux.and_then(|linux| linux.masked_paths().as_ref()).into_iter().flatten() {
-        setup.push(SetupOp::Mask { path: inside(Path::new(path))?.1, required: false });
+    for path in each_once(linux.and_then(|linux| linux.masked_paths().as_ref()))? {
+        setup.push(SetupOp::Mask { path, required: false });
     }
     Ok(())
+}
+
+/// A second mount over the first would hide nothing more.
+fn each_once(paths: Option<&Vec<String>>) -> Result<Vec<BoxPath>, PlanError> {
+    let mut once: Vec<BoxPath> = Vec::new();
+    for path in paths.into_iter().flatten() {
+        let path = inside(Path::new(path))?.1;
+        if !once.contains(&path) {
+            once.push(path);
+        }
+    }
+    Ok(once)
 }

@@ -10,6 +10,7 @@ pub mod mounts;
 pub mod operations;
 pub mod options;
 pub mod process;
+pub mod shared;
 pub mod sysctl;
 #[cfg(test)]
 mod tests;
@@ -38,6 +39,8 @@ pub struct Plan {
     pub namespaces: Namespaces,
     /// Of a new user namespace.
     pub ids: Option<IdMaps>,
+    /// To be moved into the container's network namespace, before its tree is built: sysctls may be about them.
+    pub net_devices: Vec<NetDevice>,
     pub hostname: Option<CString>,
     pub domainname: Option<CString>,
     /// Up to where hooks of the runtime's side are due, with the terminal in place.
@@ -55,6 +58,26 @@ pub struct Plan {
 pub struct IdMaps {
     pub users: Vec<Map>,
     pub groups: Vec<Map>,
+}
+
+/// A network device of the host that the container gets.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub struct NetDevice {
+    pub name: String,
+    /// What it is called inside; with `%d` for a number that the kernel finds.
+    pub inside: String,
+}
+
+impl NetDevice {
+    fn of(linux: &oci::Linux) -> Vec<Self> {
+        let device = |(name, device): (&String, &oci::LinuxNetDevice)| {
+            let renamed = device.name().as_ref().filter(|renamed| !renamed.is_empty());
+            Self { name: name.clone(), inside: renamed.unwrap_or(name).clone() }
+        };
+        let mut devices: Vec<_> = linux.net_devices().iter().flatten().map(device).collect();
+        devices.sort();
+        devices
+    }
 }
 
 #[derive(Debug, Default)]
@@ -169,20 +192,24 @@ pub struct Circumstances<'a> {
     pub pivot: bool,
 }
 
+/// What is Linux's in a specification: there, be it empty, in all that [`crate::spec::container::parse`] lets by.
+pub fn linux(spec: &oci::Spec) -> Result<&oci::Linux, ContainerError> {
+    spec.linux().as_ref().ok_or_else(|| ContainerError::spec("linux", "it is missing"))
+}
+
 /// Pure: the same spec and facts give the same plan.
 pub fn make(spec: &oci::Spec, controls: &Controls, around: &Circumstances<'_>) -> Result<Plan, ContainerError> {
-    let linux = spec.linux().clone().unwrap_or_default();
-    let namespaces = Namespaces::new(&linux)?;
-    if !namespaces.has(libc::CLONE_NEWNS) {
-        return Err(ContainerError::spec("linux.namespaces", "there is no mount namespace, and so no root of its own"));
+    let linux = linux(spec)?;
+    let namespaces = Namespaces::new(linux)?;
+    let shared = shared::shares_mounts(linux);
+    if shared {
+        shared::check(spec, linux, &namespaces, around.rootless)?;
     }
-    let ids = if namespaces.new & libc::CLONE_NEWUSER != 0 { Some(IdMaps::new(&linux)?) } else { None };
-    // What cannot be carried out must not be passed over.
-    if linux.net_devices().as_ref().is_some_and(|devices| !devices.is_empty()) {
-        return Err(ContainerError::spec("linux.netDevices", "moving devices into a container is not supported yet"));
-    }
-    if linux.intel_rdt().is_some() {
-        return Err(ContainerError::spec("linux.intelRdt", "it is not supported yet"));
+    let ids = if namespaces.new & libc::CLONE_NEWUSER != 0 { Some(IdMaps::new(linux)?) } else { None };
+    let net_devices = NetDevice::of(linux);
+    if !net_devices.is_empty() && around.rootless {
+        let why = "network devices are the host's root's to give: not supported for rootless containers";
+        return Err(ContainerError::spec("linux.netDevices", why));
     }
     let Some(process) = spec.process() else {
         return Err(ContainerError::spec("process", "it is missing"));
@@ -198,6 +225,7 @@ pub fn make(spec: &oci::Spec, controls: &Controls, around: &Circumstances<'_>) -
         process::c_string(format_args!("{what}"), name).map(Some)
     };
     let facts = Facts {
+        own_mount_namespace: !shared,
         bundle: around.bundle,
         own_user_namespace: namespaces.has(libc::CLONE_NEWUSER),
         own_network_namespace: namespaces.has(libc::CLONE_NEWNET),
@@ -215,8 +243,11 @@ pub fn make(spec: &oci::Spec, controls: &Controls, around: &Circumstances<'_>) -
         setup.push(SetupOp::Console);
     }
     let mut entry = Vec::new();
-    finish(spec, around.pivot, &mut entry)?;
-    let mut process = Process::new(process, Some(&linux), around.kernel)?;
+    finish(spec, &facts, around.pivot, &mut entry)?;
+    let mut process = Process::new(process, Some(linux), around.kernel)?;
+    if shared {
+        shared::check_capabilities(&process.capabilities)?;
+    }
     controls::tighten(&mut process, controls, around.kernel, around.landlock_abi)?;
     Ok(Plan {
         timeout: controls.timeout,
@@ -228,6 +259,7 @@ pub fn make(spec: &oci::Spec, controls: &Controls, around: &Circumstances<'_>) -
         process,
         hooks: spec.hooks().clone().unwrap_or_default(),
         namespaces,
+        net_devices,
     })
 }
 

@@ -19,7 +19,7 @@ pub struct Process {
     /// Rows and columns.
     pub console_size: Option<(u16, u16)>,
     pub argv: Vec<CString>,
-    /// As `NAME=value`, in the spec's order.
+    /// As `NAME=value`, in the spec's order: each name once, and no empty HOME.
     pub env: Vec<CString>,
     pub cwd: CString,
     pub user: User,
@@ -110,7 +110,7 @@ impl Process {
                 (number(size.height()), number(size.width()))
             }),
             argv,
-            env: strings("process.env", spec.env().as_ref())?,
+            env: environment(strings("process.env", spec.env().as_ref())?),
             cwd: c_string(format_args!("process.cwd"), &spec.cwd().to_string_lossy())?,
             user: User {
                 uid: user.uid(),
@@ -154,6 +154,16 @@ impl Process {
             .find_map(|entry| entry.to_str().ok()?.split_once('=').filter(|(key, _)| *key == name));
         found.map(|(_, value)| value)
     }
+}
+
+/// Of one name the last counts, as in runc: the program's C library would take the first. An empty HOME is none.
+fn environment(given: Vec<CString>) -> Vec<CString> {
+    let name = |entry: &CString| entry.to_bytes().split(|byte| *byte == b'=').next().unwrap_or_default().to_vec();
+    let mut known = std::collections::HashSet::new();
+    let last = given.into_iter().rev().filter(|entry| known.insert(name(entry)) && entry.to_bytes() != b"HOME=");
+    let mut kept: Vec<CString> = last.collect();
+    kept.reverse();
+    kept
 }
 
 pub(super) fn c_string(what: std::fmt::Arguments<'_>, text: &str) -> Result<CString, ContainerError> {
@@ -343,7 +353,7 @@ impl Seccomp {
         let profile = seccomp::Profile::parse(&json)?;
         let target = seccomp::Target { arch: seccomp::Arch::NATIVE, kernel };
         Ok(Self {
-            filter: seccomp::compile(&profile, target)?,
+            filter: seccomp::compile_listed(&profile, target)?,
             flags: profile.flags,
             listener: profile.listener_path.map(|path| (path.into(), profile.listener_metadata)),
         })
@@ -361,6 +371,15 @@ mod tests {
         for bad in ["a", "3-1", "-1", "99999", "1-"] {
             assert!(list_mask("x", bad).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn of_each_variable_the_last_counts() {
+        let strings = |list: &[&str]| list.iter().map(|text| CString::new(*text).unwrap()).collect::<Vec<_>>();
+        let given = strings(&["A=1", "HOME=", "B=", "A=2=3", "PATH=/bin"]);
+        assert_eq!(environment(given), strings(&["B=", "A=2=3", "PATH=/bin"]));
+        assert_eq!(environment(strings(&["HOME=/a", "HOME="])), strings(&[]));
+        assert_eq!(environment(strings(&["HOME=", "HOME=/a"])), strings(&["HOME=/a"]));
     }
 
     #[test]

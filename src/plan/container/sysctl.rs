@@ -95,6 +95,7 @@ mod tests {
     fn facts(own: bool) -> Facts<'static> {
         Facts {
             bundle: std::path::Path::new("/b"),
+            own_mount_namespace: true,
             own_user_namespace: own,
             own_network_namespace: own,
             own_ipc_namespace: own,

@@ -13,6 +13,7 @@ const BLESS: &str = "FUMEHOOD_BLESS";
 fn facts() -> Facts<'static> {
     Facts {
         bundle: Path::new("/bundle"),
+        own_mount_namespace: true,
         own_user_namespace: false,
         own_network_namespace: true,
         own_ipc_namespace: true,

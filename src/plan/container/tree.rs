@@ -23,6 +23,7 @@ use crate::plan::{
 pub struct Facts<'a> {
     /// What relative paths of the host are relative to.
     pub bundle: &'a Path,
+    pub own_mount_namespace: bool,
     pub own_user_namespace: bool,
     pub own_network_namespace: bool,
     pub own_ipc_namespace: bool,
@@ -54,9 +55,13 @@ pub fn build(oci: &oci::Spec, facts: &Facts<'_>, setup: &mut Vec<SetupOp>) -> Re
         ),
         _ => None,
     };
-    setup.push(SetupOp::ContainerRoot {
-        source: HostPath::new(&facts.bundle.join(root.path()))?,
-        propagation: propagation.unwrap_or(Propagation::RECURSIVE_SLAVE),
+    let source = HostPath::new(&facts.bundle.join(root.path()))?;
+    setup.push(match facts.own_mount_namespace {
+        true => {
+            let propagation = propagation.unwrap_or(Propagation::RECURSIVE_SLAVE);
+            SetupOp::ContainerRoot { source, propagation }
+        }
+        false => SetupOp::ContainerDir { source },
     });
     mounts::plan(oci, facts, setup)?;
     devices::plan(oci, facts, setup)?;
@@ -64,9 +69,13 @@ pub fn build(oci: &oci::Spec, facts: &Facts<'_>, setup: &mut Vec<SetupOp>) -> Re
 }
 
 /// The operations after hooks and console: what must not be written, what must not be seen, and the new root.
-pub fn finish(oci: &oci::Spec, pivot: bool, setup: &mut Vec<SetupOp>) -> Result<(), PlanError> {
+pub fn finish(oci: &oci::Spec, facts: &Facts<'_>, pivot: bool, setup: &mut Vec<SetupOp>) -> Result<(), PlanError> {
     if let Some(process) = oci.process().as_ref().filter(|process| process.cwd() != Path::new("/")) {
         setup.push(SetupOp::Dirs { path: inside(process.cwd())?.1 });
+    }
+    if !facts.own_mount_namespace {
+        setup.push(SetupOp::ChangeRoot);
+        return Ok(());
     }
     masks::plan(oci, setup)?;
     setup.push(SetupOp::EnterContainer { pivot });
@@ -81,7 +90,7 @@ pub fn finish(oci: &oci::Spec, pivot: bool, setup: &mut Vec<SetupOp>) -> Result<
 /// All of the tree's operations, without hooks and console.
 pub fn plan(oci: &oci::Spec, facts: &Facts<'_>, pivot: bool, setup: &mut Vec<SetupOp>) -> Result<(), PlanError> {
     build(oci, facts, setup)?;
-    finish(oci, pivot, setup)
+    finish(oci, facts, pivot, setup)
 }
 
 pub(super) fn refused(target: &str, why: impl Into<std::borrow::Cow<'static, str>>) -> PlanError {

@@ -1,6 +1,7 @@
 //! From a [`Profile`] to the classic BPF program that decides it.
 //!
-//! A call of another architecture kills the process. Then the program searches the call's number in a
+//! A call of another architecture kills the process, unless it is one that the profile lists, and that it is compiled
+//! for ([`compile_listed`]): that one's calls are found in the same way, by their own numbers. Then the program searches the call's number in a
 //! balanced tree of ranges with the same decision, and only where a rule compares arguments does it look at
 //! them: a call that is allowed whatever its arguments is decided by architecture and number alone, so the
 //! kernel (5.11) finds it in its bitmap of constant actions and never runs the program.
@@ -12,8 +13,12 @@
 //!
 //! Where the default action is an errno, numbers above the highest that the profile knows get ENOSYS, as
 //! with runc: a C library takes that, and only that, as "use the older call". x32 calls, which share
-//! x86_64's architecture, are the numbers from 2^30; they kill the process. -1 is a number like any
-//! unknown one: a tracer writes it to skip a call.
+//! x86_64's architecture, are the numbers from 2^30; they kill the process where x32 is not listed. -1 is a number
+//! like any unknown one: a tracer writes it to skip a call.
+//!
+//! On i386 the calls for sockets and System V's objects have a second way in, through one call for all of them. Where
+//! a profile does not name that itself, a rule for one of them holds there, too, as with libseccomp; but a rule with
+//! conditions, whose arguments are in memory there, only if it refuses: what cannot be seen is not allowed by it.
 
 use std::{
     borrow::Cow,
@@ -22,15 +27,14 @@ use std::{
 
 use super::{
     bpf::{self, Assembler, Insn, Label, Test},
-    names::{Arch, exists_anywhere},
-    profile::{Action, Condition, Op, Profile, Rule, SeccompError, Target},
+    names::{Arch, X32_BIT, exists_anywhere, multiplexed},
+    profile::{Action, Condition, Op, Profile, SeccompError, Target},
 };
 
 /// BPF_MAXINSNS of linux/bpf_common.h.
 const MAX_INSTRUCTIONS: usize = 4096;
 const EPERM: u16 = 1;
 const ENOSYS: u16 = 38;
-const X32_BIT: u32 = 0x4000_0000;
 
 /// A compiled profile.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -74,7 +78,13 @@ impl Filter {
     /// What becomes of a call of the filter's architecture.
     #[must_use]
     pub fn decide(&self, number: u32, args: &[u64; 6]) -> Action {
-        bpf::run(&self.quiet, self.arch.audit(), number, args).map_or(Action::KillProcess, Action::from_code)
+        self.decide_of(self.arch, number, args)
+    }
+
+    /// What becomes of a call of any architecture.
+    #[must_use]
+    pub fn decide_of(&self, arch: Arch, number: u32, args: &[u64; 6]) -> Action {
+        bpf::run(&self.quiet, arch.audit(), number, args).map_or(Action::KillProcess, Action::from_code)
     }
 
     /// The errno to answer a notification of the reporting program with.
@@ -93,7 +103,18 @@ impl Filter {
 /// A rule that allows a call which `target` doesn't have says nothing, as with libseccomp. A rule that
 /// refuses one is an error unless another architecture has it: a typo there would let the call through.
 pub fn compile(profile: &Profile, target: Target) -> Result<Filter, SeccompError> {
-    let quiet = program(profile, target)?;
+    filter(target, profile, program(profile, target)?)
+}
+
+/// As [`compile`], with the rules of the other architectures that `profile` lists and that `target`'s kernel has.
+pub fn compile_listed(profile: &Profile, target: Target) -> Result<Filter, SeccompError> {
+    let listed = |name: &str| profile.architectures.iter().any(|listed| listed == name);
+    let others = target.arch.others().iter().filter(|(name, _)| listed(name));
+    let others: Vec<Arch> = others.map(|(_, arch)| *arch).collect();
+    filter(target, profile, program_of(profile, target, &others)?)
+}
+
+fn filter(target: Target, profile: &Profile, quiet: Vec<Insn>) -> Result<Filter, SeccompError> {
     if quiet.len() > MAX_INSTRUCTIONS {
         return Err(SeccompError::TooLong(quiet.len()));
     }
@@ -103,7 +124,16 @@ pub fn compile(profile: &Profile, target: Target) -> Result<Filter, SeccompError
 
 /// The program, of whatever length.
 pub(super) fn program(profile: &Profile, target: Target) -> Result<Vec<Insn>, SeccompError> {
-    Ok(assemble(&ranges(profile, target)?, target.arch))
+    program_of(profile, target, &[])
+}
+
+fn program_of(profile: &Profile, target: Target, others: &[Arch]) -> Result<Vec<Insn>, SeccompError> {
+    let mut sections = vec![(target.arch, ranges(profile, target, others)?)];
+    // x32 is a part of x86_64's.
+    for &arch in others.iter().filter(|arch| arch.audit() != target.arch.audit()) {
+        sections.push((arch, ranges(profile, Target { arch, ..target }, &[])?));
+    }
+    Ok(assemble(&sections))
 }
 
 fn reporting(quiet: &[Insn]) -> Option<Vec<Insn>> {
@@ -136,13 +166,13 @@ struct Gathered {
 }
 
 impl Gathered {
-    fn add(&mut self, rule: &Rule) {
-        if rule.conditions.is_empty() {
-            self.otherwise.get_or_insert(rule.action);
-        } else if compares_twice(&rule.conditions) {
-            self.tests.extend(rule.conditions.iter().map(|&condition| (vec![condition], rule.action)));
+    fn add(&mut self, conditions: &[Condition], action: Action) {
+        if conditions.is_empty() {
+            self.otherwise.get_or_insert(action);
+        } else if compares_twice(conditions) {
+            self.tests.extend(conditions.iter().map(|&condition| (vec![condition], action)));
         } else {
-            self.tests.push((rule.conditions.clone(), rule.action));
+            self.tests.push((conditions.to_vec(), action));
         }
     }
 
@@ -165,26 +195,15 @@ fn compares_twice(conditions: &[Condition]) -> bool {
 }
 
 /// All numbers from 0 to 2^32-1, in ranges given by their first number, neighbours differing.
-fn ranges(profile: &Profile, target: Target) -> Result<Vec<(u32, Decision)>, SeccompError> {
-    let calls = gather(profile, target)?;
-    let unknown = match (profile.default, calls.is_empty()) {
-        (Action::Errno(_), false) => Action::Errno(ENOSYS),
-        (default, _) => default,
-    };
-    let mut ranges = Ranges(vec![(0, Decision::always(profile.default))]);
-    let mut end = 0;
-    for (number, gathered) in calls {
-        if number > end {
-            ranges.start(end, Decision::always(profile.default));
-        }
-        ranges.start(number, gathered.decide(profile.default));
-        end = number + 1;
-    }
-    if end > 0 {
-        ranges.start(end, Decision::always(unknown));
-    }
+fn ranges(profile: &Profile, target: Target, others: &[Arch]) -> Result<Vec<(u32, Decision)>, SeccompError> {
+    let mut ranges = Ranges(Vec::new());
+    let unknown = ranges.fill(0, gather(profile, target)?, profile.default);
     if target.arch == Arch::X86_64 {
-        ranges.start(X32_BIT, Decision::always(Action::KillProcess));
+        if others.contains(&Arch::X32) {
+            ranges.fill(X32_BIT, gather(profile, Target { arch: Arch::X32, ..target })?, profile.default);
+        } else {
+            ranges.start(X32_BIT, Decision::always(Action::KillProcess));
+        }
         ranges.start(u32::MAX, Decision::always(unknown));
     }
     Ok(ranges.0)
@@ -193,6 +212,27 @@ fn ranges(profile: &Profile, target: Target) -> Result<Vec<(u32, Decision)>, Sec
 struct Ranges(Vec<(u32, Decision)>);
 
 impl Ranges {
+    /// From `first` on, the calls of one architecture. Returns what becomes of those after the last.
+    fn fill(&mut self, first: u32, calls: BTreeMap<u32, Gathered>, default: Action) -> Action {
+        let unknown = match (default, calls.is_empty()) {
+            (Action::Errno(_), false) => Action::Errno(ENOSYS),
+            (default, _) => default,
+        };
+        self.start(first, Decision::always(default));
+        let mut end = first;
+        for (number, gathered) in calls {
+            if number > end {
+                self.start(end, Decision::always(default));
+            }
+            self.start(number, gathered.decide(default));
+            end = number + 1;
+        }
+        if end > first {
+            self.start(end, Decision::always(unknown));
+        }
+        unknown
+    }
+
     /// From `first` on, `decision` holds.
     fn start(&mut self, first: u32, decision: Decision) {
         self.0.pop_if(|last| last.0 == first);
@@ -203,28 +243,51 @@ impl Ranges {
 }
 
 fn gather(profile: &Profile, target: Target) -> Result<BTreeMap<u32, Gathered>, SeccompError> {
+    let arch = target.arch;
     let mut calls: BTreeMap<u32, Gathered> = BTreeMap::new();
+    let named = |call: &str| profile.rules.iter().any(|rule| rule.names.iter().any(|name| name == call));
+    let shared =
+        ["socketcall", "ipc"].map(|call| (call, arch.number(call).filter(|_| arch == Arch::X86 && !named(call))));
     for (at, rule) in profile.rules.iter().enumerate() {
         let applies = rule.applies_to(target);
+        let conditions = rule.conditions_of(arch);
         for name in &rule.names {
-            match target.arch.number(name) {
-                Some(number) if applies => calls.entry(number).or_default().add(rule),
-                Some(_) => {}
-                None if rule.action.permits() || exists_anywhere(name) => {}
-                None => return Err(SeccompError::UnknownCall { rule: at + 1, name: name.clone() }),
+            let mut known = false;
+            for number in arch.numbers(name) {
+                known = true;
+                if applies {
+                    calls.entry(number).or_default().add(&conditions, rule.action);
+                }
+            }
+            if !known && !rule.action.permits() && !exists_anywhere(name) {
+                return Err(SeccompError::UnknownCall { rule: at + 1, name: name.clone() });
+            }
+            let seen = conditions.is_empty() || !rule.action.permits();
+            if arch == Arch::X86
+                && applies
+                && seen
+                && let Some((call, which)) = multiplexed(name)
+                && let Some((_, Some(number))) = shared.iter().find(|(known, _)| *known == call)
+            {
+                // ipc(2) has a version in the upper half of its first argument.
+                let condition = Condition { index: 0, op: Op::MaskedEq { mask: 0xffff }, value: which };
+                calls.entry(*number).or_default().add(&[condition], rule.action);
             }
         }
     }
     Ok(calls)
 }
 
-fn assemble(ranges: &[(u32, Decision)], arch: Arch) -> Vec<Insn> {
+/// The first of `sections` is decided first.
+fn assemble(sections: &[(Arch, Vec<(u32, Decision)>)]) -> Vec<Insn> {
     let mut assembler = Assembler::default();
-    let kill = assembler.ret(Action::KillProcess.code());
-    let search = search(&mut assembler, &mut HashMap::new(), ranges);
-    let search = assembler.load(bpf::NUMBER, search);
-    let check = assembler.branch(Test::Eq, arch.audit(), search, kill);
-    let entry = assembler.load(bpf::ARCH, check);
+    let mut next = assembler.ret(Action::KillProcess.code());
+    for (arch, ranges) in sections.iter().rev() {
+        let search = search(&mut assembler, &mut HashMap::new(), ranges);
+        let search = assembler.load(bpf::NUMBER, search);
+        next = assembler.branch(Test::Eq, arch.audit(), search, next);
+    }
+    let entry = assembler.load(bpf::ARCH, next);
     assembler.finish(entry)
 }
 

@@ -12,7 +12,7 @@ mod names;
 mod profile;
 
 pub use bpf::Insn;
-pub use compile::{Filter, compile};
+pub use compile::{Filter, compile, compile_listed};
 pub use names::Arch;
 pub use profile::{Action, KernelVersion, Profile, SeccompError, Target};
 

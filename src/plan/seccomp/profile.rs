@@ -4,6 +4,8 @@
 //! Parsing is construction: a [`Profile`] has known actions, operators, flags and errnos, argument indices
 //! from 0 to 5, and no field that we don't know: a misspelt `args` would otherwise widen a rule in silence.
 
+use std::borrow::Cow;
+
 use serde::{Deserialize, de::IgnoredAny};
 
 use super::names::Arch;
@@ -136,6 +138,25 @@ pub struct Rule {
 }
 
 impl Rule {
+    /// Its conditions as an architecture's arguments are compared: with those of 32 bits, what has no more, as with
+    /// libseccomp.
+    #[must_use]
+    pub fn conditions_of(&self, arch: Arch) -> Cow<'_, [Condition]> {
+        if !arch.has_short_arguments() || self.conditions.is_empty() {
+            return Cow::Borrowed(&self.conditions);
+        }
+        let short = |value: u64| value & u64::from(u32::MAX);
+        let shortened = |condition: &Condition| Condition {
+            value: short(condition.value),
+            op: match condition.op {
+                Op::MaskedEq { mask } => Op::MaskedEq { mask: short(mask) },
+                op => op,
+            },
+            ..*condition
+        };
+        Cow::Owned(self.conditions.iter().map(shortened).collect())
+    }
+
     /// Whether the rule is meant for `target`, whose processes hold no capability.
     #[must_use]
     pub fn applies_to(&self, target: Target) -> bool {
@@ -185,6 +206,8 @@ pub struct Profile {
     pub comment: String,
     pub default: Action,
     pub rules: Vec<Rule>,
+    /// Those it is meant for, as specifications call them. For [`super::compile_listed`] alone.
+    pub architectures: Vec<String>,
     /// `SECCOMP_FILTER_FLAG_*` to install with.
     pub flags: u32,
     /// The socket that an OCI engine waits on for the listener of [`Action::Notify`].
@@ -196,8 +219,8 @@ pub struct Profile {
 impl Profile {
     /// Reads a profile from JSON.
     ///
-    /// `architectures` and `archMap` are checked and then have no effect: a filter is for one
-    /// architecture, and calls of any other are killed.
+    /// `archMap` is checked and then has no effect: it says what `architectures` of a specification an engine makes of
+    /// it.
     pub fn parse(json: &str) -> Result<Self, SeccompError> {
         let raw: RawProfile = serde_json::from_str(json).map_err(|error| SeccompError::Json(error.to_string()))?;
         raw.check()
@@ -274,7 +297,8 @@ impl RawProfile {
         let mapped = self.arch_map.unwrap_or_default().into_iter();
         let mapped =
             mapped.flat_map(|map| map.sub_architectures.unwrap_or_default().into_iter().chain([map.architecture]));
-        for arch in self.architectures.unwrap_or_default().into_iter().chain(mapped) {
+        let architectures = self.architectures.unwrap_or_default();
+        for arch in architectures.iter().cloned().chain(mapped) {
             if !ARCHITECTURES.contains(&arch.as_str()) {
                 return Err(bad(format!("unknown architecture `{arch}`")));
             }
@@ -294,6 +318,7 @@ impl RawProfile {
         Ok(Profile {
             comment: self.comment.unwrap_or_default(),
             default,
+            architectures,
             rules: rules.collect::<Result<_, _>>()?,
             flags,
             listener_path: self.listener_path,

@@ -499,6 +499,101 @@ fn unknown_names_may_be_allowed_but_not_refused() {
     }
 }
 
+const LISTED: &str =
+    r#""architectures": ["SCMP_ARCH_X86_64", "SCMP_ARCH_X86", "SCMP_ARCH_X32", "SCMP_ARCH_AARCH64", "SCMP_ARCH_ARM"]"#;
+
+fn listed(default: &str, rules: &str, arch: Arch) -> Filter {
+    let json = format!(r#"{{"defaultAction": "{default}", {LISTED}, "syscalls": [{rules}]}}"#);
+    compile_listed(&parse(&json), target(arch)).expect(&json)
+}
+
+#[test]
+fn listed_architectures_have_the_rules_by_their_own_numbers() {
+    let rules = r#"{"names": ["read", "execve", "set_tls", "umount"], "action": "SCMP_ACT_ALLOW"}"#;
+    for arch in BOTH {
+        let filter = listed("SCMP_ACT_ERRNO", rules, arch);
+        for other in arch.others().iter().map(|(_, other)| *other).chain([arch]) {
+            for name in ["read", "execve", "set_tls", "umount", "write", "reboot"] {
+                let Some(number) = other.number(name) else { continue };
+                let expected = match name {
+                    "read" | "execve" | "set_tls" | "umount" => Action::Allow,
+                    _ if number
+                        > ["read", "execve", "set_tls", "umount"]
+                            .iter()
+                            .filter_map(|n| other.number(n))
+                            .max()
+                            .unwrap() =>
+                    {
+                        ENOSYS
+                    }
+                    _ => EPERM,
+                };
+                assert_eq!(filter.decide_of(other, number, &NO_ARGS), expected, "{other:?} {name}");
+            }
+        }
+        let elsewhere = BOTH.into_iter().find(|other| *other != arch).unwrap();
+        assert_eq!(filter.decide_of(elsewhere, elsewhere.number("read").unwrap(), &NO_ARGS), Action::KillProcess);
+        // What a run compiles is for one.
+        let own =
+            compile(&parse(&format!(r#"{{"defaultAction": "SCMP_ACT_ALLOW", {LISTED}}}"#)), target(arch)).unwrap();
+        for (name, other) in arch.others() {
+            assert_eq!(own.decide_of(*other, other.number("read").unwrap(), &NO_ARGS), Action::KillProcess, "{name}");
+        }
+        assert_eq!(own.decide(u32::MAX, &NO_ARGS), Action::Allow);
+    }
+}
+
+#[test]
+fn x32_has_no_second_name_for_what_is_refused() {
+    let filter = listed("SCMP_ACT_ALLOW", r#"{"names": ["execve", "open"], "action": "SCMP_ACT_ERRNO"}"#, Arch::X86_64);
+    for number in [520, 59, 2] {
+        assert_eq!(filter.decide_of(Arch::X32, 0x4000_0000 + number, &NO_ARGS), EPERM, "{number}");
+    }
+    assert_eq!(filter.decide_of(Arch::X32, 0x4000_0000, &NO_ARGS), Action::Allow);
+    assert_eq!(filter.decide(520, &NO_ARGS), Action::Allow);
+}
+
+#[test]
+fn conditions_of_short_arguments_have_32_bits() {
+    let rules = r#"{"names": ["personality"], "action": "SCMP_ACT_ALLOW",
+                    "args": [{"index": 0, "value": 18446744073709551615, "op": "SCMP_CMP_EQ"}]}"#;
+    let filter = listed("SCMP_ACT_ERRNO", rules, Arch::X86_64);
+    let decide =
+        |arch: Arch, first: u64| filter.decide_of(arch, arch.number("personality").unwrap(), &[first, 0, 0, 0, 0, 0]);
+    assert_eq!(decide(Arch::X86, 0xffff_ffff), Action::Allow);
+    assert_eq!(decide(Arch::X86, 0xffff_fffe), EPERM);
+    assert_eq!((decide(Arch::X86_64, 0xffff_ffff), decide(Arch::X86_64, u64::MAX)), (EPERM, Action::Allow));
+}
+
+#[test]
+fn what_is_refused_is_refused_by_its_second_way_in() {
+    let decide = |default: &str, rules: &str, call: &str, first: u64| {
+        let filter = listed(default, rules, Arch::X86_64);
+        filter.decide_of(Arch::X86, Arch::X86.number(call).unwrap(), &[first, 0, 0, 0, 0, 0])
+    };
+    let deny = r#"{"names": ["connect", "shmget"], "action": "SCMP_ACT_ERRNO"},
+                  {"names": ["socket"], "action": "SCMP_ACT_ERRNO", "args": [{"index": 0, "value": 40, "op": "SCMP_CMP_EQ"}]}"#;
+    for (call, first, expected) in [
+        ("socketcall", 3, EPERM),
+        ("socketcall", 2, Action::Allow),
+        // Of which family it is, is not to be seen.
+        ("socketcall", 1, EPERM),
+        ("ipc", 23, EPERM),
+        ("ipc", 1 << 16 | 23, EPERM),
+        ("ipc", 24, Action::Allow),
+    ] {
+        assert_eq!(decide("SCMP_ACT_ALLOW", deny, call, first), expected, "{call} {first:#x}");
+    }
+    let allow = r#"{"names": ["connect"], "action": "SCMP_ACT_ALLOW"},
+                   {"names": ["socket"], "action": "SCMP_ACT_ALLOW", "args": [{"index": 0, "value": 40, "op": "SCMP_CMP_NE"}]}"#;
+    for (first, expected) in [(3, Action::Allow), (1, EPERM), (2, EPERM)] {
+        assert_eq!(decide("SCMP_ACT_ERRNO", allow, "socketcall", first), expected, "{first}");
+    }
+    // Who names it has decided, as Docker's profile has.
+    let named = format!(r#"{deny}, {{"names": ["socketcall"], "action": "SCMP_ACT_ALLOW"}}"#);
+    assert_eq!(decide("SCMP_ACT_ERRNO", &named, "socketcall", 3), Action::Allow);
+}
+
 #[test]
 fn newer_calls_than_the_profile_knows_do_not_exist() {
     let rules = r#"{"names": ["read", "dup"], "action": "SCMP_ACT_ALLOW"}"#;

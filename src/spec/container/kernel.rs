@@ -89,6 +89,11 @@ fn intel_rdt(rdt: &oci::LinuxIntelRdt) -> Check {
             return Err(bad("linux.intelRdt.closID", format_args!("`{}` is no name of a group", class.escape_debug())));
         }
     }
+    if let Some(schema) = rdt.mem_bw_schema().as_deref().filter(|schema| !schema.is_empty())
+        && (!schema.starts_with("MB:") || schema.contains(['\n', '\0']))
+    {
+        return Err(bad("linux.intelRdt.memBwSchema", "it is to be one line that begins with `MB:`"));
+    }
     for (index, line) in rdt.schemata().iter().flatten().enumerate() {
         if line.contains(['\n', '\0']) {
             return Err(bad(format_args!("linux.intelRdt.schemata[{index}]"), "it is more than one line"));

@@ -114,7 +114,11 @@ pub fn parse(bytes: Arc<[u8]>) -> Result<Container, ContainerSpecError> {
         return Err(bad("config.json", format_args!("it is larger than {LARGEST}")));
     }
     let mut warnings = Vec::new();
-    let spec: oci::Spec = document(&bytes, "config.json", &mut warnings, Some("/process"))?;
+    let mut spec: oci::Spec = document(&bytes, "config.json", &mut warnings, Some("/process"))?;
+    if spec.linux().is_none() {
+        // None of what the types have by default: whoever says nothing gets no namespaces, as with every runtime.
+        spec.set_linux(Some(document(b"{}", "linux", &mut warnings, None)?));
+    }
     let controls = check(&spec, &mut warnings)?;
     Ok(Container { spec, bytes, controls, warnings })
 }

@@ -107,10 +107,16 @@ impl<'a> Namespaces<'a> {
                 device_name(&at, name)?;
                 let renamed = device.name().as_deref().filter(|name| !name.is_empty());
                 if let Some(renamed) = renamed {
-                    device_name(&format!("{at}.name"), renamed)?;
+                    let at = format!("{at}.name");
+                    device_name(&at, renamed)?;
+                    if renamed.replacen("%d", "", 1).contains('%') {
+                        let why = format_args!("`{renamed}`: a template has one `%d`, and no other `%`");
+                        return Err(bad(at, why));
+                    }
                 }
                 let name = renamed.unwrap_or(name);
-                if inside.contains(&name) {
+                // Of a template the kernel makes names that are not there.
+                if inside.contains(&name) && !name.contains('%') {
                     return Err(bad(at, format_args!("another device is called `{name}` inside, too")));
                 }
                 inside.push(name);

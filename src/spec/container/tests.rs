@@ -54,7 +54,10 @@ fn what_may_be_left_out_may_be_left_out() {
         with(pointer, None).unwrap_or_else(|error| panic!("without {pointer}: {error}"));
     }
     let least = json!({ "ociVersion": "1.0.0", "root": { "path": "r" } });
-    read_value(&least).unwrap();
+    let read = read_value(&least).unwrap();
+    // As `"linux": {}`, and not what some library thinks usual.
+    let linux = read.spec.linux().as_ref().unwrap();
+    assert!(linux.namespaces().is_none() && linux.masked_paths().is_none() && linux.resources().is_none());
 }
 
 #[test]
@@ -157,6 +160,8 @@ fn an_error_says_where_in_the_document_it_is() {
         ("/linux/sysctl/net.~1..~1..~1kernel", json!("1"), "linux.sysctl.net./../../kernel: "),
         ("/linux/netDevices/a b", json!({}), "linux.netDevices.a b: "),
         ("/linux/netDevices/eth9", json!({ "name": "x".repeat(16) }), "linux.netDevices.eth9.name: "),
+        ("/linux/netDevices/eth9", json!({ "name": "eth%s" }), "linux.netDevices.eth9.name: "),
+        ("/linux/netDevices/eth9", json!({ "name": "%d%d" }), "linux.netDevices.eth9.name: "),
         ("/linux/devices/0/path", json!("dev/x"), "linux.devices[0].path: "),
         ("/linux/devices/0/type", json!("a"), "linux.devices[0].type: "),
         ("/linux/devices/0/type", json!("x"), "linux.devices[0].type: "),
@@ -196,6 +201,9 @@ fn an_error_says_where_in_the_document_it_is() {
         ("/linux/resources/unified/..", json!("1"), "linux.resources.unified..."),
         ("/linux/resources/rdma/a b", json!({}), "linux.resources.rdma.a b: "),
         ("/linux/intelRdt/closID", json!("../x"), "linux.intelRdt.closID: "),
+        ("/linux/intelRdt/memBwSchema", json!("L3:0=1"), "linux.intelRdt.memBwSchema: "),
+        ("/linux/intelRdt/memBwSchema", json!("MB:0=1\nMB:1=1"), "linux.intelRdt.memBwSchema: "),
+        ("/linux/intelRdt/schemata", json!(["a\n"]), "linux.intelRdt.schemata[0]: "),
         ("/linux/memoryPolicy/nodes", json!("a"), "linux.memoryPolicy.nodes: "),
         ("/linux/memoryPolicy/mode", json!("MPOL_LOCAL"), "linux.memoryPolicy.nodes: "),
         ("/linux/memoryPolicy/flags/-", json!("MPOL_F_RELATIVE_NODES"), "linux.memoryPolicy.flags: "),

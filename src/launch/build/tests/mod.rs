@@ -114,6 +114,7 @@ impl Bundle {
     pub fn facts(&self) -> Facts<'_> {
         Facts {
             bundle: self.place.path(),
+            own_mount_namespace: true,
             own_user_namespace: false,
             own_network_namespace: true,
             own_ipc_namespace: true,
