@@ -3,8 +3,11 @@
 //! Whatever is made is recorded before it is made, so that a runtime killed at any instant leaves nothing that
 //! `delete --force` cannot find.
 
+mod bundle;
+mod checkpoint;
 mod delete;
 mod living;
+mod restore;
 
 use std::{
     cell::{OnceCell, RefCell},
@@ -23,24 +26,24 @@ use oci_spec::runtime as oci;
 
 use crate::{
     Error, Result,
-    cgroup::container::{Group, Layout, Place, Want},
+    cgroup::container::Group,
     error::Hint,
     host::Host,
     launch::container::{self as launch, hooks},
-    plan::{
-        container::{self as plan, CgroupTree, Circumstances},
-        seccomp::KernelVersion,
-    },
+    plan::{container as plan, seccomp::KernelVersion},
     spec::container as spec,
     state::{
-        container::{Init, Record, Status, now},
+        container::{Init, Record, Status},
         root::{ContainerId, Dir, StateRoot},
     },
 };
 
+use self::bundle::{Bundle, circumstances};
 pub use self::{
+    checkpoint::{Checkpoint, checkpoint},
     delete::delete,
     living::{NOT_RUNNING, Usage, kill, pause, processes, record, resume, update},
+    restore::{Restore, restore},
 };
 pub use crate::cgroup::container::Driver;
 
@@ -122,6 +125,19 @@ struct Undo<'a> {
     record: Option<Record>,
 }
 
+impl Undo<'_> {
+    fn dir(&self) -> Result<&Dir> {
+        self.dir.as_ref().ok_or_else(|| failed("no state directory"))
+    }
+
+    /// What is through stays.
+    fn keep(mut self) {
+        self.record = None;
+        self.group.take();
+        self.dir = None;
+    }
+}
+
 impl Drop for Undo<'_> {
     fn drop(&mut self) {
         if let Some(group) = self.group.take() {
@@ -154,95 +170,38 @@ impl Attention {
 }
 
 fn begin(wanted: &Create, attention: &Attention) -> Result<launch::Child> {
-    let bundle = std::fs::canonicalize(&wanted.bundle).map_err(io("open bundle", &wanted.bundle))?;
-    let config = wanted.config.clone().unwrap_or_else(|| bundle.join("config.json"));
-    let container = spec::load(&config).map_err(Hint::into_error)?;
-    let rootfs = container.rootfs(&bundle).map_err(Hint::into_error)?;
-    let spec::Container { spec, bytes, controls, warnings } = container;
-    warnings.iter().for_each(|warning| (wanted.warn)(warning));
-    let host = Host::probe();
-    let layout = Layout::detect();
-    let around = Circumstances {
-        bundle: &bundle,
-        kernel: KernelVersion(host.kernel.major, host.kernel.minor),
-        landlock_abi: host.landlock_abi,
-        rootless: !host.privileged,
-        cgroup: match (layout.is_v2(), layout.is_v1()) {
-            (true, _) => CgroupTree::V2,
-            (_, true) => CgroupTree::V1,
-            _ => CgroupTree::None,
-        },
-        selinux: Path::new("/sys/fs/selinux/enforce").exists(),
-        pivot: !wanted.no_pivot,
-    };
-    let mut plan = plan::make(&spec, &controls, &around).map_err(Hint::into_error)?;
-    let preserve = passed(wanted.preserve_fds)? + listening(&mut plan);
+    let mut bundle = Bundle::read(&wanted.bundle, wanted.config.as_deref(), !wanted.no_pivot, wanted.warn)?;
+    let preserve = passed(wanted.preserve_fds)? + listening(&mut bundle.plan);
+    let (bundle, plan) = (&bundle, &bundle.plan);
     if wanted.guard_binary && guard_needed(plan.ids.as_ref()) {
         guard_binary()?;
     }
     let detached = matches!(attention, Attention::None);
     check_terminal(plan.process.terminal, wanted.console_socket.as_deref(), detached)?;
-    let linux = spec.linux().clone().unwrap_or_default();
-    let cgroups_path = linux.cgroups_path().as_deref();
-    let place = Place::decide(&layout, wanted.driver, cgroups_path, wanted.id.as_str(), wanted.rootless)
-        .map_err(Hint::into_error)?;
+    let place = bundle.place(wanted.driver, &wanted.id, wanted.rootless)?;
     let console = connect(wanted.console_socket.as_deref())?;
     let own_console = attention.begin(plan.process.terminal && console.is_none())?;
 
-    let dir = wanted.root.create(&wanted.id).map_err(Hint::into_error)?;
-    let mut undo =
-        Undo { dir: Some(dir), group: RefCell::new(None), hooks: plan.hooks.poststop().as_ref(), record: None };
-    let Some(dir) = undo.dir.as_ref() else { return Err(failed("no state directory")) };
-    let _lock = dir.lock().map_err(Hint::into_error)?;
-    die_at("named");
-    dir.write_config(&bytes).map_err(Hint::into_error)?;
-    let record = Record {
-        oci_version: spec.version().clone(),
-        id: wanted.id.to_string(),
-        rootfs,
-        bundle: bundle.clone(),
-        created: now(),
-        owner: nix::unistd::geteuid().as_raw(),
-        annotations: spec.annotations().iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect(),
-        init: None,
-        started: false,
-        cgroup: Some(place.record().clone()),
-        pid_namespace_own: plan.namespaces.new & libc::CLONE_NEWPID != 0,
-        user_namespace: plan.namespaces.has(libc::CLONE_NEWUSER),
-        rootless: wanted.rootless,
-        keyring: !wanted.no_new_keyring,
-    };
-    dir.save(&record).map_err(Hint::into_error)?;
-    die_at("announced");
-    let owner = plan.ids.as_ref().and_then(plan::IdMaps::root);
-    let want = Want {
-        resources: linux.resources().as_ref(),
-        owner,
-        annotations: spec.annotations().as_ref(),
-        ..Want::default()
-    };
-    undo.group.replace(Some(Group::create(&place, &want).map_err(Hint::into_error)?));
-    die_at("grouped");
-    let start =
-        launch::Pipes::make(dir.fd()).map_err(|errno| failed(format!("make the pipes for start: {}", errno.desc())))?;
-    undo.record = Some(record.clone());
+    let mut record = bundle.record(&wanted.id, &place, wanted.rootless, !wanted.no_new_keyring);
+    let (mut undo, _lock) = bundle.establish(&wanted.root, &wanted.id, &place, &record)?;
+    let start = launch::Pipes::make(undo.dir()?.fd())
+        .map_err(|errno| failed(format!("make the pipes for start: {}", errno.desc())))?;
     let mut child = launch::create(&launch::Create {
-        plan: &plan,
+        plan,
         group: &undo.group,
         start: &start,
         console: console.as_ref().map(AsFd::as_fd).or(own_console),
         preserve,
         keyring: !wanted.no_new_keyring,
-        privileged: host.privileged,
-        host_root: host.privileged && host.initial_user_namespace,
+        privileged: bundle.host.privileged,
+        host_root: bundle.host.privileged && bundle.host.initial_user_namespace,
         record: &record,
     })
     .map_err(failed)?;
     die_at("ready");
-    let mut record = record.clone();
     record.init =
         Some(Init::of(child.pid).map_err(|error| failed(format!("look at the container's process: {error}")))?);
-    dir.save(&record).map_err(Hint::into_error)?;
+    undo.dir()?.save(&record).map_err(Hint::into_error)?;
     undo.record = Some(record);
     if let Some(path) = &wanted.pidfd_socket {
         send_pidfd(path, child.pidfd.as_fd())?;
@@ -251,10 +210,7 @@ fn begin(wanted: &Create, attention: &Attention) -> Result<launch::Child> {
         write_pid(path, child.pid)?;
     }
     drop(_lock);
-    undo.record = None;
-    // What is through stays.
-    undo.group.take();
-    undo.dir = None;
+    undo.keep();
     die_at("recorded");
     child.release();
     Ok(child)
