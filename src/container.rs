@@ -3,8 +3,11 @@
 //! Whatever is made is recorded before it is made, so that a runtime killed at any instant leaves nothing that
 //! `delete --force` cannot find.
 
+mod bundle;
+mod checkpoint;
 mod delete;
 mod living;
+mod restore;
 
 use std::{
     cell::{OnceCell, RefCell},
@@ -23,25 +26,25 @@ use oci_spec::runtime as oci;
 
 use crate::{
     Error, Result,
-    cgroup::container::{Group, Layout, Place, Want, resctrl},
+    cgroup::container::{Group, resctrl},
     error::Hint,
     host::Host,
     launch::container::{self as launch, hooks},
-    plan::{
-        container::{self as plan, CgroupTree, Circumstances},
-        seccomp::KernelVersion,
-    },
+    plan::{container as plan, seccomp::KernelVersion},
     spec::container as spec,
     state::{
-        container::{Init, Record, Status, now},
+        container::{Init, Record, Status},
         root::{ContainerId, Dir, Lock, StateRoot},
     },
     sys::Errno,
 };
 
+use self::bundle::{Bundle, circumstances};
 pub use self::{
+    checkpoint::{Checkpoint, checkpoint},
     delete::delete,
     living::{NOT_RUNNING, Usage, kill, pause, processes, record, resume, update},
+    restore::{Restore, restore},
 };
 pub use crate::cgroup::container::Driver;
 
@@ -144,6 +147,20 @@ struct Undo<'a> {
     record: Option<Record>,
 }
 
+impl Undo<'_> {
+    fn dir(&self) -> Result<&Dir> {
+        self.dir.as_ref().ok_or_else(|| failed("no state directory"))
+    }
+
+    /// What is through stays.
+    fn keep(mut self) -> Result<Dir> {
+        self.record = None;
+        self.group.take();
+        self.resctrl = None;
+        self.dir.take().ok_or_else(|| failed("no state directory"))
+    }
+}
+
 impl Drop for Undo<'_> {
     fn drop(&mut self) {
         if let Some(group) = self.group.take() {
@@ -184,112 +201,47 @@ fn begin(wanted: &Create, attention: &Attention, waits: Waits) -> Result<Made> {
     if guarded {
         guard_binary()?;
     }
-    let bundle = std::fs::canonicalize(&wanted.bundle).map_err(io("open bundle", &wanted.bundle))?;
-    let config = wanted.config.clone().unwrap_or_else(|| bundle.join("config.json"));
-    let container = spec::load(&config).map_err(Hint::into_error)?;
-    let rootfs = container.rootfs(&bundle).map_err(Hint::into_error)?;
-    let spec::Container { spec, bytes, controls, warnings } = container;
-    let host = Host::probe();
-    let layout = Layout::detect();
-    let around = Circumstances {
-        bundle: &bundle,
-        kernel: KernelVersion(host.kernel.major, host.kernel.minor),
-        landlock_abi: host.landlock_abi,
-        rootless: !host.privileged,
-        cgroup: match (layout.is_v2(), layout.is_v1()) {
-            (true, _) => CgroupTree::V2,
-            (_, true) => CgroupTree::V1,
-            _ => CgroupTree::None,
-        },
-        selinux: Path::new("/sys/fs/selinux/enforce").exists(),
-        pivot: !wanted.no_pivot,
-    };
-    let mut plan = plan::make(&spec, &controls, &around).map_err(Hint::into_error)?;
-    let preserve = passed(wanted.preserve_fds)? + listening(&mut plan);
-    if wanted.guard_binary && !guarded && guard_needed(plan.ids.as_ref()) {
+    let mut bundle = Bundle::read(&wanted.bundle, wanted.config.as_deref(), !wanted.no_pivot)?;
+    let preserve = passed(wanted.preserve_fds)? + listening(&mut bundle.plan);
+    if wanted.guard_binary && !guarded && guard_needed(bundle.plan.ids.as_ref()) {
         guard_binary()?;
     }
-    warnings.iter().for_each(|warning| (wanted.warn)(warning));
+    bundle.warn(wanted.warn);
+    let plan = &bundle.plan;
     let detached = matches!(attention, Attention::None);
     check_terminal(plan.process.terminal, wanted.console_socket.as_deref(), detached)?;
-    let linux = plan::linux(&spec).map_err(Hint::into_error)?;
-    let cgroups_path = linux.cgroups_path().as_deref();
-    let place = Place::decide(&layout, wanted.driver, cgroups_path, wanted.id.as_str(), wanted.rootless)
-        .map_err(Hint::into_error)?;
-    let shares = linux.intel_rdt().as_ref().map(|rdt| resctrl::Wanted::decide(rdt, wanted.id.as_str()));
-    let shares = shares.transpose().map_err(Hint::into_error)?;
+    let place = bundle.place(wanted.driver, &wanted.id, wanted.rootless)?;
+    let shares = bundle.shares(&wanted.id)?;
     let console = connect(wanted.console_socket.as_deref())?;
     let own_console = attention.begin(plan.process.terminal && console.is_none())?;
 
-    let dir = wanted.root.create(&wanted.id).map_err(Hint::into_error)?;
-    let hooks = plan.hooks.poststop().as_ref();
-    let mut undo = Undo { dir: Some(dir), group: RefCell::new(None), resctrl: None, hooks, record: None };
-    let Some(dir) = undo.dir.as_ref() else { return Err(failed("no state directory")) };
-    let lock = dir.lock().map_err(Hint::into_error)?;
-    die_at("named");
-    let record = Record {
-        oci_version: spec.version().clone(),
-        id: wanted.id.to_string(),
-        rootfs,
-        bundle: bundle.clone(),
-        created: now(),
-        owner: nix::unistd::geteuid().as_raw(),
-        annotations: spec.annotations().iter().flatten().map(|(key, value)| (key.clone(), value.clone())).collect(),
-        init: None,
-        started: false,
-        cgroup: Some(place.record().clone()),
-        resctrl: shares.as_ref().map(|shares| shares.place().clone()),
-        pid_namespace_own: plan.namespaces.new & libc::CLONE_NEWPID != 0,
-        user_namespace: plan.namespaces.has(libc::CLONE_NEWUSER),
-        rootless: wanted.rootless,
-        keyring: !wanted.no_new_keyring,
-    };
-    dir.save(&record).map_err(Hint::into_error)?;
-    die_at("announced");
-    let owner = plan.ids.as_ref().and_then(plan::IdMaps::root);
-    let want = Want {
-        resources: linux.resources().as_ref(),
-        owner,
-        annotations: spec.annotations().as_ref(),
-        devices_later: true,
-        ..Want::default()
-    };
-    undo.group.replace(Some(Group::create(&place, &want).map_err(Hint::into_error)?));
-    if let Some(shares) = &shares {
-        shares.make().map_err(Hint::into_error)?;
-        undo.resctrl = Some(shares.place().clone());
-    }
-    die_at("grouped");
+    let mut record = bundle.record(&wanted.id, &place, wanted.rootless, !wanted.no_new_keyring);
+    record.resctrl = shares.as_ref().map(|shares| shares.place().clone());
+    let (mut undo, lock) = bundle.establish(&wanted.root, &wanted.id, &place, shares.as_ref(), &record)?;
     let no_pipes = |errno: Errno| failed(format!("make the pipes for start: {}", errno.desc()));
     let start = match waits {
-        Waits::ForStart => Some(launch::Pipes::make(dir.fd()).map_err(no_pipes)?),
+        Waits::ForStart => Some(launch::Pipes::make(undo.dir()?.fd()).map_err(no_pipes)?),
         Waits::ForUs => None,
     };
-    let meanwhile = || {
-        dir.write_config(&bytes).map_err(Hint::into_error)?;
-        undo.group.borrow().as_ref().map_or(Ok(()), Group::guard_devices).map_err(Hint::into_error)
-    };
-    undo.record = Some(record.clone());
     let child = launch::create(&launch::Create {
-        plan: &plan,
+        plan,
         group: &undo.group,
         start: start.as_ref(),
-        meanwhile: &|| meanwhile().map_err(|error: Error| error.to_string()),
+        meanwhile: &|| bundle.complete(&undo).map_err(|error| error.to_string()),
         console: console.as_ref().map(AsFd::as_fd).or(own_console),
         preserve,
         keyring: !wanted.no_new_keyring,
-        privileged: host.privileged,
-        host_root: host.privileged && host.initial_user_namespace,
+        privileged: bundle.host.privileged,
+        host_root: bundle.host.privileged && bundle.host.initial_user_namespace,
         record: &record,
     })
     .map_err(failed)?;
     die_at("ready");
-    let mut record = record.clone();
     record.init =
         Some(Init::of(child.pid).map_err(|error| failed(format!("look at the container's process: {error}")))?);
     // A container that runs must not look like one that waits, should we be killed when we let it go.
     record.started = waits == Waits::ForUs;
-    dir.save(&record).map_err(Hint::into_error)?;
+    undo.dir()?.save(&record).map_err(Hint::into_error)?;
     undo.record = Some(record.clone());
     if let Some(path) = &wanted.pidfd_socket {
         send_pidfd(path, child.pidfd.as_fd())?;
@@ -297,13 +249,9 @@ fn begin(wanted: &Create, attention: &Attention, waits: Waits) -> Result<Made> {
     if let Some(path) = &wanted.pid_file {
         write_pid(path, child.pid)?;
     }
-    // What is through stays.
-    undo.record = None;
-    undo.group.take();
-    undo.resctrl = None;
-    let Some(dir) = undo.dir.take() else { return Err(failed("no state directory")) };
+    let dir = undo.keep()?;
     die_at("recorded");
-    drop(undo);
+    let Bundle { spec, controls, .. } = bundle;
     Ok(Made { child, dir, lock, record, spec, controls })
 }
 

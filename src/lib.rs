@@ -7,6 +7,7 @@
 
 pub mod cgroup;
 pub mod container;
+pub mod criu;
 pub mod error;
 pub mod host;
 pub mod launch;

@@ -12,6 +12,7 @@ mod explain;
 mod ids;
 mod kernel;
 mod layout;
+pub mod mountinfo;
 
 use std::fs;
 

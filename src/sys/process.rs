@@ -128,6 +128,14 @@ pub fn install_fd(fd: BorrowedFd<'_>, number: i32) -> Result<()> {
     check(unsafe { libc::dup2(fd.as_raw_fd(), number) }.into()).map(drop)
 }
 
+/// A copy of `fd` that is closed by exec, numbered `least` or more.
+pub fn copy_above(fd: BorrowedFd<'_>, least: i32) -> Result<std::os::fd::OwnedFd> {
+    use std::os::fd::FromRawFd;
+    // SAFETY: takes no pointer; the result is a new descriptor that nobody else owns.
+    check(unsafe { libc::fcntl(fd.as_raw_fd(), libc::F_DUPFD_CLOEXEC, least) }.into())
+        .map(|fd| unsafe { std::os::fd::OwnedFd::from_raw_fd(fd as i32) })
+}
+
 /// Marks every descriptor from `first` on as closed by exec (close_range(2), since 5.11).
 pub fn close_on_exec_from(first: u32) -> Result<()> {
     // SAFETY: takes no pointer.

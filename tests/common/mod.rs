@@ -49,6 +49,17 @@ pub fn skip(name: &str, reason: &str) {
     assert!(std::env::var_os("CI").is_none(), "SKIP {name}: {reason}: nothing may be skipped in CI");
 }
 
+/// The criu that scripts/test has found to work here; `None`, said aloud, where there is none.
+pub fn criu(test: &str) -> Option<PathBuf> {
+    let named = std::env::var_os("FUMEHOOD_TEST_CRIU").map(PathBuf::from);
+    let kept = Path::new(env!("CARGO_MANIFEST_DIR")).join("target/criu/criu");
+    let found = named.or_else(|| Some(kept).filter(|kept| kept.exists()));
+    if found.is_none() {
+        skip(test, "there is no criu: FUMEHOOD_TEST_CRIU=$(scripts/criu), as scripts/test does");
+    }
+    found
+}
+
 /// Who runs fumehood.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Who {

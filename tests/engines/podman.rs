@@ -9,7 +9,7 @@ use std::{
 
 use crate::{
     both,
-    common::{Place, Who, host, skip},
+    common::{Place, Who, criu, host, skip},
     dockerd::{Said, install, make_root},
 };
 
@@ -52,7 +52,8 @@ impl Podman {
         }
         command.args(["--runtime", "fumehood", "--cgroup-manager", "cgroupfs"]);
         command.args(["--storage-driver", "vfs", "--events-backend", "file"]).args(args);
-        command.env_clear().env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin").env("HOME", self.place.path());
+        let path = format!("{}:/usr/bin:/bin:/usr/sbin:/sbin", self.place.text("programs"));
+        command.env_clear().env("PATH", path).env("HOME", self.place.path());
         command.env("CONTAINERS_CONF", self.place.join("containers.conf"));
         command.env("XDG_RUNTIME_DIR", self.place.join("runtime-dir")).current_dir(self.place.path());
         if let Some((uid, gid)) = self.who.ids() {
@@ -157,4 +158,40 @@ both! {
         assert_eq!(first, second);
         assert_eq!(first.lines().count(), 3);
     }
+}
+
+/// Counts on where it was: under its own name, and under another from an exported image.
+#[test]
+fn saves_and_restores_a_container() {
+    let test = "podman checkpoint";
+    let (Some(who), Some(criu)) = (Who::Root.find(test), criu(test)) else { return };
+    let Some(podman) = Podman::new(test, who) else { return };
+    podman.place.mkdir("programs");
+    std::os::unix::fs::symlink(criu, podman.place.join("programs/criu")).unwrap();
+    let lines = |name: &str| -> Vec<u32> {
+        let logs = podman.call(&["logs", name]).ok();
+        logs.lines().map(|line| line.parse().unwrap()).collect()
+    };
+    let counted = |name: &str, least: usize| assert!(host::eventually(|| lines(name).len() >= least), "{name}");
+    let in_a_row = |lines: &[u32]| assert!(lines.windows(2).all(|pair| pair[0] + 1 == pair[1]), "{lines:?}");
+    let begin = [&["run", "--detach", "--name", "first", "--network", "none"], &LIMITS[..]].concat();
+    let program = "i=0; while :; do i=$((i+1)); echo $i; sleep 0.1; done";
+    podman.call(&[&begin[..], &["box", "sh", "-c", program]].concat()).ok();
+    counted("first", 3);
+    podman.call(&["container", "checkpoint", "first"]).ok();
+    let state = |name: &str| podman.call(&["inspect", "--format", "{{.State.Status}}", name]).ok();
+    assert_eq!(state("first"), "exited\n");
+    let before = lines("first").len();
+    podman.call(&["container", "restore", "first"]).ok();
+    counted("first", before + 3);
+    in_a_row(&lines("first"));
+    let archive = podman.place.text("saved.tar");
+    podman.call(&["container", "checkpoint", "--export", &archive, "--compress", "none", "first"]).ok();
+    let before = lines("first").len();
+    podman.call(&["rm", "--force", "first"]).ok();
+    podman.call(&["container", "restore", "--import", &archive, "--name", "second"]).ok();
+    // What it had said comes along.
+    counted("second", before + 3);
+    in_a_row(&lines("second"));
+    assert_eq!(podman.call(&["exec", "second", "hostname"]).code, 0);
 }

@@ -23,6 +23,8 @@ pub struct Container {
     pub place: Place,
     pub id: String,
     pub config: Value,
+    /// Options before the verb.
+    pub globals: Vec<String>,
     before: host::Look,
 }
 
@@ -46,7 +48,7 @@ impl Container {
         place.write("bundle/rootfs/etc/passwd", "root:x:0:0:root:/root:/bin/sh\nu:x:1000:1000::/home/u:/bin/sh\n");
         let id = format!("t{}-{}-o", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let config = config(who, &id);
-        Some(Self { who, place, id, config, before })
+        Some(Self { who, place, id, config, globals: Vec::new(), before })
     }
 
     pub fn args(mut self, args: &[&str]) -> Self {
@@ -129,7 +131,8 @@ impl Container {
         let text = serde_json::to_vec(&self.config).unwrap();
         self.place.write("bundle/config.json", text);
         let mut command = Command::new(self.place.binary());
-        command.arg0("fumehood-oci").arg("--root").arg(self.place.join("runtime-dir/oci")).arg(verb).args(args);
+        command.arg0("fumehood-oci").arg("--root").arg(self.place.join("runtime-dir/oci"));
+        command.args(&self.globals).arg(verb).args(args);
         command.env_clear().env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin").current_dir(self.bundle());
         command.env("XDG_RUNTIME_DIR", self.place.join("runtime-dir")).env(host::TAG, &self.id);
         if let Some((uid, gid)) = self.who.ids() {

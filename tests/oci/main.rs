@@ -9,6 +9,7 @@ mod common;
 
 mod answers;
 mod bundle;
+mod checkpoint;
 mod controls;
 mod cve_exec;
 mod cve_inputs;

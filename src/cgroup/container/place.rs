@@ -185,6 +185,17 @@ impl Record {
         self.paths.get(controller).map(PathBuf::as_path)
     }
 
+    /// Every group, with the controllers of its tree, joined; none for v2.
+    pub fn directories(&self) -> impl Iterator<Item = (String, &Path)> {
+        self.groups().into_iter().map(|(names, path, _)| (names.join(","), path))
+    }
+
+    /// The group that is frozen, as a path.
+    #[must_use]
+    pub fn freezer(&self) -> Option<&Path> {
+        self.path(if self.version == Version::V2 { "" } else { "freezer" })
+    }
+
     /// The unit of systemd's that holds the container.
     #[must_use]
     pub fn unit(&self) -> Option<&str> {

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use fumehood::{
     Result,
+    criu::Criu,
     host::Host,
     plan::container::{options, process::CAPABILITIES},
     spec::container::CONTROLS_PREFIX,
@@ -75,11 +76,15 @@ const MEMORY_FLAGS: [&str; 3] = ["MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES
 /// Those of our own annotations that are carried out.
 const CONTROLS: &str = "landlock,profile,seccomp,timeout";
 
-pub fn run(_: &Context, _: &Given) -> Result<ExitCode> {
-    print_json(&features(&Host::probe()), true)
+pub fn run(context: &Context, _: &Given) -> Result<ExitCode> {
+    let host = Host::probe();
+    // Whoever cannot run it with the host's rights has no use for it.
+    let root = host.privileged && host.initial_user_namespace;
+    let criu = root && Criu::find(context.criu.as_deref()).and_then(Criu::check).is_ok();
+    print_json(&features(&host, criu), true)
 }
 
-fn features(host: &Host) -> Value {
+fn features(host: &Host, criu: bool) -> Value {
     let mut mount_options: Vec<&str> = options::names().collect();
     mount_options.sort_unstable();
     mount_options.dedup();
@@ -116,7 +121,7 @@ fn features(host: &Host) -> Value {
         "annotations": {
             "io.fumehood.version": env!("CARGO_PKG_VERSION"),
             "io.fumehood.controls": CONTROLS,
-            "org.opencontainers.runc.checkpoint.enabled": "false",
+            "org.opencontainers.runc.checkpoint.enabled": criu.to_string(),
         },
         "potentiallyUnsafeConfigAnnotations": [CONTROLS_PREFIX, "org.systemd.property."],
     })
@@ -149,7 +154,7 @@ mod tests {
 
     #[test]
     fn it_is_a_document_of_the_specification() {
-        let features = features(&Host::probe());
+        let features = features(&Host::probe(), false);
         let read: oci::Features = serde_json::from_value(features.clone()).unwrap();
         assert_eq!(read.oci_version_min(), "1.0.0");
         assert_eq!(read.hooks().as_ref().unwrap().len(), 6);

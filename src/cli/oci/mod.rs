@@ -25,7 +25,12 @@ mod table;
 mod update;
 mod user;
 
-use std::{ffi::OsString, os::unix::ffi::OsStrExt, path::Path, process::ExitCode};
+use std::{
+    ffi::OsString,
+    os::unix::ffi::OsStrExt,
+    path::{Path, PathBuf},
+    process::ExitCode,
+};
 
 use fumehood::{
     Error, Result,
@@ -55,6 +60,8 @@ pub struct Context {
     root: Option<OsString>,
     pub driver: Driver,
     pub rootless: bool,
+    /// Instead of the one in PATH.
+    pub criu: Option<PathBuf>,
 }
 
 /// `program` is what we are called: `fumehood-oci`.
@@ -139,7 +146,7 @@ impl Context {
                     .with_hint("there are cgroupfs, systemd and disabled"));
             }
         };
-        Ok(Self { root: given.value("root").map(OsString::from), driver, rootless })
+        Ok(Self { root: given.value("root").map(OsString::from), driver, rootless, criu: given.path("criu") })
     }
 
     pub fn root(&self) -> Result<StateRoot> {

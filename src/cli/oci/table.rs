@@ -63,7 +63,7 @@ pub static GLOBALS: &[Flag] = &[
     switch("systemd-cgroup", "as --cgroup-manager=systemd"),
     value("cgroup-manager", "MANAGER", "cgroupfs (default), systemd or disabled"),
     value("rootless", "WHEN", "true, false or auto (default): pass over control groups that may not be changed"),
-    value("criu", "PATH", ""),
+    value("criu", "PATH", "the criu to checkpoint and restore with; the first in PATH by default"),
     switch("version", "print the version").short(b'v'),
 ];
 

@@ -3,7 +3,7 @@
 
 use std::{
     collections::BTreeMap,
-    ffi::{CString, OsStr, OsString},
+    ffi::{CString, OsStr},
     os::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::ffi::{OsStrExt, OsStringExt},
@@ -13,22 +13,12 @@ use std::{
 
 use super::{Builder, SAFE, Supply, tmpfs};
 use crate::{
+    host::mountinfo::{self, Mounted},
     plan::container::operations::Attributes,
     sys::{self, Errno, fs, mount},
 };
 
 const NEW: u64 = SAFE | mount::NO_EXEC;
-
-/// A line of /proc/PID/mountinfo (proc(5)), as far as it is of use.
-#[derive(Debug, PartialEq, Eq)]
-pub(super) struct Mounted {
-    /// What of the file system is mounted.
-    pub root: PathBuf,
-    pub target: PathBuf,
-    pub kind: String,
-    /// The file system's own options.
-    pub options: String,
-}
 
 impl<S: Supply> Builder<'_, S> {
     pub(super) fn cgroups_v1(
@@ -116,42 +106,15 @@ fn own_group(hierarchy: &Mounted, own: &BTreeMap<String, PathBuf>) -> sys::Resul
 
 /// What this process can see mounted, in order.
 pub(super) fn mounts() -> sys::Result<Vec<Mounted>> {
-    Ok(read("/proc/thread-self/mountinfo")?.split(|byte| *byte == b'\n').filter_map(mounted).collect())
+    mountinfo::of("thread-self").map_err(errno)
+}
+
+fn errno(error: std::io::Error) -> Errno {
+    Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO))
 }
 
 fn read(path: &str) -> sys::Result<Vec<u8>> {
-    std::fs::read(path).map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))
-}
-
-fn mounted(line: &[u8]) -> Option<Mounted> {
-    let mut words = line.split(|byte| *byte == b' ');
-    let mut next = || words.next();
-    let (root, target) = (next().and_then(|_| next()).and_then(|_| next()).and_then(|_| next())?, next()?);
-    let (root, target) = (unescape(root), unescape(target));
-    let mut rest = words.skip_while(|word| *word != b"-").skip(1);
-    let kind = String::from_utf8(rest.next()?.to_owned()).ok()?;
-    let options = String::from_utf8_lossy(rest.nth(1)?).into_owned();
-    Some(Mounted { root, target, kind, options })
-}
-
-/// Blanks and the like are `\\040` there.
-fn unescape(text: &[u8]) -> PathBuf {
-    let mut plain = Vec::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((&byte, after)) = rest.split_first() {
-        let digits = after.get(..3).filter(|_| byte == b'\\').and_then(|digits| std::str::from_utf8(digits).ok());
-        match digits.and_then(|digits| u8::from_str_radix(digits, 8).ok()) {
-            Some(escaped) => {
-                plain.push(escaped);
-                rest = &after[3..];
-            }
-            None => {
-                plain.push(byte);
-                rest = after;
-            }
-        }
-    }
-    PathBuf::from(OsString::from_vec(plain))
+    std::fs::read(path).map_err(errno)
 }
 
 /// The group of each controller, or `name=` of a hierarchy without any (cgroups(7)).
@@ -170,24 +133,6 @@ fn memberships(text: &[u8]) -> BTreeMap<String, PathBuf> {
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn mountinfo_is_read_as_the_kernel_writes_it() {
-        let line = b"36 35 98:0 /a\\040b /mnt\\0402 rw,noatime master:1 shared:3 - cgroup /dev/root rw,name=systemd";
-        let found = mounted(line).unwrap();
-        assert_eq!(
-            found,
-            Mounted {
-                root: "/a b".into(),
-                target: "/mnt 2".into(),
-                kind: "cgroup".into(),
-                options: "rw,name=systemd".into()
-            }
-        );
-        assert_eq!(mounted(b"36 35 98:0 / /mnt rw - proc proc rw").unwrap().kind, "proc");
-        assert!(mounted(b"36 35 98:0 / /mnt rw").is_none());
-        assert!(mounted(b"").is_none());
-    }
 
     #[test]
     fn memberships_are_by_controller() {

@@ -10,6 +10,7 @@ mod cgroups;
 mod copy;
 mod mounts;
 mod nodes;
+pub mod points;
 mod root;
 mod settings;
 #[cfg(test)]

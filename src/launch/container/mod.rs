@@ -36,7 +36,7 @@ use crate::{
     },
     plan::{
         container::{IdMaps, NEW_TIME, Plan, process::Process},
-        ids::IdsKind,
+        ids::{IdsKind, Map},
         setup::SetupOp,
     },
     state::container::{Record, Status},
@@ -52,6 +52,7 @@ pub use exec::{Exec, exec};
 pub use foreground::Foreground;
 use init::World;
 use namespaces::Joined;
+pub use namespaces::name as namespace_name;
 pub use pipes::Pipes;
 use program::failed;
 pub use timer::end_after;
@@ -88,7 +89,9 @@ pub struct Child {
 }
 
 impl Child {
-    pub(super) fn new(pid: i32, pidfd: OwnedFd) -> Self {
+    /// A child that somebody else made for us.
+    #[must_use]
+    pub fn new(pid: i32, pidfd: OwnedFd) -> Self {
         Self { pid, pidfd, control: None, kept: false }
     }
 
@@ -335,6 +338,12 @@ fn hand_trees(plan: &Plan, child: &Child, control: &SupervisorEnd) -> Result<(),
         _ = control.mount(tree.as_fd());
     }
     Ok(())
+}
+
+/// A user namespace with nobody in it, that maps users as the container's does and leaves groups as they are.
+pub fn user_namespace(maps: &IdMaps) -> Result<OwnedFd, String> {
+    let groups = [Map { inside: 0, outside: 0, count: u32::MAX }];
+    super::mapped::user_namespace(&maps.users, &groups).map_err(|error| error.into_error().message().to_owned())
 }
 
 /// By our own hand where the kernel lets us, which for an ordinary user means its own id alone.

@@ -28,7 +28,9 @@ const KINDS: [(i32, &str); 8] = [
     (libc::CLONE_NEWNS, "mnt"),
 ];
 
-pub(super) fn name(flag: i32) -> &'static str {
+/// As below /proc/PID/ns.
+#[must_use]
+pub fn name(flag: i32) -> &'static str {
     KINDS.iter().find(|(kind, _)| *kind == flag).map_or("?", |(_, name)| name)
 }
 

@@ -202,8 +202,11 @@ impl Program<'_> {
         let (input, output, error) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
         for fd in [input.as_fd(), output.as_fd(), error.as_fd()] {
             let Ok(found) = fs::stat(fd) else { continue };
-            let null = found.st_mode & libc::S_IFMT == libc::S_IFCHR && found.st_rdev == libc::makedev(1, 3);
-            if !null && found.st_uid != uid {
+            if is_null(&found) {
+                // The host's has an owner and a mode that are not the container's to change, and cannot be had again
+                // by who restores it. Where the container has none, or another file of that name, it is kept.
+                _ = own_null().and_then(|null| process::install_fd(null.as_fd(), fd.as_raw_fd()));
+            } else if found.st_uid != uid {
                 _ = fs::change_owner(fd, c"", uid, found.st_gid);
             }
         }
@@ -268,6 +271,21 @@ impl Program<'_> {
             None => format!("exec: \"{shown}\": executable file not found in $PATH"),
         })
     }
+}
+
+fn is_null(found: &libc::stat) -> bool {
+    found.st_mode & libc::S_IFMT == libc::S_IFCHR && found.st_rdev == libc::makedev(1, 3)
+}
+
+/// The container's own /dev/null. What is there may be anything, for all that is known, and must not keep us waiting.
+fn own_null() -> Result<OwnedFd, Errno> {
+    let flags = libc::O_RDWR | libc::O_NONBLOCK | libc::O_NOCTTY;
+    let null = fs::open_in(fs::cwd(), c"/dev/null", flags, 0, fs::NO_LINKS)?;
+    if !is_null(&fs::stat(null.as_fd())?) {
+        return Err(Errno::ENODEV);
+    }
+    fs::set_blocking(null.as_fd())?;
+    Ok(null)
 }
 
 /// Where execvp(3) looks without PATH: the specification wants its ways, and a document need not have an environment.

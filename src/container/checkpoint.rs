@@ -1,0 +1,172 @@
+//! `checkpoint`: a running container saved to files, by CRIU.
+
+use std::{
+    os::fd::OwnedFd,
+    path::{Component, Path, PathBuf},
+};
+
+use super::{circumstances, delete, failed, plan, spec};
+use crate::{
+    Result,
+    cgroup::container::Layout,
+    criu::{CgroupMode, Criu, Directory, Event, Job, Options, Outside, Streams},
+    error::Hint,
+    host::Host,
+    state::{
+        container::{Record, Status},
+        root::{ContainerId, StateRoot},
+    },
+    sys::fs,
+};
+
+/// What `checkpoint` is asked for.
+#[derive(Debug)]
+pub struct Checkpoint {
+    pub root: StateRoot,
+    pub id: ContainerId,
+    /// Instead of the first in PATH.
+    pub criu: Option<PathBuf>,
+    pub images: PathBuf,
+    pub work: Option<PathBuf>,
+    /// Relative to `images`: an earlier image that this one adds to.
+    pub parent: Option<PathBuf>,
+    /// Memory alone, and the container goes on.
+    pub pre_dump: bool,
+    pub leave_running: bool,
+    /// A byte is written to it once the page server is ready (`lazy_pages`).
+    pub status: Option<OwnedFd>,
+    /// What the engine asks of criu itself; the rest is filled in.
+    pub options: Options,
+    pub warn: fn(&str),
+}
+
+/// runc's, in whose place we are.
+const CONFIG: &str = "/etc/criu/runc.conf";
+const CONFIG_ANNOTATION: &str = "org.criu.config";
+const LOG_LEVEL: i32 = 4;
+pub(super) const NETWORK: &str = "extRootNetNS";
+pub(super) const PIDS: &str = "extRootPidNS";
+
+/// Saves it. It is gone then, unless it is to go on.
+pub fn checkpoint(wanted: &Checkpoint) -> Result<()> {
+    let dir = wanted.root.open(&wanted.id).map_err(Hint::into_error)?;
+    let lock = dir.lock().map_err(Hint::into_error)?;
+    let record = dir.load().map_err(Hint::into_error)?;
+    let init = match (record.status(), record.init) {
+        (Status::Running | Status::Paused, Some(init)) => init.pid,
+        (status, _) => return Err(failed(format!("Container cannot be checkpointed in {status} state"))),
+    };
+    let spec::Container { spec, controls, .. } =
+        spec::parse(dir.read_config().map_err(Hint::into_error)?.into()).map_err(Hint::into_error)?;
+    let (host, layout) = (Host::probe(), Layout::detect());
+    let around = circumstances(&record.bundle, &host, &layout, true);
+    let plan = plan::make(&spec, &controls, &around).map_err(Hint::into_error)?;
+    can_be_restored(&plan, &host)?;
+    let criu = Criu::find(wanted.criu.as_deref()).and_then(Criu::check).map_err(Hint::into_error)?;
+    let images = Directory::make(&wanted.images, "--image-path").map_err(Hint::into_error)?;
+    let work = wanted.work.as_deref().map(|path| Directory::make(path, "--work-path")).transpose();
+    let work = work.map_err(Hint::into_error)?;
+    let mut options = wanted.options.clone();
+    let job = if wanted.pre_dump { Job::PreDump } else { Job::Save };
+    let log = common(&mut options, job, &images, work.as_ref(), &record);
+    options.pid = Some(init);
+    options.root = Some(record.rootfs.display().to_string());
+    options.leave_running = Some(wanted.leave_running);
+    options.orphan_terminal = Some(true);
+    options.freezer = record.cgroup.as_ref().and_then(|group| group.freezer()).map(|path| path.display().to_string());
+    let parent = wanted.parent.as_deref().filter(|path| !path.as_os_str().is_empty());
+    if let Some(parent) = parent {
+        options.parent = Some(relative(parent, &images)?);
+    }
+    if parent.is_some() || wanted.pre_dump {
+        options.track_memory = Some(true);
+        criu.need_memory_tracking().map_err(Hint::into_error)?;
+    }
+    if options.lazy_pages == Some(true) {
+        criu.need_lazy_pages().map_err(Hint::into_error)?;
+    }
+    for (flag, name, key) in [(libc::CLONE_NEWNET, "net", NETWORK), (libc::CLONE_NEWPID, "pid", PIDS)] {
+        if plan.namespaces.joins(flag) {
+            use std::os::unix::fs::MetadataExt;
+            let path = format!("/proc/{init}/ns/{name}");
+            let number = std::fs::metadata(&path).map_err(super::io("look at", Path::new(&path)))?.ino();
+            options.external.push(format!("{name}[{number}]:{key}"));
+        }
+    }
+    if !wanted.pre_dump {
+        let outside = Outside::of(plan.setup.iter(), record.cgroup.as_ref()).map_err(Hint::into_error)?;
+        options.external_mounts = outside.to_save(init).map_err(Hint::into_error)?;
+        let streams = Streams::of(init);
+        options.external.extend(streams.outside());
+        streams.save(&images).map_err(Hint::into_error)?;
+    }
+    let session = criu.start(&[], None).map_err(Hint::into_error)?;
+    let told = |event| match (event, &wanted.status) {
+        // Whoever waits for it has gone, or hears it.
+        (Event::Ready, Some(status)) => {
+            _ = fs::write_all(std::os::fd::AsFd::as_fd(status), &[0]);
+            Ok(())
+        }
+        _ => Ok(()),
+    };
+    session.work(job, options, log, told).map_err(Hint::into_error)?;
+    drop(lock);
+    if !wanted.leave_running
+        && !wanted.pre_dump
+        && let Err(error) = delete(&wanted.root, &wanted.id, true, wanted.warn)
+    {
+        // It is saved, and what is left of it can be deleted again.
+        (wanted.warn)(error.message());
+    }
+    Ok(())
+}
+
+/// What holds for both ways. Returns where the log will be.
+pub(super) fn common(
+    options: &mut Options,
+    job: Job,
+    images: &Directory,
+    work: Option<&Directory>,
+    record: &Record,
+) -> PathBuf {
+    options.images = images.number();
+    options.work = work.map(Directory::number);
+    options.log_level = Some(LOG_LEVEL);
+    options.log_file = Some(job.log_file().to_owned());
+    options.notify = Some(true);
+    options.manage_cgroups = Some(true);
+    options.cgroup_mode = options.cgroup_mode.or(Some(CgroupMode::Soft as i32));
+    // What is in a network namespace is the engine's: devices of the host lead there.
+    options.empty_namespaces = Some(libc::CLONE_NEWNET as u32);
+    options.config_file = match record.annotations.get(CONFIG_ANNOTATION) {
+        None => Some(CONFIG.to_owned()),
+        Some(path) => Some(path.clone()).filter(|path| !path.is_empty()),
+    };
+    work.unwrap_or(images).path().join(job.log_file())
+}
+
+/// What criu does not save must not be missing in silence afterwards.
+pub(super) fn can_be_restored(plan: &plan::Plan, host: &Host) -> Result<()> {
+    if !host.privileged || !host.initial_user_namespace {
+        return Err(failed("checkpoint and restore need the rights of root, which criu has to be run with"));
+    }
+    if !plan.process.landlock.is_empty() {
+        return Err(failed("a container with a Landlock policy cannot be saved: CRIU would restore it without")
+            .with_hint("leave out the annotation io.fumehood.landlock or io.fumehood.profile=strict"));
+    }
+    if plan.process.seccomp.as_ref().is_some_and(|seccomp| seccomp.listener.is_some()) {
+        return Err(failed(
+            "a container whose seccomp filter has an agent cannot be saved: CRIU would restore it without",
+        ));
+    }
+    Ok(())
+}
+
+/// A directory beside the image, as criu looks for it.
+fn relative(parent: &Path, images: &Directory) -> Result<String> {
+    if parent.components().any(|part| matches!(part, Component::RootDir | Component::Prefix(_))) {
+        return Err(failed("--parent-path must be relative"));
+    }
+    Directory::open(&images.path().join(parent), "--parent-path").map_err(Hint::into_error)?;
+    Ok(parent.display().to_string())
+}
