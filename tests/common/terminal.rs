@@ -1,10 +1,10 @@
-//! A real terminal around fumehood.
+//! A real terminal around fumehood, or an engine.
 
 use std::{
     fs::File,
     io::{Read, Write},
     os::fd::OwnedFd,
-    process::{Child, Stdio},
+    process::{Child, Command, Stdio},
     time::{Duration, Instant},
 };
 
@@ -30,6 +30,10 @@ pub struct Session {
 
 impl Session {
     pub fn start(run: &Run) -> Self {
+        Self::around(run.command())
+    }
+
+    pub fn around(mut command: Command) -> Self {
         let size = Winsize { ws_row: 33, ws_col: 111, ws_xpixel: 0, ws_ypixel: 0 };
         let pty = openpty(Some(&size), None).unwrap();
         // Held open by another test's child, it would never hang up.
@@ -38,7 +42,6 @@ impl Session {
         }
         let before = tcgetattr(&pty.slave).unwrap();
         let end = || Stdio::from(pty.slave.try_clone().unwrap());
-        let mut command = run.command();
         command.env("TERM", "xterm").stdin(end()).stdout(end()).stderr(end());
         let child = command.spawn().unwrap();
         Self { master: File::from(pty.master), child, seen: Vec::new(), before, _slave: pty.slave }
@@ -58,7 +61,13 @@ impl Session {
         let until = Instant::now() + LONGEST;
         while !self.text().contains(part) {
             assert!(Instant::now() < until, "`{part}` was never shown: {}", self.text());
-            self.read_some(Duration::from_millis(100));
+            let ended = self.child.try_wait().unwrap().is_some();
+            let more = self.read_some(Duration::from_millis(100));
+            assert!(
+                more || !ended || self.text().contains(part),
+                "`{part}` was not shown, and it ended: {}",
+                self.text()
+            );
         }
     }
 

@@ -11,24 +11,27 @@ use nix::{
 };
 
 use crate::{
+    apart::Apart,
+    box_image::{install, make_root},
     common::{Place, Who, host, skip},
-    dockerd::{Said, install, make_root},
+    said::{Said, is_there},
 };
 
 struct Containerd {
     place: Place,
     daemon: Child,
-    before: host::Look,
+    apart: Apart,
+    root: String,
 }
 
 impl Containerd {
     fn start(test: &str) -> Option<Self> {
         Who::Root.find(test)?;
-        if Command::new("containerd").arg("--version").stdout(Stdio::null()).status().is_err() {
+        if !is_there("containerd") {
             skip(test, "apt install containerd");
             return None;
         }
-        let before = host::Look::now();
+        let apart = Apart::new();
         let place = Place::new(Who::Root);
         fs::hard_link(place.binary(), place.join("fumehood-oci")).unwrap();
         let config = "version = 2\ndisabled_plugins = [\"io.containerd.grpc.v1.cri\"]\n";
@@ -42,7 +45,8 @@ impl Containerd {
             .stderr(log)
             .spawn()
             .unwrap();
-        let containerd = Self { place, daemon, before };
+        let root = make_root(&place).to_str().unwrap().to_owned();
+        let containerd = Self { place, daemon, apart, root };
         let up = host::eventually(|| containerd.ctr(&["version"]).code == 0);
         assert!(up, "containerd does not come up: {}", containerd.place.read("log"));
         Some(containerd)
@@ -50,19 +54,19 @@ impl Containerd {
 
     fn ctr(&self, args: &[&str]) -> Said {
         let mut command = Command::new("ctr");
-        command.args(["--address", &self.place.text("socket")]).args(args).stdin(Stdio::null());
-        let output = command.output().unwrap();
-        Said {
-            code: output.status.code().unwrap_or(-1),
-            out: String::from_utf8_lossy(&output.stdout).into_owned(),
-            err: String::from_utf8_lossy(&output.stderr).into_owned(),
-        }
+        command.args(["--address", &self.place.text("socket")]).args(args);
+        Said::of(command)
     }
 
-    fn run(&self, args: &[&str], root: &str, name: &str, program: &[&str]) -> Said {
-        let runtime = ["--runc-binary", &self.place.text("fumehood-oci"), "--rootfs", root].map(str::to_owned);
-        let runtime: Vec<_> = runtime.iter().map(String::as_str).collect();
-        self.ctr(&[&["run"], args, &runtime[..], &[name], program].concat())
+    /// The name of a container that is no other's, by which its cgroup is found.
+    fn name(&self, name: &str) -> String {
+        format!("{name}-{}", self.place.path().file_name().unwrap().to_string_lossy())
+    }
+
+    fn run(&self, args: &[&str], name: &str, program: &[&str]) -> Said {
+        let runtime = self.place.text("fumehood-oci");
+        let runtime = ["--runc-binary", &runtime, "--rootfs", &self.root];
+        self.ctr(&[&["run"], args, &runtime[..], &[&self.name(name)], program].concat())
     }
 }
 
@@ -71,7 +75,7 @@ impl Drop for Containerd {
         _ = kill(Pid::from_raw(self.daemon.id() as i32), Signal::SIGTERM);
         _ = self.daemon.wait();
         if !std::thread::panicking() {
-            self.before.assert_unchanged();
+            self.apart.assert_nothing_left(&self.place, &[self.name("")]);
         }
     }
 }
@@ -79,27 +83,43 @@ impl Drop for Containerd {
 #[test]
 fn runs_executes_and_ends() {
     let Some(containerd) = Containerd::start("containerd") else { return };
-    let root = make_root(&containerd.place);
-    let root = root.to_str().unwrap();
-    let said = containerd.run(&["--rm"], root, "first", &["/bin/sh", "-c", "echo out; exit 7"]);
+    let said = containerd.run(&["--rm"], "first", &["/bin/sh", "-c", "echo out; exit 7"]);
     assert_eq!((said.code, said.out.as_str()), (7, "out\n"), "{said:?}");
-    containerd.run(&["--detach"], root, "second", &["/bin/sleep", "1000"]).ok();
-    let said = containerd.ctr(&["task", "exec", "--exec-id", "x", "second", "/bin/sh", "-c", "echo in; exit 3"]);
+    containerd.run(&["--detach"], "second", &["/bin/sleep", "1000"]).ok();
+    let name = containerd.name("second");
+    let task = |verb: &str, args: &[&str]| containerd.ctr(&[&["task", verb], args, &[&name]].concat());
+    let said = containerd.ctr(&["task", "exec", "--exec-id", "x", &name, "/bin/sh", "-c", "echo in; exit 3"]);
     assert_eq!((said.code, said.out.as_str()), (3, "in\n"), "{said:?}");
-    containerd.ctr(&["task", "pause", "second"]).ok();
+    task("pause", &[]).ok();
     assert!(containerd.ctr(&["task", "ls"]).ok().contains("PAUSED"));
-    containerd.ctr(&["task", "resume", "second"]).ok();
-    assert!(containerd.ctr(&["task", "metrics", "second"]).ok().contains("second"));
-    containerd.ctr(&["task", "kill", "--signal", "SIGKILL", "second"]).ok();
+    task("resume", &[]).ok();
+    assert!(task("metrics", &[]).ok().contains(&name));
+    assert_eq!(task("ps", &[]).ok().lines().count(), 2);
+    task("kill", &["--signal", "SIGKILL"]).ok();
     assert!(host::eventually(|| containerd.ctr(&["task", "ls"]).out.contains("STOPPED")));
-    containerd.ctr(&["task", "rm", "second"]);
-    containerd.ctr(&["container", "rm", "second"]).ok();
+    task("rm", &[]);
+    containerd.ctr(&["container", "rm", &name]).ok();
+}
+
+#[test]
+fn takes_controls_by_annotation() {
+    let Some(containerd) = Containerd::start("containerd annotations") else { return };
+    let run = |annotation: &str, line: &str| {
+        let annotation = format!("io.fumehood.{annotation}");
+        containerd.run(&["--rm", "--annotation", &annotation], "first", &["/bin/sh", "-c", line])
+    };
+    let connect = "nc -w 1 127.0.0.1 1";
+    assert!(run("profile=default", connect).err.contains("refused"));
+    assert!(run("profile=strict", connect).err.contains("Address family not supported"));
+    // What is wrong is told to whom asked for it.
+    run("profile=nope", "true").fails("annotations.io.fumehood.profile: ");
+    run("profil=strict", "true").fails("annotations.io.fumehood.profil: it is not known");
 }
 
 /// The CRI plugin does not run here, but its configuration is read.
 #[test]
 fn reads_what_install_writes_for_it() {
-    if Command::new("containerd").arg("--version").stdout(Stdio::null()).status().is_err() {
+    if !is_there("containerd") {
         return skip("containerd install", "apt install containerd");
     }
     let place = Place::new(Who::Root);

@@ -5,7 +5,9 @@
 #[path = "../common/mod.rs"]
 mod common;
 
+mod apart;
+mod box_image;
 mod containerd;
 mod docker;
-mod dockerd;
 mod podman;
+mod said;

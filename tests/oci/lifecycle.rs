@@ -61,7 +61,7 @@ both! {
         let container = container.args(&["/etc/passwd"]);
         container.call("create", &[]).fails("permission denied");
         let container = container.args(&["/etc"]);
-        container.call("create", &[]).fails("is a directory");
+        container.call("create", &[]).fails("is a directory: permission denied");
     }
 
     fn delete_ends_what_was_only_created(who: Who) {

@@ -248,6 +248,8 @@ impl Program<'_> {
         if name.as_bytes().contains(&b'/') {
             return match look(name) {
                 Ok(()) => Ok(name.clone()),
+                // dockerd up to 20.10 and Podman know only the last two words, and make 126 of them.
+                Err(Errno::EISDIR) => Err(format!("exec: \"{shown}\": is a directory: permission denied")),
                 Err(errno) => Err(format!(
                     "exec: \"{shown}\": {}{}",
                     if errno == Errno::ENOENT { format!("stat {shown}: ") } else { String::new() },
