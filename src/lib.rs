@@ -9,6 +9,7 @@ pub mod cgroup;
 pub mod container;
 pub mod error;
 pub mod host;
+pub mod image;
 pub mod launch;
 pub mod plan;
 pub mod report;
