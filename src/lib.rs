@@ -10,6 +10,7 @@ pub mod container;
 pub mod criu;
 pub mod error;
 pub mod host;
+pub mod image;
 pub mod launch;
 pub mod plan;
 pub mod report;

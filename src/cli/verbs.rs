@@ -6,7 +6,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind}
 use fumehood::{Error, error::Hint};
 
 use super::{
-    cleanup, completions, doctor, help, install, kill,
+    cleanup, completions, doctor, help, image, install, kill,
     low::Verb as RunVerb,
     message, profile, ps, runtimes,
     usage::{UsageError, nearest},
@@ -43,6 +43,14 @@ enum Verb {
     /// List the languages, and which of them this host has
     #[command(after_help = "Examples:\n  fumehood runtimes\n  fumehood runtimes --json")]
     Runtimes(runtimes::Args),
+    /// Keep images: import, list, inspect, remove
+    #[command(after_help = "Examples:\n  fumehood image import image.tar\n  fumehood image list")]
+    Image(image::Args),
+    /// Make an OCI bundle from an image, for any runtime
+    #[command(
+        after_help = "Examples:\n  fumehood unpack image.tar bundle/\n  fumehood unpack python:3.12-slim bundle/"
+    )]
+    Unpack(image::UnpackArgs),
     /// Show the built-in profiles
     #[command(after_help = "Examples:\n  fumehood profile list\n  fumehood profile show strict\n  \
                       fumehood profile show default --seccomp > mine.json")]
@@ -112,6 +120,8 @@ fn dispatch(verb: Verb) -> ExitCode {
         Verb::Kill(args) => kill::run(&args),
         Verb::Cleanup(args) => cleanup::run(&args),
         Verb::Runtimes(args) => runtimes::run(&args),
+        Verb::Image(args) => image::run(&args),
+        Verb::Unpack(args) => image::run_unpack(&args),
         Verb::Profile(args) => profile::run(&args),
         Verb::Install(args) => install::run(&args),
         Verb::Doctor { json } => doctor::run(json),

@@ -258,10 +258,23 @@ pub fn remove_file(dir: BorrowedFd<'_>, name: &CStr) -> Result<()> {
     check(unsafe { libc::unlinkat(dir.as_raw_fd(), name.as_ptr(), 0) }.into()).map(drop)
 }
 
+/// Sets an extended attribute of an open file or directory.
+pub fn set_attribute(file: BorrowedFd<'_>, name: &CStr, value: &[u8]) -> Result<()> {
+    // SAFETY: name and value are valid for the call.
+    check(unsafe { libc::fsetxattr(file.as_raw_fd(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) }.into())
+        .map(drop)
+}
+
 /// Takes an exclusive lock on an open file.
 pub fn lock(fd: BorrowedFd<'_>) -> Result<()> {
     // SAFETY: takes no pointer.
     check(unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_EX) }.into()).map(drop)
+}
+
+/// Takes a lock on an open file that others may share.
+pub fn lock_shared(fd: BorrowedFd<'_>) -> Result<()> {
+    // SAFETY: takes no pointer.
+    check(unsafe { libc::flock(fd.as_raw_fd(), libc::LOCK_SH) }.into()).map(drop)
 }
 
 /// Takes an exclusive lock on an open file, without waiting.

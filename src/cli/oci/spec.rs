@@ -6,7 +6,7 @@ use fumehood::{Error, Result};
 
 use super::{Context, flags::Given};
 
-const SPEC: &str = include_str!("spec.json");
+use fumehood::spec::container::TEMPLATE as SPEC;
 const NAME: &str = "config.json";
 
 pub fn run(_: &Context, given: &Given) -> Result<ExitCode> {

@@ -101,6 +101,9 @@ pub fn read(path: &Path) -> Result<Arc<[u8]>, ContainerSpecError> {
     })
 }
 
+/// A configuration to start from: what `spec` writes.
+pub const TEMPLATE: &str = include_str!("template.json");
+
 /// As [`read`], of what is open already, be it a pipe; `path` is its name in errors.
 pub fn read_from(from: impl std::io::Read, path: &Path) -> Result<Arc<[u8]>, ContainerSpecError> {
     let failed = |why: String| ContainerSpecError::Read { path: path.to_owned(), why };

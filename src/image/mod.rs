@@ -1,0 +1,17 @@
+//! OCI images: fetched, kept, unpacked, made (image-spec 1.1). All of an image is hostile, its names too.
+
+pub mod bundle;
+pub mod digest;
+mod error;
+pub mod import;
+mod kept;
+pub mod manifest;
+pub mod reference;
+pub mod store;
+pub mod unpack;
+mod users;
+
+pub use error::ImageError;
+pub use kept::{Image, prune};
+pub use reference::Reference;
+pub use store::Store;

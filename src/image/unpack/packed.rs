@@ -1,0 +1,160 @@
+//! Decompression, by what the bytes themselves say they are, and the pipe from the thread that does it.
+
+use std::{
+    fs::File,
+    io::{self, BufRead, BufReader, Read},
+    sync::{
+        atomic::{AtomicU64, Ordering::Relaxed},
+        mpsc::{Receiver, SyncSender},
+    },
+};
+
+use flate2::bufread::MultiGzDecoder;
+
+use super::{
+    CHUNK,
+    error::ArchiveError,
+    limits::{Budget, Limits},
+};
+use crate::image::digest::{Algorithm, Digest, Hasher};
+
+/// How a layer is packed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Packing {
+    Plain,
+    Gzip,
+    Zstd,
+}
+
+const GZIP: &[u8] = &[0x1f, 0x8b];
+const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
+/// Frames that hold no content, which may come first (RFC 8878 §3.1.2): 0x184D2A50 to 0x184D2A5F.
+const ZSTD_SKIPPED: &[u8] = &[0x2a, 0x4d, 0x18];
+/// 64 MiB: what the strongest level in use asks for. A layer may not ask for more of our memory.
+const ZSTD_WINDOW: u32 = 26;
+
+/// What can be told of a layer by its first bytes.
+pub fn packing(head: &[u8]) -> Result<Packing, ArchiveError> {
+    const OTHERS: [(&[u8], &str); 3] = [
+        (b"\xfd7zXZ\0", "it is packed with xz; gzip, zstd and plain tar are supported"),
+        (b"BZh", "it is packed with bzip2; gzip, zstd and plain tar are supported"),
+        (&[0x04, 0x22, 0x4d, 0x18], "it is packed with lz4; gzip, zstd and plain tar are supported"),
+    ];
+    if let Some((_, why)) = OTHERS.iter().find(|(magic, _)| head.starts_with(magic)) {
+        return Err(ArchiveError::Malformed(why));
+    }
+    Ok(match head {
+        _ if head.starts_with(GZIP) => Packing::Gzip,
+        _ if head.starts_with(ZSTD) => Packing::Zstd,
+        [first, rest @ ..] if first & 0xf0 == 0x50 && rest.starts_with(ZSTD_SKIPPED) => Packing::Zstd,
+        _ => Packing::Plain,
+    })
+}
+
+/// What the bytes are when they are unpacked.
+pub fn open<'a>(mut from: impl BufRead + Send + 'a) -> Result<Box<dyn Read + Send + 'a>, ArchiveError> {
+    let head = from.fill_buf().map_err(ArchiveError::Read)?;
+    Ok(match packing(head)? {
+        Packing::Plain => Box::new(from),
+        Packing::Gzip => Box::new(MultiGzDecoder::new(from)),
+        Packing::Zstd => {
+            let mut decoder = zstd::stream::read::Decoder::with_buffer(from).map_err(ArchiveError::Read)?;
+            decoder.window_log_max(ZSTD_WINDOW).map_err(ArchiveError::Read)?;
+            Box::new(decoder)
+        }
+    })
+}
+
+/// Sends a layer's content, and returns its digest; `None` when nobody wants the rest. Buffers come back by `empty`.
+pub(super) fn decompress(
+    file: File,
+    algorithm: Algorithm,
+    limits: Limits,
+    send: &SyncSender<Vec<u8>>,
+    empty: &Receiver<Vec<u8>>,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<Option<Digest>, ArchiveError> {
+    let packed = AtomicU64::new(0);
+    let counting = Counting { from: file, count: &packed, progress };
+    let mut content = open(BufReader::with_capacity(CHUNK, counting))?;
+    let mut hasher = Hasher::new(algorithm);
+    loop {
+        let mut chunk = empty.try_recv().unwrap_or_else(|_| Vec::with_capacity(CHUNK));
+        chunk.resize(CHUNK, 0);
+        let mut length = 0;
+        while length < CHUNK {
+            match content.read(&mut chunk[length..]) {
+                Ok(0) => break,
+                Ok(read) => length += read,
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(ArchiveError::Read(error)),
+            }
+        }
+        if length == 0 {
+            return Ok(Some(hasher.finish()));
+        }
+        chunk.truncate(length);
+        hasher.update(&chunk);
+        Budget::expansion(&limits, packed.load(Relaxed), hasher.count())?;
+        if send.send(chunk).is_err() {
+            return Ok(None);
+        }
+    }
+}
+
+struct Counting<'a> {
+    from: File,
+    count: &'a AtomicU64,
+    progress: &'a (dyn Fn(u64) + Sync),
+}
+
+impl Read for Counting<'_> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.from.read(buffer)?;
+        self.count.fetch_add(read as u64, Relaxed);
+        (self.progress)(read as u64);
+        Ok(read)
+    }
+}
+
+/// The other end: the chunks as one stream.
+#[derive(Debug)]
+pub(super) struct Chunks {
+    from: Receiver<Vec<u8>>,
+    give_back: SyncSender<Vec<u8>>,
+    now: Vec<u8>,
+    at: usize,
+}
+
+impl Chunks {
+    pub(super) fn new(from: Receiver<Vec<u8>>, give_back: SyncSender<Vec<u8>>) -> Self {
+        Self { from, give_back, now: Vec::new(), at: 0 }
+    }
+}
+
+impl Read for Chunks {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let chunk = self.fill_buf()?;
+        let length = chunk.len().min(buffer.len());
+        buffer[..length].copy_from_slice(&chunk[..length]);
+        self.consume(length);
+        Ok(length)
+    }
+}
+
+impl BufRead for Chunks {
+    fn fill_buf(&mut self) -> io::Result<&[u8]> {
+        if self.at == self.now.len() {
+            // A sender that is gone has sent all there is; whether that was the whole is its own to tell.
+            let next = self.from.recv().unwrap_or_default();
+            let used = std::mem::replace(&mut self.now, next);
+            _ = self.give_back.try_send(used);
+            self.at = 0;
+        }
+        Ok(&self.now[self.at..])
+    }
+
+    fn consume(&mut self, length: usize) {
+        self.at += length;
+    }
+}
