@@ -1,0 +1,1 @@
+//! A real registry on loopback, and one that lies.
