@@ -98,14 +98,19 @@ impl Running {
             (command.spawn().unwrap(), run)
         };
         let started: Vec<_> = runs.into_iter().map(spawn).collect();
-        started.into_iter().map(|(child, run)| Self::find(child, run)).collect()
+        let mut all: Vec<Self> = Vec::new();
+        for (child, run) in started {
+            let beside = all.first().map(|first| first.leaf.0.with_file_name(&run.name));
+            all.push(Self::find(child, run, beside.as_deref()));
+        }
+        all
     }
 
     #[track_caller]
-    fn find(child: Child, run: Run) -> Self {
+    fn find(child: Child, run: Run, beside: Option<&Path>) -> Self {
         let mut leaf = None;
         let found = eventually(|| {
-            leaf = host::cgroups(&run.name).pop();
+            leaf = beside.map_or_else(|| host::cgroups(&run.name).pop(), |path| Some(path.to_owned()));
             let procs = leaf.as_ref().and_then(|leaf| fs::read_to_string(leaf.join("cgroup.procs")).ok());
             // The init, and what it started.
             procs.is_some_and(|procs| procs.lines().count() >= 2)
