@@ -214,7 +214,7 @@ fn begin(wanted: &Create, attention: &Attention) -> Result<launch::Child> {
     };
     dir.save(&record).map_err(Hint::into_error)?;
     die_at("announced");
-    let owner = plan.ids.as_ref().and_then(plan::IdMaps::root);
+    let owner = plan::cgroup_owner(&spec, &plan.namespaces, plan.ids.as_ref());
     let want = Want {
         resources: linux.resources().as_ref(),
         owner,

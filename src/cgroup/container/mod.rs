@@ -69,8 +69,8 @@ pub struct Want<'a> {
     pub resources: Option<&'a oci::LinuxResources>,
     /// Rules that follow the spec's; the devices that every container has are allowed anyway.
     pub devices: &'a [oci::LinuxDeviceCgroup],
-    /// Whom the v2 group is given to, to make groups within: the root of the container's user namespace.
-    pub owner: Option<(u32, u32)>,
+    /// The host's id of whom the v2 group is given to, to make groups within.
+    pub owner: Option<u32>,
     /// Properties for systemd's unit, from the annotations `org.systemd.property.*`.
     pub annotations: Option<&'a std::collections::HashMap<String, String>>,
 }
@@ -90,7 +90,7 @@ struct Pending {
     place: Place,
     resources: Option<oci::LinuxResources>,
     rules: Vec<devices::Rule>,
-    owner: Option<(u32, u32)>,
+    owner: Option<u32>,
     properties: systemd::Properties,
 }
 
@@ -200,7 +200,7 @@ impl Group {
         place: &Place,
         resources: Option<&oci::LinuxResources>,
         rules: &[devices::Rule],
-        owner: Option<(u32, u32)>,
+        owner: Option<u32>,
     ) -> Result<()> {
         if let Some(resources) = resources {
             self.apply(resources)?;
@@ -212,7 +212,11 @@ impl Group {
         }
         self.apply_devices(rules)?;
         match (owner, self.slots.v2()) {
-            (Some(owner), Some(group)) if self.record.version == Version::V2 => delegate::give(group, owner),
+            (Some(owner), Some(group)) if self.record.version == Version::V2 => match delegate::give(group, owner) {
+                // An ordinary user has nothing that could be given away.
+                Err(error) if error.is_permission() && self.record.rootless => Ok(()),
+                result => result,
+            },
             _ => Ok(()),
         }
     }
