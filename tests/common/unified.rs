@@ -31,10 +31,28 @@ pub fn here(test: &str, who: Who) -> bool {
         }
         Hierarchy::V2(_) => "not every controller is in the v2 tree here".to_owned(),
     };
+    elsewhere(test, who, &why)
+}
+
+/// Whether `who` has a systemd besides, that makes scopes for them.
+pub fn systemd_here(test: &str, who: Who) -> bool {
+    here(test, who) && {
+        let user = || std::env::var_os("XDG_RUNTIME_DIR").map(|dir| PathBuf::from(dir).join("systemd/private"));
+        let socket = if who == Who::Root { Some("/run/systemd/private".into()) } else { user() };
+        socket.is_some_and(|socket| socket.exists()) || elsewhere(test, who, "no systemd of theirs is running")
+    }
+}
+
+fn elsewhere(test: &str, who: Who, why: &str) -> bool {
     // Not with eprintln!, which the harness keeps to itself when a test passes.
     _ = writeln!(std::io::stderr(), "ELSEWHERE {test} as {who:?}: {why}; scripts/vm runs it");
-    assert!(std::env::var_os("FUMEHOOD_TEST_CGROUP").is_none_or(|kind| kind != "v2"), "{test}: {why}");
+    assert!(!promised(), "{test}: {why}");
     false
+}
+
+/// Whether this is the machine of `scripts/vm`, where nothing may be missing, and which is forgotten afterwards.
+pub fn promised() -> bool {
+    std::env::var_os("FUMEHOOD_TEST_CGROUP").is_some_and(|kind| kind == "v2")
 }
 
 /// A directory of the cgroup file system.

@@ -24,3 +24,5 @@ mod lifecycle;
 mod living;
 mod process;
 mod seccomp;
+mod systemd;
+mod unified;
