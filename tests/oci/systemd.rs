@@ -195,21 +195,23 @@ both! {
     }
 }
 
-/// Devices, which an ordinary user has no say over, and processors, which are not delegated to one.
+/// Devices, which an ordinary user has no say over, and what is not delegated to one.
 #[test]
-fn devices_and_processors_of_a_scope() {
-    let Some(who) = Who::Root.find("devices_and_processors_of_a_scope") else { return };
-    let Some(container) = container("devices_and_processors_of_a_scope", who) else { return };
+fn devices_processors_and_disks_of_a_scope() {
+    let Some(who) = Who::Root.find("devices_processors_and_disks_of_a_scope") else { return };
+    let Some(container) = container("devices_processors_and_disks_of_a_scope", who) else { return };
     let rule = json!({ "allow": true, "type": "c", "major": 1, "minor": 11, "access": "r" });
     let container = container
         .capabilities(&["CAP_MKNOD", "CAP_SYSLOG"])
         .set("/linux/resources/cpu", json!({ "cpus": "1", "mems": "0" }))
+        .set("/linux/resources/blockIO", json!({ "weight": 500 }))
         .set("/linux/resources/devices", json!([{ "allow": false, "access": "rwm" }, rule]));
     container.place.symlink("busybox", "bundle/rootfs/bin/mknod");
     container.create();
     container.start();
     let group = container.group();
     assert_properties(&container, &[("AllowedCPUs", "1"), ("AllowedMemoryNodes", "0"), ("DevicePolicy", "strict")]);
+    assert_properties(&container, &[("IOWeight", "4950")]);
     assert_files(&group, &[("cpuset.cpus", "1"), ("cpuset.cpus.effective", "1")]);
     let all = properties(&container);
     let allowed: Vec<_> = all.iter().filter(|(key, _)| key == "DeviceAllow").map(|(_, value)| value.as_str()).collect();
@@ -223,8 +225,13 @@ fn devices_and_processors_of_a_scope() {
         container.call_on("exec", &["sh", "-c", line]).out
     };
     assert_eq!(tried(), "read\nnull\n");
+    let weight = || group.read("io.weight");
+    assert_eq!(weight(), "default 4950");
     systemctl(who, &["daemon-reload"]);
+    // Whereupon it writes the weights anew.
+    systemctl(who, &["set-property", "--runtime", &unit(&container), "StartupIOWeight=50"]);
     assert_eq!(tried(), "read\nnull\n");
+    assert!(weight().starts_with("default 4950"), "{}", weight());
     container.place.write("resources.json", r#"{"devices":[{"allow":false,"access":"rwm"}],"cpu":{"cpus":"0"}}"#);
     container.call("update", &["--resources", &container.place.text("resources.json")]).ok();
     assert_eq!(tried(), "null\n");

@@ -5,6 +5,7 @@ use std::{
     fs,
     io::{BufRead, BufReader},
     os::unix::fs::MetadataExt,
+    path::PathBuf,
     process::{Command, Stdio},
 };
 
@@ -160,7 +161,7 @@ both! {
             let mut refused = Container::new("unified", who).unwrap().args(&["true"]);
             refused.config["linux"]["cgroupsPath"] = container.config["linux"]["cgroupsPath"].clone();
             refused.set("/linux/resources/unified", unified).run().fails(why);
-            assert_eq!(cgroups(&container.id), Vec::<std::path::PathBuf>::new(), "{why}");
+            assert_eq!(cgroups(&container.id), Vec::<PathBuf>::new(), "{why}");
         }
     }
 
@@ -268,11 +269,14 @@ both! {
     }
 }
 
-/// The first disk, as the kernel numbers it.
-fn disk() -> (u64, u64, &'static str) {
-    let text = fs::read_to_string("/sys/block/vda/dev").expect("no virtio disk");
+/// A disk, as the kernel numbers it, and its directory.
+fn disk() -> (u64, u64, PathBuf) {
+    let all = fs::read_dir("/sys/block").unwrap().flatten().map(|entry| entry.path());
+    // Not one that is made up of others.
+    let dir = all.filter(|dir| dir.join("device").exists()).min().expect("no disk");
+    let text = fs::read_to_string(dir.join("dev")).unwrap();
     let (major, minor) = text.trim().split_once(':').unwrap();
-    (major.parse().unwrap(), minor.parse().unwrap(), "/sys/block/vda")
+    (major.parse().unwrap(), minor.parse().unwrap(), dir)
 }
 
 fn as_root(test: &str) -> Option<Container> {
@@ -344,7 +348,7 @@ fn the_disk_is_shared_as_the_kernel_has_it() {
         return;
     }
     assert!(Command::new("modprobe").arg("bfq").status().unwrap().success());
-    fs::write(format!("{sys}/queue/scheduler"), "bfq").unwrap();
+    fs::write(sys.join("queue/scheduler"), "bfq").unwrap();
     let weights = json!([{ "major": major, "minor": minor, "weight": 300 }]);
     let container = container.set("/linux/resources/blockIO", json!({ "weight": 700, "weightDevice": weights }));
     let group = started(&container);
@@ -358,7 +362,7 @@ fn what_has_no_device_is_no_limit() {
     let Some(container) = as_root("what_has_no_device_is_no_limit") else { return };
     let container = container.set("/linux/resources/rdma", json!({ "mlx5_none": { "hcaHandles": 3 } }));
     container.run().fails("rdma.max");
-    assert_eq!(cgroups(&container.id), Vec::<std::path::PathBuf>::new());
+    assert_eq!(cgroups(&container.id), Vec::<PathBuf>::new());
 }
 
 #[test]
