@@ -115,7 +115,7 @@ impl Bundle {
         die_at("announced");
         let want = Want {
             resources: self.linux()?.resources().as_ref(),
-            owner: self.plan.ids.as_ref().and_then(plan::IdMaps::root),
+            owner: plan::cgroup_owner(&self.spec, &self.plan.namespaces, self.plan.ids.as_ref()),
             annotations: self.spec.annotations().as_ref(),
             devices_later: true,
             ..Want::default()

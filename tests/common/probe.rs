@@ -4,20 +4,16 @@ use std::{collections::BTreeMap, path::Path, process::Command, sync::OnceLock};
 
 use super::{Done, Run};
 
-/// The compiled probe: static, so that it runs in an empty root. `FUMEHOOD_TEST_PROBE` names one where there is no
-/// compiler.
+/// The compiled probe.
 pub fn binary() -> &'static [u8] {
     static BINARY: OnceLock<Vec<u8>> = OnceLock::new();
-    BINARY.get_or_init(|| match std::env::var_os("FUMEHOOD_TEST_PROBE") {
-        Some(ready) => std::fs::read(ready).unwrap(),
-        None => compiled("probe.c", &["-static"]),
-    })
+    BINARY.get_or_init(|| helper("FUMEHOOD_TEST_PROBE", "probe.c", &["-static"]))
 }
 
 /// `tests/helpers/attacker.c`: what a hostile container does to a runtime that enters it.
 pub fn attacker() -> &'static [u8] {
     static BINARY: OnceLock<Vec<u8>> = OnceLock::new();
-    BINARY.get_or_init(|| compiled("attacker.c", &["-static"]))
+    BINARY.get_or_init(|| helper("FUMEHOOD_TEST_ATTACKER", "attacker.c", &["-static"]))
 }
 
 /// `tests/helpers/short.c`, a program of 32 bits.
@@ -25,10 +21,14 @@ pub fn attacker() -> &'static [u8] {
 pub fn short() -> &'static [u8] {
     static BINARY: OnceLock<Vec<u8>> = OnceLock::new();
     let options = ["-m32", "-static", "-nostdlib", "-ffreestanding", "-fno-pie", "-no-pie", "-fno-stack-protector"];
-    BINARY.get_or_init(|| compiled("short.c", &options))
+    BINARY.get_or_init(|| helper("FUMEHOOD_TEST_SHORT", "short.c", &options))
 }
 
-fn compiled(source: &str, options: &[&str]) -> Vec<u8> {
+/// Static, so that it runs in an empty root. `ready` is the variable that names one where there is no compiler.
+fn helper(ready: &str, source: &str, options: &[&str]) -> Vec<u8> {
+    if let Some(ready) = std::env::var_os(ready) {
+        return std::fs::read(ready).unwrap();
+    }
     let dir = tempfile::tempdir().unwrap();
     let source = Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/helpers").join(source);
     let out = dir.path().join("out");

@@ -31,10 +31,28 @@ pub fn here(test: &str, who: Who) -> bool {
         }
         Hierarchy::V2(_) => "not every controller is in the v2 tree here".to_owned(),
     };
+    elsewhere(test, who, &why)
+}
+
+/// Whether `who` has a systemd besides, that makes scopes for them.
+pub fn systemd_here(test: &str, who: Who) -> bool {
+    here(test, who) && {
+        let user = || std::env::var_os("XDG_RUNTIME_DIR").map(|dir| PathBuf::from(dir).join("systemd/private"));
+        let socket = if who == Who::Root { Some("/run/systemd/private".into()) } else { user() };
+        socket.is_some_and(|socket| socket.exists()) || elsewhere(test, who, "no systemd of theirs is running")
+    }
+}
+
+fn elsewhere(test: &str, who: Who, why: &str) -> bool {
     // Not with eprintln!, which the harness keeps to itself when a test passes.
     _ = writeln!(std::io::stderr(), "ELSEWHERE {test} as {who:?}: {why}; scripts/vm runs it");
-    assert!(std::env::var_os("FUMEHOOD_TEST_CGROUP").is_none_or(|kind| kind != "v2"), "{test}: {why}");
+    assert!(!promised(), "{test}: {why}");
     false
+}
+
+/// Whether this is the machine of `scripts/vm`, where nothing may be missing, and which is forgotten afterwards.
+pub fn promised() -> bool {
+    std::env::var_os("FUMEHOOD_TEST_CGROUP").is_some_and(|kind| kind == "v2")
 }
 
 /// A directory of the cgroup file system.
@@ -98,14 +116,19 @@ impl Running {
             (command.spawn().unwrap(), run)
         };
         let started: Vec<_> = runs.into_iter().map(spawn).collect();
-        started.into_iter().map(|(child, run)| Self::find(child, run)).collect()
+        let mut all: Vec<Self> = Vec::new();
+        for (child, run) in started {
+            let beside = all.first().map(|first| first.leaf.0.with_file_name(&run.name));
+            all.push(Self::find(child, run, beside.as_deref()));
+        }
+        all
     }
 
     #[track_caller]
-    fn find(child: Child, run: Run) -> Self {
+    fn find(child: Child, run: Run, beside: Option<&Path>) -> Self {
         let mut leaf = None;
         let found = eventually(|| {
-            leaf = host::cgroups(&run.name).pop();
+            leaf = beside.map_or_else(|| host::cgroups(&run.name).pop(), |path| Some(path.to_owned()));
             let procs = leaf.as_ref().and_then(|leaf| fs::read_to_string(leaf.join("cgroup.procs")).ok());
             // The init, and what it started.
             procs.is_some_and(|procs| procs.lines().count() >= 2)

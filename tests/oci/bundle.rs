@@ -10,7 +10,7 @@ use std::{
 
 use serde_json::{Value, json};
 
-use crate::common::{Place, Who, host, probe, skip};
+use crate::common::{Place, Who, host, probe, skip, unified::Group};
 
 const APPLETS: [&str; 30] = [
     "sh", "ls", "cat", "echo", "sleep", "id", "ps", "mount", "true", "false", "env", "hostname", "mkdir", "touch",
@@ -25,6 +25,8 @@ pub struct Container {
     pub config: Value,
     /// Options before the verb.
     pub globals: Vec<String>,
+    /// Whether the group is to be made by systemd.
+    systemd: bool,
     before: host::Look,
 }
 
@@ -48,7 +50,7 @@ impl Container {
         place.write("bundle/rootfs/etc/passwd", "root:x:0:0:root:/root:/bin/sh\nu:x:1000:1000::/home/u:/bin/sh\n");
         let id = format!("t{}-{}-o", std::process::id(), COUNT.fetch_add(1, Ordering::Relaxed));
         let config = config(who, &id);
-        Some(Self { who, place, id, config, globals: Vec::new(), before })
+        Some(Self { who, place, id, config, globals: Vec::new(), systemd: false, before })
     }
 
     pub fn args(mut self, args: &[&str]) -> Self {
@@ -70,6 +72,12 @@ impl Container {
             };
         }
         *at = value;
+        self
+    }
+
+    /// With `--systemd-cgroup`, and with the variables by which the user's systemd is found.
+    pub fn systemd(mut self) -> Self {
+        self.systemd = true;
         self
     }
 
@@ -132,9 +140,16 @@ impl Container {
         self.place.write("bundle/config.json", text);
         let mut command = Command::new(self.place.binary());
         command.arg0("fumehood-oci").arg("--root").arg(self.place.join("runtime-dir/oci"));
+        // The others are to know by what was made.
+        if self.systemd && matches!(verb, "create" | "run") {
+            command.arg("--systemd-cgroup");
+        }
         command.args(&self.globals).arg(verb).args(args);
         command.env_clear().env("PATH", "/usr/bin:/bin:/usr/sbin:/sbin").current_dir(self.bundle());
         command.env("XDG_RUNTIME_DIR", self.place.join("runtime-dir")).env(host::TAG, &self.id);
+        if let Some(bus) = std::env::var_os("DBUS_SESSION_BUS_ADDRESS").filter(|_| self.systemd) {
+            command.env("DBUS_SESSION_BUS_ADDRESS", bus);
+        }
         if let Some((uid, gid)) = self.who.ids() {
             command.uid(uid).gid(gid);
         }
@@ -175,6 +190,14 @@ impl Container {
     #[track_caller]
     pub fn create(&self) {
         self.call("create", &["--pid-file", &self.place.text("pid")]).ok();
+    }
+
+    /// The group of the v2 tree that its first process is in.
+    #[track_caller]
+    pub fn group(&self) -> Group {
+        let own = fs::read_to_string(format!("/proc/{}/cgroup", self.place.read("pid"))).unwrap();
+        let path = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_else(|| panic!("{own}"));
+        Group(Path::new("/sys/fs/cgroup").join(path))
     }
 
     #[track_caller]

@@ -27,3 +27,5 @@ mod network_devices;
 mod process;
 mod seccomp;
 mod shared_mounts;
+mod systemd;
+mod unified;

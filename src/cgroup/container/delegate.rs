@@ -1,20 +1,18 @@
-//! Giving a v2 group to the container's own root, where that is another user: what it may then do in it is what the
-//! kernel lists for that purpose (cgroups(7), "Cgroup delegation").
+//! Giving a v2 group to the container's user, to make groups within: what they may then do in it is what the kernel
+//! lists for that purpose (cgroups(7), "Cgroup delegation").
 
 use std::fs;
 
 use nix::{
     errno::Errno,
     fcntl::AtFlags,
-    unistd::{Gid, Uid, fchownat},
+    unistd::{Uid, fchownat},
 };
 
 use super::{super::group::Group, ContainerCgroupError};
 
-pub(super) fn give(group: &Group, (uid, gid): (u32, u32)) -> Result<(), ContainerCgroupError> {
-    let own = |file: &str| {
-        fchownat(group.dir(), file, Some(Uid::from_raw(uid)), Some(Gid::from_raw(gid)), AtFlags::AT_SYMLINK_NOFOLLOW)
-    };
+pub(super) fn give(group: &Group, uid: u32) -> Result<(), ContainerCgroupError> {
+    let own = |file: &str| fchownat(group.dir(), file, Some(Uid::from_raw(uid)), None, AtFlags::AT_SYMLINK_NOFOLLOW);
     own(".").map_err(failed(group, "."))?;
     // Linux 4.15.
     let listed = fs::read_to_string("/sys/kernel/cgroup/delegate");

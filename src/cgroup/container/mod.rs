@@ -72,8 +72,8 @@ pub struct Want<'a> {
     pub devices: &'a [oci::LinuxDeviceCgroup],
     /// Leave the device rules to [`Group::guard_devices`], which is called before anything but fumehood runs in it.
     pub devices_later: bool,
-    /// Whom the v2 group is given to, to make groups within: the root of the container's user namespace.
-    pub owner: Option<(u32, u32)>,
+    /// The host's id of whom the v2 group is given to, to make groups within.
+    pub owner: Option<u32>,
     /// Properties for systemd's unit, from the annotations `org.systemd.property.*`.
     pub annotations: Option<&'a std::collections::HashMap<String, String>>,
 }
@@ -94,7 +94,7 @@ struct Pending {
     place: Place,
     resources: Option<oci::LinuxResources>,
     rules: Vec<devices::Rule>,
-    owner: Option<(u32, u32)>,
+    owner: Option<u32>,
     properties: systemd::Properties,
 }
 
@@ -210,7 +210,7 @@ impl Group {
         self.unguarded.as_ref().map_or(Ok(()), |rules| self.apply_devices(rules))
     }
 
-    fn set_up(&self, place: &Place, resources: Option<&oci::LinuxResources>, owner: Option<(u32, u32)>) -> Result<()> {
+    fn set_up(&self, place: &Place, resources: Option<&oci::LinuxResources>, owner: Option<u32>) -> Result<()> {
         if let Some(resources) = resources {
             self.apply(resources)?;
         }
@@ -220,7 +220,11 @@ impl Group {
             }
         }
         match (owner, self.slots.v2()) {
-            (Some(owner), Some(group)) if self.record.version == Version::V2 => delegate::give(group, owner),
+            (Some(owner), Some(group)) if self.record.version == Version::V2 => match delegate::give(group, owner) {
+                // An ordinary user has nothing that could be given away.
+                Err(error) if error.is_permission() && self.record.rootless => Ok(()),
+                result => result,
+            },
             _ => Ok(()),
         }
     }

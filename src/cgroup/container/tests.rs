@@ -598,17 +598,17 @@ print(flush=True)
 }
 
 #[test]
-fn v2_is_given_to_the_containers_root() {
+fn v2_is_given_to_the_containers_user() {
     use std::os::unix::fs::MetadataExt;
     on_v2(|nest, top| {
-        let want = Want { owner: Some((100_000, 100_001)), ..Want::default() };
+        let want = Want { owner: Some(100_000), ..Want::default() };
         let group = Group::create(&nest.place("c"), &want).unwrap();
         let owner = |file: &str| {
             let meta = fs::metadata(top.join("c").join(file)).unwrap();
             (meta.uid(), meta.gid())
         };
         for file in ["", "cgroup.procs", "cgroup.threads", "cgroup.subtree_control"] {
-            assert_eq!(owner(file), (100_000, 100_001), "{file}");
+            assert_eq!(owner(file), (100_000, 0), "{file}");
         }
         for file in ["cgroup.freeze", "cgroup.kill", "cgroup.max.depth"] {
             assert_eq!(owner(file), (0, 0), "{file}");

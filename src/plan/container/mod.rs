@@ -9,6 +9,7 @@ pub mod masks;
 pub mod mounts;
 pub mod operations;
 pub mod options;
+mod owner;
 pub mod process;
 pub mod shared;
 pub mod sysctl;
@@ -30,6 +31,7 @@ use super::{
     setup::SetupOp,
 };
 use crate::spec::container::Controls;
+pub use owner::cgroup_owner;
 use process::Process;
 pub use tree::{CgroupTree, Facts, build, finish, plan};
 use tree::{inside, refused};
@@ -169,13 +171,6 @@ impl IdMaps {
     pub fn of(linux: &oci::Linux) -> Option<Self> {
         let namespaces = Namespaces::new(linux).ok()?;
         if namespaces.new & libc::CLONE_NEWUSER == 0 { None } else { Self::new(linux).ok() }
-    }
-
-    /// The host's id behind the root inside, if it has one.
-    #[must_use]
-    pub fn root(&self) -> Option<(u32, u32)> {
-        let find = |maps: &[Map]| maps.iter().find(|map| map.inside == 0 && map.count > 0).map(|map| map.outside);
-        Some((find(&self.users)?, find(&self.groups)?))
     }
 }
 

@@ -65,8 +65,12 @@ pub(super) fn of_resources(resources: &oci::LinuxResources, host: Version, syste
         // systemd takes no 0.
         push("TasksMax", Value::U64(if pids.limit() == 0 { 1 } else { bound(pids.limit()) }));
     }
-    if !v2 && let Some(weight) = resources.block_io().as_ref().and_then(oci::LinuxBlockIo::weight).filter(|w| *w != 0) {
-        push("BlockIOWeight", Value::U64(weight.into()));
+    if let Some(weight) = resources.block_io().as_ref().and_then(oci::LinuxBlockIo::weight).filter(|w| *w != 0) {
+        if v2 {
+            push("IOWeight", Value::U64(convert::io_weight(weight)));
+        } else {
+            push("BlockIOWeight", Value::U64(weight.into()));
+        }
     }
     for (file, value) in resources.unified().iter().flatten() {
         of_unified(file, value.trim(), systemd, &mut push)?;
@@ -85,6 +89,14 @@ fn of_unified(file: &str, value: &str, systemd: u32, push: &mut impl FnMut(&str,
         "memory.max" => "MemoryMax",
         "memory.swap.max" => "MemorySwapMax",
         "cpu.weight" => "CPUWeight",
+        // That of a device is the file's business.
+        "io.weight" => match value.strip_prefix("default").unwrap_or(value).trim().parse() {
+            Ok(weight) => {
+                push("IOWeight", Value::U64(weight));
+                return Ok(());
+            }
+            Err(_) => return Ok(()),
+        },
         "pids.max" => {
             push("TasksMax", Value::U64(number(value)?.max(1)));
             return Ok(());
@@ -177,7 +189,8 @@ mod tests {
     #[test]
     fn limits_in_systemds_words() {
         let json = r#"{"memory": {"limit": 100, "swap": 300, "reservation": 50},
-            "cpu": {"shares": 1024, "quota": 25000, "period": 50000, "cpus": "0-1,9"}, "pids": {"limit": 0}}"#;
+            "cpu": {"shares": 1024, "quota": 25000, "period": 50000, "cpus": "0-1,9"}, "pids": {"limit": 0},
+            "blockIO": {"weight": 1000}}"#;
         let cpus = Value::bytes(&[3, 2]);
         let expected = [
             ("MemoryMax", Value::U64(100)),
@@ -188,9 +201,10 @@ mod tests {
             ("CPUQuotaPerSecUSec", Value::U64(500_000)),
             ("AllowedCPUs", cpus),
             ("TasksMax", Value::U64(1)),
+            ("IOWeight", Value::U64(10_000)),
         ];
         assert_eq!(of(json, Version::V2, 252), named(&expected));
-        let old = ["MemoryLimit", "CPUShares", "CPUQuotaPerSecUSec", "TasksMax"];
+        let old = ["MemoryLimit", "CPUShares", "CPUQuotaPerSecUSec", "TasksMax", "BlockIOWeight"];
         assert_eq!(of(json, Version::V1, 239).into_iter().map(|(name, _)| name).collect::<Vec<_>>(), old);
     }
 
@@ -213,6 +227,10 @@ mod tests {
         assert_eq!(one("cpu.max", "max"), named(&max));
         assert_eq!(one("cpuset.cpus", "2"), named(&[("AllowedCPUs", Value::bytes(&[4]))]));
         assert_eq!(one("io.max", "8:0 rbps=1"), []);
+        assert_eq!(one("io.weight", "8:0 200"), []);
+        for weight in ["200", "default 200"] {
+            assert_eq!(one("io.weight", weight), named(&[("IOWeight", Value::U64(200))]));
+        }
         let resources = serde_json::from_str(r#"{"unified": {"memory.max": "much"}}"#).unwrap();
         assert!(of_resources(&resources, Version::V2, 252).is_err());
     }
