@@ -1,7 +1,12 @@
 //! `checkpoint`: a running container saved to files, by CRIU.
 
 use std::{
-    os::fd::OwnedFd,
+    ffi::{CString, OsStr},
+    fs::File,
+    os::{
+        fd::{AsFd, AsRawFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
     path::{Component, Path, PathBuf},
 };
 
@@ -12,6 +17,7 @@ use crate::{
     criu::{CgroupMode, Criu, Directory, Event, Job, Options, Outside, Streams},
     error::Hint,
     host::Host,
+    plan::{container::operations::From, setup::SetupOp},
     state::{
         container::{Record, Status},
         root::{ContainerId, StateRoot},
@@ -68,7 +74,8 @@ pub fn checkpoint(wanted: &Checkpoint) -> Result<()> {
     let work = work.map_err(Hint::into_error)?;
     let mut options = wanted.options.clone();
     let job = if wanted.pre_dump { Job::PreDump } else { Job::Save };
-    let log = common(&mut options, job, &images, work.as_ref(), &record);
+    let config = Config::of(&record, &plan)?;
+    let log = common(&mut options, job, &images, work.as_ref(), &config);
     options.pid = Some(init);
     options.root = Some(record.rootfs.display().to_string());
     options.leave_running = Some(wanted.leave_running);
@@ -104,7 +111,7 @@ pub fn checkpoint(wanted: &Checkpoint) -> Result<()> {
     let told = |event| match (event, &wanted.status) {
         // Whoever waits for it has gone, or hears it.
         (Event::Ready, Some(status)) => {
-            _ = fs::write_all(std::os::fd::AsFd::as_fd(status), &[0]);
+            _ = fs::write_all(status.as_fd(), &[0]);
             Ok(())
         }
         _ => Ok(()),
@@ -127,7 +134,7 @@ pub(super) fn common(
     job: Job,
     images: &Directory,
     work: Option<&Directory>,
-    record: &Record,
+    config: &Config,
 ) -> PathBuf {
     options.images = images.number();
     options.work = work.map(Directory::number);
@@ -138,11 +145,68 @@ pub(super) fn common(
     options.cgroup_mode = options.cgroup_mode.or(Some(CgroupMode::Soft as i32));
     // What is in a network namespace is the engine's: devices of the host lead there.
     options.empty_namespaces = Some(libc::CLONE_NEWNET as u32);
-    options.config_file = match record.annotations.get(CONFIG_ANNOTATION) {
-        None => Some(CONFIG.to_owned()),
-        Some(path) => Some(path.clone()).filter(|path| !path.is_empty()),
-    };
+    options.config_file = config.path();
     work.unwrap_or(images).path().join(job.log_file())
+}
+
+/// criu's own configuration: what it says criu does, be it to execute something.
+pub(super) enum Config {
+    None,
+    Usual,
+    /// That an annotation names, open: its name may be another's by the time that criu looks.
+    Named(File),
+}
+
+impl Config {
+    /// Annotations may come from an image, which then would have a file of its container's read here: what they name
+    /// has to be a file of root's alone, and none that the container can write.
+    pub(super) fn of(record: &Record, plan: &plan::Plan) -> Result<Self> {
+        let path = match record.annotations.get(CONFIG_ANNOTATION) {
+            None => return Ok(Self::Usual),
+            Some(path) if path.is_empty() => return Ok(Self::None),
+            Some(path) => Path::new(path),
+        };
+        let bad = |why: &str| failed(format!("annotation {CONFIG_ANNOTATION}: {}: {why}", path.display()));
+        if path.is_relative() {
+            return Err(bad("it is no absolute path"));
+        }
+        let real = path.canonicalize().map_err(|error| bad(&error.to_string()))?;
+        // Before it is opened: of a device that would be told.
+        if !real.is_file() {
+            return Err(bad("it is no regular file"));
+        }
+        let name = CString::new(real.as_os_str().as_bytes()).map_err(|error| bad(&error.to_string()))?;
+        let flags = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY;
+        let file = fs::open_in(fs::cwd(), &name, flags, 0, fs::NO_LINKS).map_err(|errno| bad(errno.desc()))?;
+        let found = fs::stat(file.as_fd()).map_err(|errno| bad(errno.desc()))?;
+        if found.st_mode & libc::S_IFMT != libc::S_IFREG {
+            return Err(bad("it is no regular file"));
+        }
+        if found.st_uid != 0 || found.st_mode & 0o022 != 0 {
+            return Err(bad("others than root may write to it"));
+        }
+        let written = plan.setup.iter().filter_map(|operation| match operation {
+            SetupOp::Mount(mount) if !mount.attributes.read_only() && !mount.recursive.read_only() => match &mount.from
+            {
+                From::Bind { source, .. } => Some(Path::new(OsStr::from_bytes(source.as_c_str().to_bytes()))),
+                _ => None,
+            },
+            _ => None,
+        });
+        let within = |dir: &Path| dir.canonicalize().is_ok_and(|dir| real.starts_with(dir));
+        if written.chain([record.rootfs.as_path()]).any(within) {
+            return Err(bad("the container can write to it"));
+        }
+        Ok(Self::Named(file.into()))
+    }
+
+    fn path(&self) -> Option<String> {
+        match self {
+            Self::None => None,
+            Self::Usual => Some(CONFIG.to_owned()),
+            Self::Named(file) => Some(format!("/proc/{}/fd/{}", std::process::id(), file.as_raw_fd())),
+        }
+    }
 }
 
 /// What criu does not save must not be missing in silence afterwards.

@@ -13,7 +13,7 @@ use std::{
 
 use super::{
     Attention, Bundle, Driver, check_terminal,
-    checkpoint::{NETWORK, PIDS, can_be_restored, common},
+    checkpoint::{Config, NETWORK, PIDS, can_be_restored, common},
     connect, delete, die_at, failed, group_of, hooks, launch, write_pid,
 };
 use crate::{
@@ -85,7 +85,8 @@ fn begin(wanted: &Restore, attention: &Attention) -> Result<launch::Child> {
 
     let mut record = bundle.record(&wanted.id, &place, wanted.rootless, true);
     let mut options = wanted.options.clone();
-    let log = common(&mut options, Job::Restore, &images, work.as_ref(), &record);
+    let config = Config::of(&record, plan)?;
+    let log = common(&mut options, Job::Restore, &images, work.as_ref(), &config);
     let shares = bundle.shares(&wanted.id)?;
     record.resctrl = shares.as_ref().map(|shares| shares.place().clone());
     let (mut undo, lock) = bundle.establish(&wanted.root, &wanted.id, &place, shares.as_ref(), &record)?;

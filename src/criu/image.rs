@@ -74,7 +74,11 @@ impl Directory {
 
     /// Itself and the images that it adds to.
     pub(super) fn and_parents(&self) -> Result<Vec<Self>> {
-        let mut all = vec![Self::open(&self.path, "--image-path")?];
+        let bad = |error: std::io::Error| CriuError::Directory {
+            at: format!("--image-path {}", self.path.display()),
+            why: error.to_string(),
+        };
+        let mut all = vec![Self { path: self.path.clone(), fd: self.fd.try_clone().map_err(bad)? }];
         while let Some(last) = all.last()
             && let Ok(parent) = std::fs::read_link(last.path.join("parent"))
         {
@@ -97,8 +101,10 @@ impl Directory {
             true => std::fs::set_permissions(path, Permissions::from_mode(found.mode() & 0o7777 | mode)),
             false => Ok(()),
         };
-        add(&self.path, &self.path.metadata()?, 0o050)?;
-        for entry in std::fs::read_dir(&self.path)? {
+        // Of the directory that was looked at, whatever is called so by now.
+        let path = PathBuf::from(format!("/proc/self/fd/{}", self.fd.as_raw_fd()));
+        add(&path, &path.metadata()?, 0o050)?;
+        for entry in std::fs::read_dir(&path)? {
             let entry = entry?;
             // Of the entry itself: links are passed over.
             let found = entry.metadata()?;

@@ -56,9 +56,10 @@ fn map(plan: &Plan, source: &HostPath, owner: (u32, u32)) -> Result<OwnedFd, Lau
 
 /// A user namespace with nobody in it, that stands for a mapping.
 pub(super) fn user_namespace(users: &[Map], groups: &[Map]) -> Result<OwnedFd, LaunchError> {
+    let parent = process::id();
     let cloned = clone::clone_process(libc::CLONE_NEWUSER as u64, None).map_err(LaunchError::Clone)?;
     let Cloned::Parent { pid, pidfd } = cloned else {
-        process::wait_to_be_killed();
+        process::wait_to_be_killed(parent);
     };
     let made = ids::write_map(Which::Users, users, pid)
         .and_then(|()| ids::write_map(Which::Groups, groups, pid))

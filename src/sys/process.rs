@@ -20,12 +20,16 @@ pub fn exit_now(status: i32) -> ! {
     unsafe { libc::_exit(status) }
 }
 
-/// Does nothing until it is killed, or its parent ends.
-pub fn wait_to_be_killed() -> ! {
+/// Does nothing until it is killed, or `parent` ends, whose child this is.
+pub fn wait_to_be_killed(parent: i32) -> ! {
     loop {
         // SAFETY: takes no pointer.
         unsafe {
             libc::prctl(libc::PR_SET_PDEATHSIG, libc::SIGKILL);
+            // One that ended before is not told of.
+            if libc::getppid() != parent {
+                libc::_exit(1);
+            }
             libc::pause();
         }
     }

@@ -371,6 +371,57 @@ fn images_are_not_written_where_others_could_lead_them() {
     assert_eq!(container.status(), "running");
 }
 
+/// An image's annotation, too, comes to the runtime with some engines.
+#[test]
+fn what_an_annotation_has_criu_do_is_not_the_containers_to_say() {
+    let Some(container) = counting("checkpoint with a configuration") else { return };
+    let script =
+        container.place.write_executable("script", format!("#!/bin/sh\n: > {}\n", container.place.text("ran")));
+    let text = format!("action-script {}\n", script.display());
+    let volume = container.place.mkdir("volume");
+    for name in ["criu.conf", "volume/criu.conf", "bundle/rootfs/criu.conf"] {
+        container.place.write(name, &text);
+        fs::set_permissions(container.place.join(name), PermissionsExt::from_mode(0o600)).unwrap();
+    }
+    symlink(container.place.join("bundle/rootfs/criu.conf"), container.place.join("link")).unwrap();
+    let theirs = container.place.join("theirs");
+    container.place.write("theirs", &text);
+    fs::set_permissions(&theirs, PermissionsExt::from_mode(0o666)).unwrap();
+    container.place.mkdir("bundle/rootfs/volume");
+    let bind = json!({ "destination": "/volume", "source": volume, "options": ["rbind", "rw"] });
+    let mut container = container.mount(bind);
+    for (named, why) in [
+        ("criu.conf".to_owned(), "no absolute path"),
+        (container.place.text("theirs"), "others than root may write to it"),
+        (container.place.text("bundle/rootfs/criu.conf"), "the container can write to it"),
+        (container.place.text("volume/criu.conf"), "the container can write to it"),
+        (container.place.text("link"), "the container can write to it"),
+        ("/dev/null".to_owned(), "no regular file"),
+        (container.place.text("criu.conf"), ""),
+    ] {
+        container = container.set("/annotations", json!({ "org.criu.config": named }));
+        let lines = run(&container);
+        let said = checkpoint(&container, "image", &[]);
+        let ran = container.place.join("ran").exists();
+        match why {
+            "" => {
+                said.ok();
+                assert!(ran, "what root has it do was not done");
+            }
+            why => {
+                said.fails(why);
+                assert!(!ran, "{named}");
+                container.call("delete", &["--force"]).ok();
+            }
+        }
+        drop(lines);
+    }
+    fs::remove_file(container.place.join("ran")).unwrap();
+    drop(restore(&container, "image", &[]));
+    assert!(container.place.join("ran").exists());
+    container.call("delete", &["--force"]).ok();
+}
+
 #[test]
 fn what_would_be_missing_afterwards_is_refused() {
     let Some(container) = counting("checkpoint with Landlock") else { return };

@@ -90,3 +90,22 @@ both! {
         assert!(second.contains("A=hook") && !second.contains("HOME=") && !second.contains("PATH=/bin\n"), "{out}");
     }
 }
+
+/// Also in the group and with the container's rights is the runtime's own process, which opens what the root calls its
+/// files: the rules hold before either.
+#[test]
+fn the_device_rules_hold_for_those_inside() {
+    let Some(who) = Who::Root.find("device rules of hooks") else { return };
+    let Some(container) = Container::new("device rules of hooks", who) else { return };
+    let log = container.place.text("devices.log");
+    let script = format!("{{ (: < /dev/null) && ! (: < /dev/kmsg) && echo held; }} >> {log} 2>&1");
+    let hook = json!([{ "path": "/bin/sh", "args": ["sh", "-c", script] }]);
+    // So many that they are longer in the making than the tree, and all before that of /dev/null.
+    let rule = |minor: u32| json!({ "allow": true, "type": "b", "major": 300, "minor": minor, "access": "rwm" });
+    let rules: Vec<Value> = (0..3000).map(rule).collect();
+    let container = container.set("/linux/resources/devices", json!(rules)).args(&["true"]);
+    let container = container.set("/hooks", json!({ "createContainer": hook }));
+    container.run().ok();
+    let said = std::fs::read_to_string(&log).unwrap();
+    assert!(said.ends_with("held\n"), "{said}");
+}

@@ -45,8 +45,11 @@ fn directory(from: OwnedFd, to: BorrowedFd<'_>, depth: usize) -> sys::Result<()>
                 directory(open(from.as_fd(), name, libc::O_DIRECTORY)?, copy.as_fd(), depth + 1)?;
             }
             libc::S_IFREG => {
-                // What is no regular file any more would keep us waiting.
+                // What is no regular file any more would keep us waiting, or be a device of the host's.
                 let source = open(from.as_fd(), name, libc::O_NONBLOCK)?;
+                if fs::stat(source.as_fd())?.st_mode & libc::S_IFMT != libc::S_IFREG {
+                    return Err(Errno::EAGAIN);
+                }
                 let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
                 let copy = fs::open_in(to, name, flags, 0o600, fs::BENEATH)?;
                 bytes(source.as_fd(), copy.as_fd())?;

@@ -163,9 +163,10 @@ impl World<'_> {
         }
         if hooks::of_the_runtime_wanted(&plan.hooks) {
             end.hooks().map_err(failed("tell that the tree is built"))?;
-            if !orders.wait_for(Order::Next) {
-                process::exit_now(1);
-            }
+        }
+        // Only now do the device rules hold for sure, and from here on we open what the root calls its files.
+        if !orders.wait_for(Order::Next) {
+            process::exit_now(1);
         }
         let state = hooks::state(self.record, Status::Creating, process::id());
         hooks::run("createContainer", plan.hooks.create_container().as_ref(), &state)?;

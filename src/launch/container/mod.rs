@@ -64,7 +64,7 @@ pub struct Create<'a> {
     pub group: &'a RefCell<Option<Group>>,
     /// Where the container will wait for `start`; without, it goes as soon as [`Child::let_go`] says so.
     pub start: Option<&'a Pipes>,
-    /// What has to be done before the container is ready, and can be while it is being built.
+    /// What can be done while the container is being built, and has to be before it enters its root, or a hook runs.
     pub meanwhile: &'a dyn Fn() -> Result<(), String>,
     /// Connected to whoever wants the terminal.
     pub console: Option<BorrowedFd<'a>>,
@@ -176,6 +176,9 @@ pub fn create(create: &Create<'_>) -> Result<Child, String> {
     drop(group);
     hand_trees(plan, &child, &control)?;
     (create.meanwhile)()?;
+    if !hooks::of_the_runtime_wanted(&plan.hooks) {
+        _ = control.order(Order::Next);
+    }
     loop {
         match hear(&control.0) {
             Some(Word::Hooks) => {

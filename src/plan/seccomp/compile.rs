@@ -248,6 +248,8 @@ fn gather(profile: &Profile, target: Target) -> Result<BTreeMap<u32, Gathered>, 
     let named = |call: &str| profile.rules.iter().any(|rule| rule.names.iter().any(|name| name == call));
     let shared =
         ["socketcall", "ipc"].map(|call| (call, arch.number(call).filter(|_| arch == Arch::X86 && !named(call))));
+    // As of the calls themselves: what had conditions comes first.
+    let mut seconds: [Vec<(u32, Condition, Action)>; 2] = [Vec::new(), Vec::new()];
     for (at, rule) in profile.rules.iter().enumerate() {
         let applies = rule.applies_to(target);
         let conditions = rule.conditions_of(arch);
@@ -271,9 +273,12 @@ fn gather(profile: &Profile, target: Target) -> Result<BTreeMap<u32, Gathered>, 
             {
                 // ipc(2) has a version in the upper half of its first argument.
                 let condition = Condition { index: 0, op: Op::MaskedEq { mask: 0xffff }, value: which };
-                calls.entry(*number).or_default().add(&[condition], rule.action);
+                seconds[usize::from(conditions.is_empty())].push((*number, condition, rule.action));
             }
         }
+    }
+    for (number, condition, action) in seconds.into_iter().flatten() {
+        calls.entry(number).or_default().add(&[condition], action);
     }
     Ok(calls)
 }
@@ -283,7 +288,7 @@ fn assemble(sections: &[(Arch, Vec<(u32, Decision)>)]) -> Vec<Insn> {
     let mut assembler = Assembler::default();
     let mut next = assembler.ret(Action::KillProcess.code());
     for (arch, ranges) in sections.iter().rev() {
-        let search = search(&mut assembler, &mut HashMap::new(), ranges);
+        let search = search(&mut assembler, &mut HashMap::new(), *arch, ranges);
         let search = assembler.load(bpf::NUMBER, search);
         next = assembler.branch(Test::Eq, arch.audit(), search, next);
     }
@@ -294,30 +299,31 @@ fn assemble(sections: &[(Arch, Vec<(u32, Decision)>)]) -> Vec<Insn> {
 fn search<'a>(
     assembler: &mut Assembler,
     written: &mut HashMap<&'a Decision, Label>,
+    arch: Arch,
     ranges: &'a [(u32, Decision)],
 ) -> Label {
     if let [(_, decision)] = ranges {
         if let Some(&label) = written.get(decision) {
             return label;
         }
-        let label = decide(assembler, decision);
+        let label = decide(assembler, arch, decision);
         if !decision.tests.is_empty() {
             written.insert(decision, label);
         }
         return label;
     }
     let (below, above) = ranges.split_at(ranges.len() / 2);
-    let yes = search(assembler, written, above);
-    let no = search(assembler, written, below);
+    let yes = search(assembler, written, arch, above);
+    let no = search(assembler, written, arch, below);
     assembler.branch(Test::Ge, above[0].0, yes, no)
 }
 
-fn decide(assembler: &mut Assembler, decision: &Decision) -> Label {
+fn decide(assembler: &mut Assembler, arch: Arch, decision: &Decision) -> Label {
     let mut next = assembler.ret(decision.otherwise.code());
     for (conditions, action) in decision.tests.iter().rev() {
         let mut holds = assembler.ret(action.code());
         for condition in conditions.iter().rev() {
-            holds = compare(assembler, *condition, holds, next);
+            holds = compare(assembler, arch, *condition, holds, next);
         }
         next = holds;
     }
@@ -325,15 +331,25 @@ fn decide(assembler: &mut Assembler, decision: &Decision) -> Label {
 }
 
 /// A comparison of 64 bits, as two of 32. libseccomp's reading: unsigned.
-fn compare(assembler: &mut Assembler, condition: Condition, yes: Label, no: Label) -> Label {
+///
+/// Of a short argument only the lower half is looked at: a program of 64 bits that makes a call of i386's may have put
+/// anything into the upper one, which the kernel shows to the filter, and then does not read.
+fn compare(assembler: &mut Assembler, arch: Arch, condition: Condition, yes: Label, no: Label) -> Label {
     let Condition { index, op, value } = condition;
+    let short = arch.has_short_arguments();
     let equals = |assembler: &mut Assembler, mask: u64, yes, no| {
         let rest = masked_word(assembler, bpf::low(index), mask as u32, value as u32, yes, no);
+        if short {
+            return rest;
+        }
         masked_word(assembler, bpf::high(index), (mask >> 32) as u32, (value >> 32) as u32, rest, no)
     };
     let exceeds = |assembler: &mut Assembler, test, yes, no| {
         let rest = assembler.branch(test, value as u32, yes, no);
         let rest = assembler.load(bpf::low(index), rest);
+        if short {
+            return rest;
+        }
         let high = assembler.branch(Test::Eq, (value >> 32) as u32, rest, no);
         let high = assembler.branch(Test::Gt, (value >> 32) as u32, yes, high);
         assembler.load(bpf::high(index), high)

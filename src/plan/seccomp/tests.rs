@@ -565,6 +565,36 @@ fn conditions_of_short_arguments_have_32_bits() {
     assert_eq!((decide(Arch::X86_64, 0xffff_ffff), decide(Arch::X86_64, u64::MAX)), (EPERM, Action::Allow));
 }
 
+/// By int 0x80 from a program of 64 bits the filter is shown all of a register, of which the kernel reads half.
+#[test]
+fn what_the_kernel_does_not_read_decides_nothing() {
+    let masked = r#""op": "SCMP_CMP_MASKED_EQ", "valueTwo": 40"#;
+    for (op, holds) in [
+        (r#""op": "SCMP_CMP_EQ""#, [false, true, false]),
+        (r#""op": "SCMP_CMP_NE""#, [true, false, true]),
+        (r#""op": "SCMP_CMP_LT""#, [true, false, false]),
+        (r#""op": "SCMP_CMP_LE""#, [true, true, false]),
+        (r#""op": "SCMP_CMP_GE""#, [false, true, true]),
+        (r#""op": "SCMP_CMP_GT""#, [false, false, true]),
+        (masked, [false, true, true]),
+    ] {
+        let rule = format!(
+            r#"{{"names": ["personality"], "action": "SCMP_ACT_ERRNO", "args": [{{"index": 0, "value": 40, {op}}}]}}"#
+        );
+        for (arch, other) in [(Arch::X86_64, Arch::X86), (Arch::Aarch64, Arch::Arm)] {
+            let filter = listed("SCMP_ACT_ALLOW", &rule, arch);
+            let number = other.number("personality").unwrap();
+            for (first, refused) in [39, 40, 41].into_iter().zip(holds) {
+                // 41 has all the bits that are asked for.
+                for upper in [0, 1, 0x8000_0000, 0xffff_ffff_u64] {
+                    let refuses = filter.decide_of(other, number, &[upper << 32 | first, 0, 0, 0, 0, 0]) == EPERM;
+                    assert_eq!(refuses, refused, "{other:?} {op} {upper:#x} {first}");
+                }
+            }
+        }
+    }
+}
+
 #[test]
 fn what_is_refused_is_refused_by_its_second_way_in() {
     let decide = |default: &str, rules: &str, call: &str, first: u64| {
@@ -589,6 +619,13 @@ fn what_is_refused_is_refused_by_its_second_way_in() {
     for (first, expected) in [(3, Action::Allow), (1, EPERM), (2, EPERM)] {
         assert_eq!(decide("SCMP_ACT_ERRNO", allow, "socketcall", first), expected, "{first}");
     }
+    // As of the call itself, whichever comes first.
+    let both = r#"{"names": ["socket"], "action": "SCMP_ACT_ALLOW"},
+                  {"names": ["socket"], "action": "SCMP_ACT_ERRNO", "args": [{"index": 0, "value": 40, "op": "SCMP_CMP_EQ"}]}"#;
+    assert_eq!(
+        (decide("SCMP_ACT_ERRNO", both, "socket", 40), decide("SCMP_ACT_ERRNO", both, "socketcall", 1)),
+        (EPERM, EPERM)
+    );
     // Who names it has decided, as Docker's profile has.
     let named = format!(r#"{deny}, {{"names": ["socketcall"], "action": "SCMP_ACT_ALLOW"}}"#);
     assert_eq!(decide("SCMP_ACT_ERRNO", &named, "socketcall", 3), Action::Allow);
