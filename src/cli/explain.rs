@@ -69,11 +69,14 @@ fn text(plan: &Plan) -> String {
     }
     ids(&mut list, plan);
     list.heading("Tree");
+    if let Some(image) = &plan.image {
+        list.item(&format!("image {image}"), "unpacked once; nothing of it runs or loads outside the sandbox");
+    }
     for step in &plan.setup {
         list.item(&step.to_string(), step.why());
     }
     for left_out in &plan.left_out {
-        list.item(&format!("leave out {left_out}"), "the bundle asks for it, and a sandbox does not get it");
+        list.item(&format!("leave out {left_out}"), "the bundle or image asks for it, and a sandbox does not get it");
     }
     program(&mut list, plan);
     list.heading("Filter");

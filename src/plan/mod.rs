@@ -31,6 +31,9 @@ pub struct Plan {
     pub namespaces: Vec<Namespace>,
     pub ids: Ids,
     pub rootfs: &'static str,
+    /// The digest of the image, if it is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
     pub setup: Vec<SetupOp>,
     pub identity: Identity,
     pub rlimits: Vec<ResourceLimit>,
@@ -198,6 +201,7 @@ pub fn make(spec: Spec, host: &Host) -> Result<Plan, PlanError> {
         namespaces: namespaces(own.network),
         rootfs: match own.base {
             Base::Host { .. } => "host",
+            Base::Dir { image: true, .. } => "image",
             Base::Dir { .. } => "directory",
         },
         ids,
@@ -212,6 +216,7 @@ pub fn make(spec: Spec, host: &Host) -> Result<Plan, PlanError> {
         workdir_by: own.workdir_by,
         network: own.network.name(),
         fetches: own.fetches,
+        image: own.image,
         left_out: own.left_out,
         id: own.id,
     })
