@@ -21,7 +21,7 @@ use crate::{
     request::{Limits, Network, SandboxId, StepLimits},
     spec::{Base, Spec},
 };
-use ids::Ids;
+use ids::{Ids, IdsKind};
 use landlock::{Access, Layer};
 use setup::SetupOp;
 
@@ -36,6 +36,9 @@ pub struct Plan {
     pub image: Option<String>,
     pub setup: Vec<SetupOp>,
     pub identity: Identity,
+    /// The program's other groups.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<u32>,
     pub rlimits: Vec<ResourceLimit>,
     pub landlock: Vec<Layer>,
     pub seccomp: Filter,
@@ -151,6 +154,12 @@ impl crate::error::Hint for PlanError {
 pub fn make(spec: Spec, host: &Host) -> Result<Plan, PlanError> {
     let Spec { oci, mut own } = spec;
     let ids = Ids::choose(&own.id, own.user, host)?;
+    // An ordinary user has no groups to give: without them the program can do less.
+    let (groups, withheld) = std::mem::take(&mut own.groups)
+        .into_iter()
+        .partition(|gid| ids.kind == IdsKind::Range && ids::outside(&ids.groups, *gid).is_some());
+    let withheld: Vec<u32> = withheld;
+    own.left_out.extend(withheld.iter().map(|gid| format!("group {gid}")));
     let mut setup = vec![SetupOp::Private];
     if let Some(name) = oci.hostname() {
         setup
@@ -207,6 +216,7 @@ pub fn make(spec: Spec, host: &Host) -> Result<Plan, PlanError> {
         ids,
         setup,
         identity: Identity { uid: own.user.uid, gid: own.user.gid },
+        groups,
         rlimits: rlimits(&process),
         landlock: layers,
         seccomp: filter,

@@ -61,12 +61,13 @@ pub fn build(request: Request<'_>) -> Result<Spec, SpecError> {
     };
     // Its own working directory is for its own programs: source code has a place to be and to write in /sandbox.
     let image_workdir = image.filter(|_| request.workdir.is_none() && work.runtime.is_none()).and_then(|i| i.workdir());
-    let mut needed = Vec::new();
+    let (mut needed, mut groups) = (Vec::new(), Vec::new());
     if let Some(image) = image {
         if !user.asked
             && let Some(who) = image.user()?
         {
             (user.uid, user.gid) = (who.uid, who.gid);
+            groups = who.groups;
             if user.uid.max(user.gid) > LAST_ID {
                 let what = format!("the image's user is {}:{}, beyond {LAST_ID}", user.uid, user.gid);
                 return Err(SpecError::ImageUser { what });
@@ -167,6 +168,7 @@ pub fn build(request: Request<'_>) -> Result<Spec, SpecError> {
             run_limits: work.run.limits,
             limits,
             user,
+            groups,
             workdir_by,
             network: request.network,
             profile: request.profile.name,

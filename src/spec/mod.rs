@@ -42,6 +42,8 @@ pub struct Own {
     pub run_limits: StepLimits,
     pub limits: Limits,
     pub user: User,
+    /// The other groups that the image has its user in.
+    pub groups: Vec<u32>,
     /// What names the working directory, for errors.
     pub workdir_by: &'static str,
     pub network: Network,
