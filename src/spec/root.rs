@@ -29,8 +29,13 @@ pub(super) fn examine(root: &Path, targets: &[(PathBuf, Kind)], image: bool) -> 
                 }
                 Ok(_) => {}
                 Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
-                    if !skeleton.iter().any(|(known, _)| *known == inside) {
-                        skeleton.push((inside.clone(), wanted));
+                    // Directories above it that are there get merged with the skeleton's.
+                    let above = inside.ancestors().skip(1).filter(|above| *above != Path::new("/"));
+                    let above: Vec<_> = above.map(|above| (above.to_owned(), Kind::Dir)).collect();
+                    for (path, kind) in above.into_iter().rev().chain([(inside.clone(), wanted)]) {
+                        if !skeleton.iter().any(|(known, _)| *known == path) {
+                            skeleton.push((path, kind));
+                        }
                     }
                 }
                 Err(error) => return Err(failed(error)),
@@ -51,6 +56,9 @@ mod tests {
         let targets = [(PathBuf::from("/proc"), Kind::Dir), (PathBuf::from("/a/b"), Kind::File)];
         let Base::Dir { skeleton, .. } = examine(dir.path(), &targets, false).unwrap() else { panic!() };
         assert_eq!(skeleton, [(PathBuf::from("/a"), Kind::Dir), (PathBuf::from("/a/b"), Kind::File)]);
+        let targets = [(PathBuf::from("/proc/b"), Kind::File)];
+        let Base::Dir { skeleton, .. } = examine(dir.path(), &targets, false).unwrap() else { panic!() };
+        assert_eq!(skeleton, [(PathBuf::from("/proc"), Kind::Dir), (PathBuf::from("/proc/b"), Kind::File)]);
     }
 
     #[test]
