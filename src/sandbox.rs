@@ -4,6 +4,7 @@ use std::{
     ffi::{OsStr, OsString},
     os::fd::{BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
+    sync::Arc,
     time::Instant,
 };
 
@@ -12,6 +13,7 @@ use crate::{
     cgroup::Hierarchy,
     error::Hint,
     host::Host,
+    image::Ready,
     launch::{self, Extras, Input, Observer},
     plan::{self, Plan, landlock::Policy, profile::Builtin, seccomp::Profile as SeccompProfile},
     report::{Failure, Isolation, Outcome},
@@ -42,7 +44,9 @@ pub struct Sandbox {
     inputs: Vec<(PathBuf, Option<PathBuf>, Copied)>,
     mounts: Vec<Mount>,
     hidden: Vec<PathBuf>,
-    writable_root: bool,
+    /// As the root file system has it, unless somebody says.
+    writable_root: Option<bool>,
+    entrypoint: Option<Vec<OsString>>,
     limits: Limits,
     env: Vec<(OsString, OsString)>,
     secrets: Vec<Secret>,
@@ -66,6 +70,8 @@ enum Program {
     File(PathBuf),
     /// What the bundle's config.json names.
     Bundle,
+    /// What the image says.
+    Image,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -94,7 +100,8 @@ impl Sandbox {
             inputs: Vec::new(),
             mounts: Vec::new(),
             hidden: Vec::new(),
-            writable_root: false,
+            writable_root: None,
+            entrypoint: None,
             limits: Limits::default(),
             env: Vec::new(),
             secrets: Vec::new(),
@@ -136,6 +143,19 @@ impl Sandbox {
         let mut sandbox = Self::with(Program::Bundle);
         sandbox.rootfs = Rootfs::Bundle(dir.into());
         sandbox
+    }
+
+    /// Runs what an OCI image says, as whom it says, where it says: its root is this sandbox's, and writable, in memory.
+    pub fn image(image: Arc<Ready>) -> Self {
+        let mut sandbox = Self::with(Program::Image);
+        sandbox.rootfs = Rootfs::Image(image);
+        sandbox
+    }
+
+    /// In place of an image's own entrypoint and its arguments; nothing, for none.
+    pub fn entrypoint(&mut self, words: impl IntoIterator<Item = impl Into<OsString>>) -> &mut Self {
+        self.entrypoint = Some(words.into_iter().map(Into::into).collect());
+        self
     }
 
     pub fn arg(&mut self, arg: impl AsRef<OsStr>) -> &mut Self {
@@ -187,9 +207,9 @@ impl Sandbox {
         self
     }
 
-    /// Lets the program write to its root, in memory.
+    /// Lets the program write to its root, in memory. Unasked it may do so to an image's.
     pub fn writable(&mut self, writable: bool) -> &mut Self {
-        self.writable_root = writable;
+        self.writable_root = Some(writable);
         self
     }
 
@@ -351,7 +371,7 @@ impl Sandbox {
             placed,
             mounts: &self.mounts,
             hidden: &self.hidden,
-            writable_root: self.writable_root,
+            writable_root: self.writable_root.unwrap_or(matches!(self.rootfs, Rootfs::Image(_))),
             limits: self.limits.clone(),
             env: &self.env,
             secrets: &self.secrets,
@@ -375,7 +395,22 @@ impl Sandbox {
         };
         let (source, host, mode) = match &self.program {
             Program::Command(program) => {
-                return Ok(plain([program].into_iter().chain(&self.args).cloned().collect()));
+                let own = [program].into_iter().chain(&self.args).cloned();
+                return Ok(plain(self.entrypoint_words().into_iter().chain(own).collect()));
+            }
+            Program::Image => {
+                let mut argv = self.entrypoint_words();
+                match &self.rootfs {
+                    // An entrypoint of one's own does not get the arguments that were meant for the image's.
+                    Rootfs::Image(image) if self.args.is_empty() && self.entrypoint.is_none() => {
+                        argv.extend(image.cmd().iter().map(OsString::from));
+                    }
+                    _ => argv.extend(self.args.iter().cloned()),
+                }
+                if argv.is_empty() {
+                    return Err(RequestError::NoProgram);
+                }
+                return Ok(plain(argv));
             }
             Program::Bundle => return Ok(plain(self.args.clone())),
             Program::Shell(line) => {
@@ -405,6 +440,7 @@ impl Sandbox {
             Rootfs::Host => choice.locate(&SearchPath::host())?,
             Rootfs::Dir(root) => choice.unlocated(|name| in_root(root, name))?,
             Rootfs::Bundle(_) => choice.unlocated(|_| true)?,
+            Rootfs::Image(image) => choice.unlocated(|name| image.has_program(name))?,
         };
         let name = table.file_name(choice.runtime, host)?;
         let path = files::place(Path::new(&name), None)?;
@@ -427,6 +463,15 @@ impl Sandbox {
             etc: located.etc(),
             env: commands.env,
         })
+    }
+
+    /// What comes before a command: of an image, its entrypoint.
+    fn entrypoint_words(&self) -> Vec<OsString> {
+        match (&self.entrypoint, &self.rootfs) {
+            (Some(words), _) => words.clone(),
+            (None, Rootfs::Image(image)) => image.entrypoint().iter().map(OsString::from).collect(),
+            (None, _) => Vec::new(),
+        }
     }
 }
 

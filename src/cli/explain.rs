@@ -69,11 +69,14 @@ fn text(plan: &Plan) -> String {
     }
     ids(&mut list, plan);
     list.heading("Tree");
+    if let Some(image) = &plan.image {
+        list.item(&format!("image {image}"), "unpacked once; nothing of it runs or loads outside the sandbox");
+    }
     for step in &plan.setup {
         list.item(&step.to_string(), step.why());
     }
     for left_out in &plan.left_out {
-        list.item(&format!("leave out {left_out}"), "the bundle asks for it, and a sandbox does not get it");
+        list.item(&format!("leave out {left_out}"), "the bundle or image asks for it, and a sandbox does not get it");
     }
     program(&mut list, plan);
     list.heading("Filter");
@@ -121,7 +124,10 @@ fn ids(list: &mut List, plan: &Plan) {
 
 fn program(list: &mut List, plan: &Plan) {
     list.heading("Program");
-    list.item(&format!("user {}, group {}", plan.identity.uid, plan.identity.gid), "with no capability in any set");
+    let groups: Vec<_> = plan.groups.iter().map(u32::to_string).collect();
+    let groups = if groups.is_empty() { String::new() } else { format!(", groups {}", groups.join(" ")) };
+    let who = format!("user {}, group {}{groups}", plan.identity.uid, plan.identity.gid);
+    list.item(&who, "with no capability in any set");
     list.item("no_new_privs", "set-user-ID programs give nothing");
     list.item("a session and a keyring of its own", "no terminal and no key of yours");
     list.item("no descriptor but 0, 1 and 2", "nothing that is open outside is open inside");

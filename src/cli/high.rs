@@ -5,16 +5,19 @@ use std::{
     io::IsTerminal,
     os::unix::ffi::{OsStrExt, OsStringExt},
     path::Path,
+    sync::{Arc, OnceLock},
 };
 
 use fumehood::{
     Error, Result, Sandbox, Stdin,
     error::Hint,
-    request::{Bytes, Secret, files},
+    image::{Image, Ready, Store},
+    request::{Bytes, Rootfs, Secret, files},
 };
 
 use super::{
     low::{Low, Verb},
+    progress::Progress,
     usage::UsageError,
 };
 
@@ -23,7 +26,8 @@ const ENV_FILE: Bytes = Bytes::mib(4);
 
 /// Takes what it needs out of `low`; what remains says how to report.
 pub fn sandbox(verb: Verb, low: &mut Low) -> Result<Sandbox> {
-    let mut sandbox = program(verb, low)?;
+    let image = image(low)?;
+    let mut sandbox = program(verb, low, image)?;
     if let Some(runtime) = low.runtime.take() {
         sandbox.runtime(runtime);
     }
@@ -74,7 +78,10 @@ pub fn sandbox(verb: Verb, low: &mut Low) -> Result<Sandbox> {
         // Who sits at a terminal needs no clock.
         low.limits.timeout = None;
     }
-    sandbox.writable(low.writable).limits(low.limits.clone()).terminal(low.tty).stdin(match low.stdin.take() {
+    if low.writable || low.read_only {
+        sandbox.writable(low.writable);
+    }
+    sandbox.limits(low.limits.clone()).terminal(low.tty).stdin(match low.stdin.take() {
         Some(data) => Stdin::Bytes(data.into_vec()),
         None if low.interactive || low.tty => Stdin::Inherit,
         None => Stdin::Empty,
@@ -82,7 +89,25 @@ pub fn sandbox(verb: Verb, low: &mut Low) -> Result<Sandbox> {
     Ok(sandbox)
 }
 
-fn program(verb: Verb, low: &mut Low) -> Result<Sandbox> {
+/// The image that is named, of the store, unpacked now if it was not.
+fn image(low: &Low) -> Result<Option<Arc<Ready>>> {
+    let Some(name) = &low.image else { return Ok(None) };
+    let store = Store::open(low.store.as_deref()).map_err(Hint::into_error)?;
+    let image = Image::find(&store, name).map_err(Hint::into_error)?;
+    let bar = OnceLock::new();
+    let total = (!low.quiet).then(|| image.packed_bytes());
+    let ready = Ready::of(&store, &image, &|bytes| {
+        if total.is_some() {
+            bar.get_or_init(|| Progress::new("unpacking", total)).add(bytes);
+        }
+    });
+    if let Some(bar) = bar.get() {
+        bar.finish();
+    }
+    ready.map(|ready| Some(Arc::new(ready))).map_err(Hint::into_error)
+}
+
+fn program(verb: Verb, low: &mut Low, image: Option<Arc<Ready>>) -> Result<Sandbox> {
     let mut args = std::mem::take(&mut low.args);
     let mut sandbox = if let Some(code) = low.eval.take() {
         Sandbox::code(code.into_vec())
@@ -92,12 +117,20 @@ fn program(verb: Verb, low: &mut Low) -> Result<Sandbox> {
         Sandbox::bundle(dir)
     } else if let Some(file) = &low.file {
         if file == "-" { Sandbox::code(own_stdin(low.limits.sandbox)?) } else { Sandbox::file(file) }
+    } else if let Some(image) = image.as_ref().filter(|_| args.is_empty() && low.runtime.is_none()) {
+        Sandbox::image(image.clone())
     } else if args.is_empty() {
         Sandbox::code(piped(verb, low)?)
     } else {
         Sandbox::command(args.remove(0))
     };
     sandbox.args(args);
+    if let Some(image) = image {
+        sandbox.rootfs(Rootfs::Image(image));
+    }
+    if let Some(word) = low.entrypoint.take() {
+        sandbox.entrypoint(Some(word).filter(|word| !word.is_empty()));
+    }
     Ok(sandbox)
 }
 

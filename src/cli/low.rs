@@ -57,7 +57,11 @@ pub struct Low {
     pub mounts: Vec<Mount>,
     pub exclude: Vec<PathBuf>,
     pub rootfs: Option<Rootfs>,
+    pub image: Option<String>,
+    pub entrypoint: Option<OsString>,
+    pub store: Option<PathBuf>,
     pub writable: bool,
+    pub read_only: bool,
     pub limits: Limits,
     pub timeout_asked: bool,
     pub env: Vec<OsString>,
@@ -84,7 +88,10 @@ const CONFLICTS: &[(&str, &str, &str)] = &[
     ("bundle", "image", ""),
     ("bundle", "rootfs", "a bundle has a root of its own"),
     ("bundle", "runtime", "a bundle names its program itself"),
+    ("cmd", "entrypoint", "a line of shell is run by the shell"),
     ("cmd", "runtime", "a line of shell is run by the shell"),
+    ("entrypoint", "eval", "source code is run by its language's program"),
+    ("entrypoint", "runtime", "source code is run by its language's program"),
     ("events", "json", ""),
     ("image", "rootfs", ""),
     ("interactive", "stdin", ""),
@@ -92,6 +99,7 @@ const CONFLICTS: &[(&str, &str, &str)] = &[
     ("stdin", "tty", ""),
     ("events", "tty", "a terminal's output goes to your terminal"),
     ("json", "tty", "a terminal's output goes to your terminal"),
+    ("read-only", "writable", ""),
     ("out", "tty", "a terminal's output goes to your terminal"),
 ];
 
@@ -214,12 +222,24 @@ impl Low {
                 why: "each says what to run",
             });
         }
+        if self.file.is_some() && given.has("entrypoint") {
+            return Err(UsageError::Conflict {
+                first: "FILE".to_owned(),
+                second: "--entrypoint".to_owned(),
+                why: "source code is run by its language's program",
+            });
+        }
         if self.runtime.is_some() && self.is_command() {
             return Err(UsageError::Conflict {
                 first: "--runtime".to_owned(),
                 second: "a command".to_owned(),
                 why: "a command is a program already",
             });
+        }
+        for flag in ["entrypoint", "store"] {
+            if given.has(flag) && self.image.is_none() {
+                return Err(UsageError::NeedsImage { flag });
+            }
         }
         match CONFLICTS.iter().find(|(first, second, _)| given.has(first) && given.has(second)) {
             Some((first, second, why)) => {
@@ -333,6 +353,9 @@ mod tests {
             &["-i", "-"],
             &["-r", "python", "--cmd", "ls"],
             &["-r", "python", "--", "ls"],
+            &["--image", "x", "--rootfs", "host"],
+            &["--image", "x", "--entrypoint", "y", "-e", "1"],
+            &["--image", "x", "--read-only", "--writable"],
         ] {
             assert!(error(line).0.contains(" cannot be given together"), "{line:?}");
         }
@@ -365,9 +388,9 @@ mod tests {
             ),
             (&["--allow", "x"], "limiting the network by name is not there yet: it comes with egress", ""),
             (
-                &["--image", "x"],
-                "--image is not there yet: it comes with images",
-                "--rootfs DIR takes an image that is unpacked already",
+                &["--entrypoint", "x", "--", "y"],
+                "--entrypoint says something of an image, and none is given",
+                "name it with --image",
             ),
             (
                 &["--spec"],

@@ -14,6 +14,8 @@ pub enum UsageError {
     EnvFile { path: std::path::PathBuf, why: String },
     #[error("{what} is not there yet: it comes with {with}")]
     Later { what: &'static str, with: &'static str },
+    #[error("--{flag} says something of an image, and none is given")]
+    NeedsImage { flag: &'static str },
     #[error("{flag} needs a value")]
     MissingValue { flag: String, name: &'static str },
     #[error("unknown network mode `{mode}`: there are none and host")]
@@ -46,7 +48,7 @@ impl Hint for UsageError {
     fn hint(&self) -> Option<String> {
         Some(match self {
             Self::Assignment(_) => "--env NAME=VALUE, or --env NAME to pass on a variable of your own".to_owned(),
-            Self::Later { what: "--image", .. } => "--rootfs DIR takes an image that is unpacked already".to_owned(),
+            Self::NeedsImage { .. } => "name it with --image".to_owned(),
             Self::MissingValue { flag, name } => format!("{flag} {name}"),
             Self::Network { .. } => "networks that are limited by name come with egress".to_owned(),
             Self::Nothing { verb } => {

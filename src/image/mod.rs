@@ -6,6 +6,7 @@ mod error;
 pub mod import;
 mod kept;
 pub mod manifest;
+mod ready;
 pub mod reference;
 pub mod store;
 pub mod unpack;
@@ -13,5 +14,6 @@ mod users;
 
 pub use error::ImageError;
 pub use kept::{Image, prune};
+pub use ready::Ready;
 pub use reference::Reference;
 pub use store::Store;

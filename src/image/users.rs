@@ -4,12 +4,12 @@
 use std::{
     fs::File,
     io::{self, Read},
-    os::fd::AsFd,
+    os::fd::{AsFd, AsRawFd},
     path::Path,
 };
 
 use super::ImageError;
-use crate::sys::fs;
+use crate::sys::{Errno, fs};
 
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Who {
@@ -20,7 +20,7 @@ pub struct Who {
     pub home: Option<String>,
 }
 
-/// No /etc/passwd of an image comes near this.
+/// No /etc/passwd of an image comes near this. Half of one would say something else than the whole.
 const MOST: u64 = 1 << 20;
 const MOST_GROUPS: usize = 1000;
 
@@ -31,8 +31,8 @@ pub fn find(text: &str, root: &Path) -> Result<Who, ImageError> {
     let user = if user.is_empty() { "0" } else { user };
     let number = |text: &str| {
         let digits = !text.is_empty() && text.bytes().all(|byte| byte.is_ascii_digit());
-        match text.parse::<u32>() {
-            Ok(id) if id < i32::MAX as u32 => Ok(Some(id)),
+        match id(text) {
+            Some(id) => Ok(Some(id)),
             _ if digits => Err(bad("the number is out of range")),
             _ => Ok(None),
         }
@@ -41,11 +41,11 @@ pub fn find(text: &str, root: &Path) -> Result<Who, ImageError> {
     let wanted = number(user)?;
     // A name that is a number is a number (CVE-2016-3697).
     let line = lines(&passwd).find(|fields| match wanted {
-        Some(uid) => fields.get(2).and_then(|field| field.parse().ok()) == Some(uid),
+        Some(uid) => fields.get(2).copied().and_then(id) == Some(uid),
         None => fields.first() == Some(&user),
     });
     let field = |index: usize| line.as_ref().and_then(|fields| fields.get(index)).copied();
-    let uid = match (wanted, field(2).and_then(|field| field.parse().ok())) {
+    let uid = match (wanted, field(2).and_then(id)) {
         (Some(uid), _) | (None, Some(uid)) => uid,
         (None, None) => return Err(bad("the image's /etc/passwd has no such user")),
     };
@@ -55,7 +55,7 @@ pub fn find(text: &str, root: &Path) -> Result<Who, ImageError> {
             Some(gid) => gid,
             None => lines(&groups)
                 .find(|fields| fields.first() == Some(&group))
-                .and_then(|fields| fields.get(2)?.parse().ok())
+                .and_then(|fields| id(fields.get(2)?))
                 .ok_or_else(|| bad("the image's /etc/group has no such group"))?,
         };
         return Ok(Who { uid, gid, groups: Vec::new(), home });
@@ -64,8 +64,21 @@ pub fn find(text: &str, root: &Path) -> Result<Who, ImageError> {
     let member = |fields: &Vec<&str>| {
         fields.get(3).is_some_and(|members| members.split(',').any(|member| Some(member) == name && !member.is_empty()))
     };
-    let others = lines(&groups).filter(member).filter_map(|fields| fields.get(2)?.parse().ok()).take(MOST_GROUPS);
-    Ok(Who { uid, gid: field(3).and_then(|field| field.parse().ok()).unwrap_or(0), groups: others.collect(), home })
+    let others = lines(&groups).filter(member).filter_map(|fields| id(fields.get(2)?)).take(MOST_GROUPS);
+    let gid = match field(3) {
+        Some(field) => id(field).ok_or_else(|| bad("its group in the image's /etc/passwd is no number"))?,
+        None => 0,
+    };
+    let mut groups: Vec<u32> = others.collect();
+    groups.sort_unstable();
+    groups.dedup();
+    Ok(Who { uid, gid, groups, home })
+}
+
+/// No id is above this: -1 means none to the kernel, and others were taken for 0 once they had wrapped (CVE-2024-40635).
+fn id(field: &str) -> Option<u32> {
+    let digits = field.bytes().all(|byte| byte.is_ascii_digit());
+    field.parse().ok().filter(|id| digits && *id < i32::MAX as u32)
 }
 
 fn lines(text: &str) -> impl Iterator<Item = Vec<&str>> {
@@ -76,14 +89,22 @@ fn lines(text: &str) -> impl Iterator<Item = Vec<&str>> {
 fn read(root: &Path, path: &std::ffi::CStr) -> Result<String, ImageError> {
     let failed = |error: io::Error| ImageError::Io { action: "read", path: root.to_owned(), source: error };
     let dir = File::open(root).map_err(failed)?;
-    let flags = libc::O_RDONLY | libc::O_NONBLOCK | libc::O_NOCTTY;
-    let Ok(file) = fs::open_in(dir.as_fd(), path, flags, 0, fs::LINKS_IN_ROOT) else { return Ok(String::new()) };
-    let file = File::from(file);
-    if !file.metadata().map_err(failed)?.is_file() {
+    let found = match fs::open_in(dir.as_fd(), path, libc::O_PATH, 0, fs::LINKS_IN_ROOT) {
+        Ok(found) => File::from(found),
+        Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => return Ok(String::new()),
+        Err(errno) => return Err(failed(errno.into())),
+    };
+    // Opening a device does things, and a pipe would be waited for.
+    if !found.metadata().map_err(failed)?.is_file() {
         return Ok(String::new());
     }
+    let file = File::open(format!("/proc/self/fd/{}", found.as_raw_fd())).map_err(failed)?;
     let mut bytes = Vec::new();
-    file.take(MOST).read_to_end(&mut bytes).map_err(failed)?;
+    file.take(MOST + 1).read_to_end(&mut bytes).map_err(failed)?;
+    if bytes.len() as u64 > MOST {
+        let what = format!("/{} of the image", path.to_string_lossy());
+        return Err(ImageError::Import { what, why: format!("it has more than {MOST} bytes") });
+    }
     Ok(String::from_utf8_lossy(&bytes).into_owned())
 }
 
@@ -125,5 +146,37 @@ mod tests {
         let empty = tempfile::tempdir().unwrap();
         assert_eq!(find("5", empty.path()).unwrap().uid, 5);
         assert!(find("daemon", empty.path()).is_err());
+    }
+
+    #[test]
+    fn what_is_no_file_is_not_opened_and_what_is_too_long_is_not_half_read() {
+        let root = image();
+        let passwd = root.path().join("etc/passwd");
+        std::fs::remove_file(&passwd).unwrap();
+        nix::unistd::mkfifo(&passwd, nix::sys::stat::Mode::S_IRWXU).unwrap();
+        assert_eq!(find("7", root.path()).unwrap().gid, 0, "a pipe has no lines");
+        std::fs::remove_file(&passwd).unwrap();
+        let end = "me:x:1000:1000::/:\n";
+        let filled = |length: usize| format!("{}\n{end}", "x".repeat(length - end.len() - 1));
+        std::fs::write(&passwd, filled(MOST as usize)).unwrap();
+        assert_eq!(find("me", root.path()).unwrap().uid, 1000);
+        std::fs::write(&passwd, filled(MOST as usize + 3)).unwrap();
+        assert!(find("me", root.path()).is_err(), "it would be user 1 if its end were cut off");
+    }
+
+    #[test]
+    fn cve_2024_40635_no_line_of_the_files_wraps_to_root() {
+        let root = image();
+        for line in [
+            "me:x:4294967296:0::/:",
+            "me:x:4294967295:0::/:",
+            "me:x:-1:0::/:",
+            "me:x:+0:0::/:",
+            "me:x::0::/:",
+            "me:x:7:4294967296::/:",
+        ] {
+            std::fs::write(root.path().join("etc/passwd"), line).unwrap();
+            assert!(find("me", root.path()).is_err(), "{line}");
+        }
     }
 }

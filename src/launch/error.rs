@@ -32,6 +32,8 @@ pub enum LaunchError {
     Lost,
     #[error("cannot give the program `{path}` to write: {}", errno.desc())]
     MappedMount { path: String, errno: Errno },
+    #[error("cannot show the files of the image in `{path}` as their owners': {}", errno.desc())]
+    MappedImage { path: String, errno: Errno },
     #[error(transparent)]
     Plan(PlanError),
     #[error("{what}: {}", errno.desc())]
@@ -90,7 +92,9 @@ impl LaunchError {
             return None;
         }
         let root = plan.setup.iter().find_map(|op| match op {
-            SetupOp::RootBind { source } | SetupOp::RootOverlay { source, .. } => Some(source),
+            SetupOp::RootBind { source, mapped: false } | SetupOp::RootOverlay { source, mapped: false, .. } => {
+                Some(source)
+            }
             _ => None,
         });
         let (what, source) = match plan.setup.get(operation)? {
@@ -136,6 +140,11 @@ impl Hint for LaunchError {
             Self::MappedMount { .. } => {
                 Some("its file system cannot map owners; mount it read-only, or run as its owner".to_owned())
             }
+            Self::MappedImage { .. } => Some(
+                "its file system must take id-mapped mounts (ext4, xfs, btrfs; tmpfs since Linux 6.3): name another place \
+                 with --store or FUMEHOOD_STORE, or run as an ordinary user"
+                    .to_owned(),
+            ),
             Self::WorkingDirectory { errno: Errno::ENOENT | Errno::ENOTDIR, .. } => Some(
                 "it is there only if the root has it or --file, --dir or --mount brings it; /sandbox always is"
                     .to_owned(),

@@ -125,7 +125,10 @@ impl World<'_> {
     }
 
     fn supervise(&self, end: InitEnd<'_>) -> Result<i32, Failure> {
-        let disks = [c"/sandbox", c"/tmp"]
+        let writable = |op: &SetupOp| matches!(op, SetupOp::RootOverlay { writable_bytes: Some(_), .. });
+        // Where the root is read-only, how full it is is the host's business.
+        let root = if self.plan.setup.iter().any(writable) { c"/" } else { c"/sandbox" };
+        let disks = [root, c"/sandbox", c"/tmp"]
             .map(|path| fs::open_in(fs::cwd(), path, libc::O_PATH | libc::O_DIRECTORY, 0, fs::IN_ROOT).ok());
         let root = fs::open_in(fs::cwd(), c"/", libc::O_PATH | libc::O_DIRECTORY, 0, 0).map_err(at(Stage::Setup, 0))?;
         if self.plan.fetches || self.watched {

@@ -1,4 +1,5 @@
-//! Mounts on which a host user's files are the program's own: `--mount DIR:/data:rw` by root.
+//! Mounts on which files belong inside to others than outside: `--mount DIR:/data:rw` by root, where a host user's are
+//! the program's own, and the tree of an image, where each is of whom the image says.
 //!
 //! The program has an id that owns nothing on the host, so it could write nothing there. The supervisor, who has
 //! the privilege that this needs, makes a detached copy of the mount that maps the directory's owner to the
@@ -27,13 +28,31 @@ use crate::{
 /// Makes and hands over the plan's mapped mounts, in its order.
 pub(super) fn hand_over(plan: &Plan, running: &Running) -> Result<(), LaunchError> {
     for operation in &plan.setup {
-        if let SetupOp::Bind { source, mapped: Some(owner), .. } = operation {
-            let tree = map(plan, source, *owner)?;
-            // An init that is gone has left word why, and the supervisor will read it.
-            _ = running.control.mount(tree.as_fd());
-        }
+        let tree = match operation {
+            SetupOp::Bind { source, mapped: Some(owner), .. } => map(plan, source, *owner)?,
+            SetupOp::RootBind { source, mapped: true } | SetupOp::RootOverlay { source, mapped: true, .. } => {
+                image(source, running)?
+            }
+            _ => continue,
+        };
+        // An init that is gone has left word why, and the supervisor will read it.
+        _ = running.control.mount(tree.as_fd());
     }
     Ok(())
+}
+
+/// Id 0 of the tree's files is the sandbox's root, and so on: the map is the sandbox's own. What the sandbox's root may
+/// not enter on the way to the tree, as the store is root's alone, is entered here.
+fn image(source: &HostPath, running: &Running) -> Result<OwnedFd, LaunchError> {
+    let failed = |errno| LaunchError::MappedImage { path: source.as_c_str().to_string_lossy().into_owned(), errno };
+    let namespace = ids::namespace(running.pid)?;
+    let flags = libc::O_PATH | libc::O_NOFOLLOW | libc::O_DIRECTORY;
+    let root = fs::open_in(fs::cwd(), source.as_c_str(), flags, 0, fs::NO_LINKS).map_err(failed)?;
+    let tree = mount::clone_tree(root.as_fd(), c"", false).map_err(failed)?;
+    let attributes = mount::NO_SUID | mount::NO_DEV | mount::READ_ONLY;
+    mount::set_attributes(tree.as_fd(), attributes, false).map_err(failed)?;
+    mount::map_ids(tree.as_fd(), namespace.as_fd(), false).map_err(failed)?;
+    Ok(tree)
 }
 
 fn map(plan: &Plan, source: &HostPath, owner: (u32, u32)) -> Result<OwnedFd, LaunchError> {

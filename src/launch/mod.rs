@@ -278,7 +278,12 @@ fn controls(plan: &Plan, hierarchy: &Hierarchy, holds: &Holds, secrets: usize) -
             IdsKind::Single => IdMap::Single,
             IdsKind::Subuid => IdMap::Subuid,
         }),
-        rootfs: Some(if plan.rootfs == "host" { Rootfs::Host } else { Rootfs::Directory }),
+        rootfs: Some(match plan.rootfs {
+            "host" => Rootfs::Host,
+            "image" => Rootfs::Image,
+            _ => Rootfs::Directory,
+        }),
         secrets,
+        image: plan.image.clone(),
     }
 }

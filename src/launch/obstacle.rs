@@ -133,7 +133,7 @@ impl Obstacle {
     }
 
     /// Why `program` was not executed, in a person's words.
-    pub(super) fn tell(self, program: &str, errno: Errno) -> Error {
+    pub(super) fn tell(self, program: &str, errno: Errno, of_host: bool) -> Error {
         let error = |what: &str| Error::new(format!("`{program}` {what}"));
         let interpreter = |why: &str| error(&format!("is a script, and its `#!` interpreter {why}"));
         match self {
@@ -167,22 +167,24 @@ impl Obstacle {
                 error(&format!("is made for {}, and this is {}", machine(number), machine(NATIVE)))
                     .with_hint("build it for this machine")
             }
-            Self::Missing | Self::Unknown => without_obstacle(program, errno),
+            Self::Missing | Self::Unknown => without_obstacle(program, errno, of_host),
         }
     }
 }
 
 /// By the errno alone.
-fn without_obstacle(program: &str, errno: Errno) -> Error {
+fn without_obstacle(program: &str, errno: Errno, of_host: bool) -> Error {
     match errno {
         Errno::ENOENT => {
             let (error, hint) = if program.contains('/') {
                 ("no such file or directory inside the sandbox", "paths are those inside; --file and --mount bring more")
             } else {
-                (
-                    "executable file not found in the sandbox's PATH",
-                    "programs are looked for under /usr and /opt of the host; --mount shows more",
-                )
+                let hint = if of_host {
+                    "programs are looked for under /usr and /opt of the host; --mount shows more"
+                } else {
+                    "the root file system does not have it in its PATH; --env PATH=… names other directories"
+                };
+                ("executable file not found in the sandbox's PATH", hint)
             };
             Error::new(format!("`{program}`: {error}")).with_hint(of_the_host(program).unwrap_or(hint.to_owned()))
         }
@@ -256,7 +258,7 @@ mod tests {
 
     #[test]
     fn machines_have_names() {
-        let told = Obstacle::Machine(libc::EM_S390).tell("./x", Errno::ENOEXEC);
+        let told = Obstacle::Machine(libc::EM_S390).tell("./x", Errno::ENOEXEC, true);
         assert_eq!(told.message(), format!("`./x` is made for s390x, and this is {}", std::env::consts::ARCH));
     }
 

@@ -15,7 +15,7 @@ use super::{
 };
 use crate::{
     plan::{Plan, PlanError, Step, ids::IdsKind, landlock::Layer, seccomp::Insn},
-    sys::{self, Errno, fs, landlock, process, seccomp, tty},
+    sys::{self, Errno, attributes, fs, landlock, process, seccomp, tty},
 };
 
 /// A step in the form execve takes.
@@ -137,7 +137,8 @@ impl<'a> Start<'a> {
         }
         process::drop_bounding_capabilities().map_err(at(Stage::Capabilities, 0))?;
         if plan.ids.kind != IdsKind::Single {
-            process::become_user(plan.identity.uid, plan.identity.gid, true).map_err(at(Stage::ProgramIdentity, 0))?;
+            attributes::set_groups(&plan.groups).map_err(at(Stage::ProgramIdentity, 1))?;
+            process::become_user(plan.identity.uid, plan.identity.gid, false).map_err(at(Stage::ProgramIdentity, 0))?;
         }
         process::drop_capabilities().map_err(at(Stage::Capabilities, 1))?;
         process::set_no_new_privileges().map_err(at(Stage::NoNewPrivileges, 0))?;

@@ -43,7 +43,7 @@ pub(super) struct Supervisor<'a> {
     listener: Option<OwnedFd>,
     root: Option<OwnedFd>,
     oom: Option<OomWatch>,
-    watch: Option<Watch>,
+    watch: Option<Watch<'a>>,
     denials: Denials,
     step: usize,
     compile: Option<Compile>,
@@ -92,7 +92,7 @@ impl<'a> Supervisor<'a> {
         let oom = leaf.as_ref().map(Leaf::watch_oom).transpose().map_err(LaunchError::Cgroup)?.flatten();
         let watched = holds.memory == Means::Watched;
         Ok(Self {
-            watch: watched.then(|| Watch::new(running.pid)),
+            watch: watched.then(|| Watch::new(running.pid, &plan.setup)),
             relay,
             plan,
             running,

@@ -13,18 +13,30 @@ use std::{
     path::Path,
 };
 
-use crate::sys::{Errno, fs, process};
+use crate::{
+    plan::setup::SetupOp,
+    sys::{Errno, fs, process},
+};
 
 #[derive(Debug)]
-pub(super) struct Watch {
+pub(super) struct Watch<'a> {
     init: i32,
+    /// Where the sandbox has memory with names.
+    disks: Vec<(&'a CStr, i64)>,
     peak: u64,
     most_threads: u64,
 }
 
-impl Watch {
-    pub(super) const fn new(init: i32) -> Self {
-        Self { init, peak: 0, most_threads: 0 }
+impl<'a> Watch<'a> {
+    pub(super) fn new(init: i32, setup: &'a [SetupOp]) -> Self {
+        let disks = setup.iter().filter_map(|operation| match operation {
+            SetupOp::RootTmpfs { .. } => Some((c".", libc::TMPFS_MAGIC)),
+            // It tells of its upper layer. What is read-only tells of the host's disk.
+            SetupOp::RootOverlay { writable_bytes: Some(_), .. } => Some((c".", libc::OVERLAYFS_SUPER_MAGIC)),
+            SetupOp::Tmpfs { path, .. } => Some((path.full(), libc::TMPFS_MAGIC)),
+            _ => None,
+        });
+        Self { init, disks: disks.collect(), peak: 0, most_threads: 0 }
     }
 
     /// The most that was seen at once, in bytes.
@@ -62,18 +74,17 @@ impl Watch {
             }
         }
         memory += unnamed.values().sum::<u64>();
-        memory += root.map_or(0, |root| TMPFS.iter().map(|path| in_use(root, path)).sum());
+        memory += root.map_or(0, |root| self.disks.iter().map(|(path, kind)| in_use(root, path, *kind)).sum());
         self.most_threads = self.most_threads.max(alive);
         self.peak = self.peak.max(memory);
         memory
     }
 }
 
-/// Where a sandbox has memory with names.
-const TMPFS: [&CStr; 3] = [c"sandbox", c"tmp", c"dev/shm"];
-
-fn in_use(root: BorrowedFd<'_>, path: &CStr) -> u64 {
-    fs::open_in(root, path, libc::O_PATH | libc::O_DIRECTORY, 0, fs::IN_ROOT).map_or(0, |dir| fs::used(dir.as_fd()))
+fn in_use(root: BorrowedFd<'_>, path: &CStr, kind: i64) -> u64 {
+    let flags = libc::O_PATH | libc::O_DIRECTORY;
+    // When the sandbox ends its mounts go, and the directories that they were on are of other kinds.
+    fs::open_in(root, path, flags, 0, fs::IN_ROOT).map_or(0, |dir| fs::used(dir.as_fd(), kind))
 }
 
 /// The memfds that a thread has open, by inode.
@@ -138,7 +149,7 @@ mod tests {
 
     #[test]
     fn it_sees_this_very_process() {
-        let mut watch = Watch::new(std::process::id() as i32);
+        let mut watch = Watch::new(std::process::id() as i32, &[]);
         assert!(watch.look(None) > 0);
         assert!(watch.peak_memory() > 0);
     }

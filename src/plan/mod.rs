@@ -21,7 +21,7 @@ use crate::{
     request::{Limits, Network, SandboxId, StepLimits},
     spec::{Base, Spec},
 };
-use ids::Ids;
+use ids::{Ids, IdsKind};
 use landlock::{Access, Layer};
 use setup::SetupOp;
 
@@ -31,8 +31,14 @@ pub struct Plan {
     pub namespaces: Vec<Namespace>,
     pub ids: Ids,
     pub rootfs: &'static str,
+    /// The digest of the image, if it is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub image: Option<String>,
     pub setup: Vec<SetupOp>,
     pub identity: Identity,
+    /// The program's other groups.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub groups: Vec<u32>,
     pub rlimits: Vec<ResourceLimit>,
     pub landlock: Vec<Layer>,
     pub seccomp: Filter,
@@ -148,6 +154,12 @@ impl crate::error::Hint for PlanError {
 pub fn make(spec: Spec, host: &Host) -> Result<Plan, PlanError> {
     let Spec { oci, mut own } = spec;
     let ids = Ids::choose(&own.id, own.user, host)?;
+    // An ordinary user has no groups to give: without them the program can do less.
+    let (groups, withheld) = std::mem::take(&mut own.groups)
+        .into_iter()
+        .partition(|gid| ids.kind == IdsKind::Range && ids::outside(&ids.groups, *gid).is_some());
+    let withheld: Vec<u32> = withheld;
+    own.left_out.extend(withheld.iter().map(|gid| format!("group {gid}")));
     let mut setup = vec![SetupOp::Private];
     if let Some(name) = oci.hostname() {
         setup
@@ -198,11 +210,13 @@ pub fn make(spec: Spec, host: &Host) -> Result<Plan, PlanError> {
         namespaces: namespaces(own.network),
         rootfs: match own.base {
             Base::Host { .. } => "host",
+            Base::Dir { image: true, .. } => "image",
             Base::Dir { .. } => "directory",
         },
         ids,
         setup,
         identity: Identity { uid: own.user.uid, gid: own.user.gid },
+        groups,
         rlimits: rlimits(&process),
         landlock: layers,
         seccomp: filter,
@@ -212,6 +226,7 @@ pub fn make(spec: Spec, host: &Host) -> Result<Plan, PlanError> {
         workdir_by: own.workdir_by,
         network: own.network.name(),
         fetches: own.fetches,
+        image: own.image,
         left_out: own.left_out,
         id: own.id,
     })

@@ -10,7 +10,7 @@ use oci_spec::runtime as oci;
 
 use super::{
     PlanError,
-    ids::{Ids, IdsKind},
+    ids::{Ids, IdsKind, Map},
     landlock::{Access, Layer},
     path::{BoxPath, HostPath},
     setup::{Content, Kind, Owner, SetupOp, Skeleton},
@@ -41,7 +41,11 @@ pub(super) fn plan(
     layer: &mut Layer,
 ) -> Result<(), PlanError> {
     let given = if ids.kind == IdsKind::Range { std::mem::take(&mut own.writable_mounts) } else { Vec::new() };
-    let mut tree = Tree { setup, made: BTreeSet::new(), given, writable_root };
+    // Of the host's root, whose ids inside are others outside.
+    let elsewhere = |lines: &[Map]| lines.iter().any(|line| line.inside != line.outside);
+    let mapped = ids.kind == IdsKind::Range && (elsewhere(&ids.users) || elsewhere(&ids.groups));
+    let user = (own.user.uid, own.user.gid);
+    let mut tree = Tree { setup, made: BTreeSet::new(), given, writable_root, user };
     match &own.base {
         Base::Host { links } => {
             let bytes = if writable_root { own.limits.sandbox.get() } else { ROOT_BYTES };
@@ -51,15 +55,17 @@ pub(super) fn plan(
                 tree.link(&Path::new("/").join(name), to)?;
             }
         }
-        Base::Dir { path, skeleton } if skeleton.is_empty() && !writable_root => {
-            tree.setup.push(SetupOp::RootBind { source: HostPath::new(path)? });
+        Base::Dir { path, skeleton, image } if skeleton.is_empty() && !writable_root => {
+            tree.setup.push(SetupOp::RootBind { source: HostPath::new(path)?, mapped: *image && mapped });
         }
-        Base::Dir { path, skeleton } => {
+        Base::Dir { path, skeleton, image } => {
             let skeleton = skeleton.iter().map(|(path, kind)| Ok(Skeleton { path: BoxPath::new(path)?, kind: *kind }));
             tree.setup.push(SetupOp::RootOverlay {
                 source: HostPath::new(path)?,
                 skeleton: skeleton.collect::<Result<_, PlanError>>()?,
                 writable_bytes: writable_root.then_some(own.limits.sandbox.get()),
+                owner: if *image { Owner::Setup } else { Owner::Program },
+                mapped: *image && mapped,
             });
         }
     }
@@ -103,6 +109,8 @@ struct Tree<'a> {
     /// Mounts whose owner is to be the program.
     given: Vec<(PathBuf, (u32, u32))>,
     writable_root: bool,
+    /// The program's ids.
+    user: (u32, u32),
 }
 
 impl Tree<'_> {
@@ -143,7 +151,9 @@ impl Tree<'_> {
                 let mode = u32::from_str_radix(value("mode=").unwrap_or("1777"), 8)
                     .map_err(|_| wrong("its mode is not octal"))?;
                 let executable = !options.contains(&"noexec");
-                let owner = if target == Path::new(WORKDIR) { Owner::Program } else { Owner::Setup };
+                let ids = [format!("uid={}", self.user.0), format!("gid={}", self.user.1)];
+                let given = ids.iter().all(|id| options.contains(&id.as_str()));
+                let owner = if target == Path::new(WORKDIR) || given { Owner::Program } else { Owner::Setup };
                 layer.allow(target, if executable { Access::ReadWriteExecute } else { Access::ReadWrite })?;
                 self.setup.push(SetupOp::Tmpfs { path, bytes, executable, mode: mode & 0o7777, owner });
             }

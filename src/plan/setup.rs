@@ -33,12 +33,22 @@ pub enum SetupOp {
     /// The root is this directory, read-only.
     RootBind {
         source: HostPath,
+        /// As below.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        mapped: bool,
     },
     /// The root is this directory with empty mount points added, and a writable layer in memory if asked.
     RootOverlay {
         source: HostPath,
         skeleton: Vec<Skeleton>,
         writable_bytes: Option<u64>,
+        /// Whose the writable root directory is; one that is the setup's is as the directory's own.
+        #[serde(skip)]
+        owner: Owner,
+        /// Its owners are those that the ids inside say (mount_setattr(2), MOUNT_ATTR_IDMAP): the supervisor makes
+        /// that view of it, which takes the host's rights.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        mapped: bool,
     },
     Dir {
         path: BoxPath,
@@ -193,7 +203,7 @@ impl fmt::Display for SetupOp {
             Self::Network => write!(f, "enter the network namespace, its loopback device up"),
             Self::Cgroup => write!(f, "enter the cgroup and a cgroup namespace rooted there"),
             Self::RootTmpfs { bytes, .. } => write!(f, "mount tmpfs / size {bytes}"),
-            Self::RootBind { source } => write!(f, "mount {} /", host(source)),
+            Self::RootBind { source, .. } => write!(f, "mount {} /", host(source)),
             Self::RootOverlay { source, .. } => write!(f, "mount overlay of {} /", host(source)),
             Self::Dir { path, mode, .. } => write!(f, "make directory {} mode {mode:o}", path.shown()),
             Self::Symlink { path, to } => write!(f, "make link {} -> {}", path.shown(), to.to_string_lossy()),

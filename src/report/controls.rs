@@ -24,6 +24,8 @@ pub struct Controls {
     pub rootfs: Option<Rootfs>,
     /// How many values are masked in the output.
     pub secrets: usize,
+    /// The digest of the image's manifest, where the root file system is an image's.
+    pub image: Option<String>,
 }
 
 /// The cgroup hierarchy that the sandbox has a group in.

@@ -116,7 +116,7 @@ pub(super) struct ControlsObject<'a>(pub(super) Option<&'a Controls>);
 impl Serialize for ControlsObject<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let controls = self.0;
-        let mut object = serializer.serialize_struct("Controls", 14)?;
+        let mut object = serializer.serialize_struct("Controls", 15)?;
         object.serialize_field("user_namespace", &controls.map(|c| c.user_namespace))?;
         object.serialize_field("seccomp", &controls.map(|c| &c.seccomp))?;
         object.serialize_field("landlock_abi", &controls.map(|c| c.landlock_abi))?;
@@ -131,6 +131,7 @@ impl Serialize for ControlsObject<'_> {
         object.serialize_field("id_map", &controls.map(|c| c.id_map))?;
         object.serialize_field("rootfs", &controls.map(|c| c.rootfs))?;
         object.serialize_field("secrets", &controls.map(|c| c.secrets))?;
+        object.serialize_field("image", &controls.map(|c| &c.image))?;
         object.end()
     }
 }
@@ -216,6 +217,7 @@ pub(super) mod tests {
             id_map: Some(IdMap::Range),
             rootfs: Some(Rootfs::Host),
             secrets: 1,
+            image: None,
         }
     }
 
@@ -260,7 +262,7 @@ pub(super) mod tests {
 "cpu_time_ms":null,"sandbox_bytes":536870912,"tmp_bytes":268435456,"nofile":1024},
 "controls":{"user_namespace":true,"seccomp":"default","landlock_abi":7,"cgroup":"v2","memory":"cgroup","network":"none",
 "pids":"cgroup","cpu":"cgroup","landlock_scopes":["abstract_unix_socket","signal"],"no_new_privs":true,
-"capabilities":"none","id_map":"range","rootfs":"host","secrets":1},
+"capabilities":"none","id_map":"range","rootfs":"host","secrets":1,"image":null},
 "denials":[{"kind":"network","target":"example.com:443","rule":"default deny","hint":"--allow example.com","count":1}],
 "files":[{"path":"plot.png","bytes":10213,"sha256":"a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0"}],
 "error":null,"compile":null,"denials_left_out":0}"#;

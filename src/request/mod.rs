@@ -15,6 +15,7 @@ pub mod user;
 use std::{
     ffi::OsString,
     path::{Path, PathBuf},
+    sync::Arc,
 };
 
 pub use files::{Fetch, Placed};
@@ -25,7 +26,7 @@ pub use mounts::Mount;
 pub use secrets::Secret;
 pub use user::User;
 
-use crate::plan::seccomp::Profile as SeccompProfile;
+use crate::{image::Ready, plan::seccomp::Profile as SeccompProfile};
 
 /// One run, as asked for. What the caller keeps for the next run is borrowed.
 #[derive(Debug)]
@@ -89,6 +90,8 @@ pub enum Rootfs {
     Dir(PathBuf),
     /// An OCI bundle: its config.json is trusted, its root file system is not.
     Bundle(PathBuf),
+    /// An OCI image, unpacked: nothing of it is trusted.
+    Image(Arc<Ready>),
 }
 
 /// How much network there is inside.
@@ -124,6 +127,8 @@ pub struct Profile {
 /// A request that makes no sense, or names what is not there.
 #[derive(Debug, thiserror::Error)]
 pub enum RequestError {
+    #[error("the image names no program")]
+    NoProgram,
     #[error(transparent)]
     Quantity(#[from] limits::QuantityError),
     #[error(transparent)]
@@ -149,6 +154,7 @@ impl crate::error::Hint for RequestError {
             Self::Mount(error) => error.hint(),
             Self::Runtime(error) => error.hint(),
             Self::Secret(error) => error.hint(),
+            Self::NoProgram => Some("name one: fumehood run --image IMAGE -- COMMAND".to_owned()),
             Self::Quantity(_) | Self::Id(_) | Self::Random(_) | Self::User(_) => None,
         }
     }

@@ -10,8 +10,11 @@ use oci_spec::runtime as oci;
 use super::{Base, Own, Spec, SpecError, WORKDIR, load, root, text};
 use crate::{
     host::{Layout, TopLevel},
+    image::Ready,
     plan::setup::Kind,
-    request::{Bytes, Hostname, Limits, Mount, Network, Placed, Request, Rootfs, user::LAST_ID},
+    request::{
+        Bytes, Hostname, Limits, Mount, Network, Placed, Request, Rootfs, User, mounts::inside_path, user::LAST_ID,
+    },
 };
 
 const PATH: &str = "PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin";
@@ -34,7 +37,9 @@ pub fn build(request: Request<'_>) -> Result<Spec, SpecError> {
     let Request { work, rootfs, mut placed, mounts, hidden, .. } = request;
     let mut spec = match rootfs {
         Rootfs::Bundle(dir) => load::load(dir)?,
-        Rootfs::Host | Rootfs::Dir(_) => load::Loaded { spec: blank()?, root: None, left_out: Vec::new() },
+        Rootfs::Host | Rootfs::Dir(_) | Rootfs::Image(_) => {
+            load::Loaded { spec: blank()?, root: None, left_out: Vec::new() }
+        }
     };
     let oci = &mut spec.spec;
     let mut limits = request.limits;
@@ -49,6 +54,41 @@ pub fn build(request: Request<'_>) -> Result<Spec, SpecError> {
         synthetic_etc(&request.user, request.hostname, &mut placed);
     }
     all.extend(own_mounts(&limits)?);
+    let mut user = request.user;
+    let image = match rootfs {
+        Rootfs::Image(image) => Some(image),
+        _ => None,
+    };
+    // Its own working directory is for its own programs: source code has a place to be and to write in /sandbox.
+    let image_workdir = image.filter(|_| request.workdir.is_none() && work.runtime.is_none()).and_then(|i| i.workdir());
+    let (mut needed, mut groups) = (Vec::new(), Vec::new());
+    if let Some(image) = image {
+        if !user.asked
+            && let Some(who) = image.user()?
+        {
+            (user.uid, user.gid) = (who.uid, who.gid);
+            groups = who.groups;
+            if user.uid.max(user.gid) > LAST_ID {
+                let what = format!("the image's user is {}:{}, beyond {LAST_ID}", user.uid, user.gid);
+                return Err(SpecError::ImageUser { what });
+            }
+        }
+        let (volumes, refused) = image.volumes()?;
+        spec.left_out.extend(refused);
+        let volumes = volumes.iter().filter(|path| {
+            !all.iter().any(|own| own.destination() == *path) && !mounts.iter().any(|mount| mount.target == **path)
+        });
+        all.extend(volumes.map(|path| volume(path, &limits, user)).collect::<Result<Vec<_>, _>>()?);
+        if let Some(dir) = image_workdir.as_deref().and_then(inside_path).filter(|dir| !image.has(dir)) {
+            // As engines do, it is made where it is missing.
+            let dir = image.resolve(&dir)?;
+            if all.iter().any(|mount| dir.starts_with(mount.destination())) {
+                placed.push(Placed::Dir { path: dir, mode: 0o755 });
+            } else {
+                needed.push((dir, Kind::Dir));
+            }
+        }
+    }
     for mount in mounts {
         shown.push((mount.source.clone(), mount.target.clone()));
         all.push(user_mount(mount)?);
@@ -57,9 +97,11 @@ pub fn build(request: Request<'_>) -> Result<Spec, SpecError> {
     let bundled = oci.mounts().iter().flatten().filter(|m| !all.iter().any(|own| own.destination() == m.destination()));
     let all: Vec<_> = bundled.cloned().chain(all.iter().cloned()).collect();
 
+    needed.extend(targets(&all, mounts));
     let base = match (rootfs, &spec.root) {
         (Rootfs::Host, _) => Base::Host { links },
-        (Rootfs::Dir(path), _) | (Rootfs::Bundle(_), Some(path)) => root::examine(path, &targets(&all, mounts))?,
+        (Rootfs::Dir(path), _) | (Rootfs::Bundle(_), Some(path)) => root::examine(path, &needed, false)?,
+        (Rootfs::Image(image), _) => root::examine(image.root(), &needed, true)?,
         (Rootfs::Bundle(dir), None) => {
             return Err(SpecError::Config { path: dir.clone(), why: "it has no root".to_owned() });
         }
@@ -71,11 +113,18 @@ pub fn build(request: Request<'_>) -> Result<Spec, SpecError> {
         let argv = work.run.argv.iter().map(|a| text("an argument", a)).collect::<Result<Vec<_>, _>>()?;
         process.set_args(Some(argv));
     }
-    let bundle_env =
-        if matches!(rootfs, Rootfs::Bundle(_)) { process.env().clone().unwrap_or_default() } else { Vec::new() };
-    process.set_env(Some(environment(request.env, request.secrets, &work.env, bundle_env, request.terminal)?));
+    let given_env = match rootfs {
+        Rootfs::Bundle(_) => process.env().clone().unwrap_or_default(),
+        Rootfs::Image(image) => image_env(image, user.uid),
+        Rootfs::Host | Rootfs::Dir(_) => Vec::new(),
+    };
+    process.set_env(Some(environment(request.env, request.secrets, &work.env, given_env, request.terminal)?));
     let workdir_by = match (request.workdir, rootfs) {
         (None, Rootfs::Bundle(_)) => "process.cwd in config.json",
+        (None, Rootfs::Image(_)) if let Some(dir) = image_workdir => {
+            process.set_cwd(dir);
+            "WorkingDir of the image"
+        }
         (dir, _) => {
             process.set_cwd(dir.unwrap_or(Path::new(WORKDIR)).to_owned());
             "--workdir"
@@ -84,7 +133,6 @@ pub fn build(request: Request<'_>) -> Result<Spec, SpecError> {
     process.set_terminal(Some(request.terminal));
     process.set_no_new_privileges(Some(true));
     process.set_capabilities(None);
-    let mut user = request.user;
     if matches!(rootfs, Rootfs::Bundle(_)) && !user.asked {
         (user.uid, user.gid) = (process.user().uid(), process.user().gid());
         if user.uid.max(user.gid) > LAST_ID {
@@ -120,6 +168,7 @@ pub fn build(request: Request<'_>) -> Result<Spec, SpecError> {
             run_limits: work.run.limits,
             limits,
             user,
+            groups,
             workdir_by,
             network: request.network,
             profile: request.profile.name,
@@ -127,6 +176,7 @@ pub fn build(request: Request<'_>) -> Result<Spec, SpecError> {
             landlock: request.profile.landlock,
             writable_mounts: mounts.iter().filter(|m| m.writable).map(|m| (m.target.clone(), m.owner)).collect(),
             fetches: !request.fetch.is_empty(),
+            image: image.map(|image| image.digest().to_string()),
             left_out: spec.left_out,
         },
         oci: spec.spec,
@@ -166,6 +216,23 @@ fn host_mounts(
         shown.push((path.clone(), path));
     }
     Ok(())
+}
+
+/// Empty, and the program's own.
+fn volume(path: &Path, limits: &Limits, user: User) -> Result<oci::Mount, SpecError> {
+    let mut options: Vec<String> = ["nosuid", "nodev", "mode=755"].map(str::to_owned).into();
+    options.extend([format!("uid={}", user.uid), format!("gid={}", user.gid)]);
+    options.push(format!("size={}", limits.sandbox.get()));
+    Ok(oci::MountBuilder::default().destination(path).typ("tmpfs").source("tmpfs").options(options).build()?)
+}
+
+/// What the image says stands over what is known without it.
+fn image_env(image: &Ready, uid: u32) -> Vec<String> {
+    let home = image.home(uid).unwrap_or_else(|| WORKDIR.to_owned());
+    let known = [PATH.to_owned(), format!("HOME={home}"), "LANG=C.UTF-8".to_owned(), "TMPDIR=/tmp".to_owned()];
+    // A name alone is no variable.
+    let own = image.env().iter().filter(|assignment| assignment.find('=').is_some_and(|at| at > 0));
+    known.into_iter().chain(own.cloned()).collect()
 }
 
 /// The mounts that every sandbox has.

@@ -14,6 +14,7 @@ use oci_spec::runtime as oci;
 
 use crate::{
     host::closed_to_us,
+    image::ImageError,
     plan::{landlock, profile, seccomp, setup::Kind},
     request::{Limits, Network, Placed, SandboxId, StepLimits, User},
 };
@@ -41,6 +42,8 @@ pub struct Own {
     pub run_limits: StepLimits,
     pub limits: Limits,
     pub user: User,
+    /// The other groups that the image has its user in.
+    pub groups: Vec<u32>,
     /// What names the working directory, for errors.
     pub workdir_by: &'static str,
     pub network: Network,
@@ -51,7 +54,9 @@ pub struct Own {
     pub writable_mounts: Vec<(PathBuf, (u32, u32))>,
     /// Whether files are to be read out of the sandbox after the run.
     pub fetches: bool,
-    /// Mounts of a bundle that fumehood does not give, told by `explain`.
+    /// The digest of the image that is run.
+    pub image: Option<String>,
+    /// What a bundle or an image wants that fumehood does not give, told by `explain`.
     pub left_out: Vec<String>,
 }
 
@@ -60,8 +65,9 @@ pub struct Own {
 pub enum Base {
     /// A fresh tmpfs; the spec's mounts bring the host's /usr.
     Host { links: Vec<(String, String)> },
-    /// A directory of which nothing is known: `skeleton` must be added before it can be mounted on.
-    Dir { path: PathBuf, skeleton: Vec<(PathBuf, Kind)> },
+    /// A directory of which nothing is known: `skeleton` must be added before it can be mounted on. The files of an
+    /// image belong inside to whom it says.
+    Dir { path: PathBuf, skeleton: Vec<(PathBuf, Kind)>, image: bool },
 }
 
 #[derive(Debug, thiserror::Error)]
@@ -70,6 +76,10 @@ pub enum SpecError {
     Bundle { path: PathBuf, source: std::io::Error },
     #[error("`{}`: {why}", path.display())]
     Config { path: PathBuf, why: String },
+    #[error(transparent)]
+    Image(#[from] ImageError),
+    #[error("{what}")]
+    ImageUser { what: String },
     #[error("`{path}` in `{}` is {what}", root.display())]
     Hostile { root: PathBuf, path: String, what: &'static str },
     #[error("`{}` is not shown inside, so it cannot be excluded", path.display())]
@@ -90,6 +100,8 @@ impl crate::error::Hint for SpecError {
             Self::Bundle { .. } => Some(
                 "a bundle is a directory with config.json and a root file system; `runc spec` writes one".to_owned(),
             ),
+            Self::Image(error) => error.hint(),
+            Self::ImageUser { .. } => Some("choose another with --user UID:GID".to_owned()),
             Self::Hostile { .. } => {
                 Some("a root file system that redirects its mount points is not mounted on".to_owned())
             }

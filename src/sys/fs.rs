@@ -189,9 +189,9 @@ pub fn forbids_programs(fd: BorrowedFd<'_>) -> bool {
     (unsafe { libc::fstatvfs(fd.as_raw_fd(), &raw mut stat) }) == 0 && stat.f_flag & libc::ST_NOEXEC != 0
 }
 
-/// Bytes in use in the tmpfs behind `fd`; nothing of any other file system is memory.
-pub fn used(fd: BorrowedFd<'_>) -> u64 {
-    let tmpfs = filesystem(fd).filter(|stat| magic(stat) == libc::TMPFS_MAGIC);
+/// Bytes in use in the file system behind `fd`, if it is of this kind (`*_MAGIC`, statfs(2)).
+pub fn used(fd: BorrowedFd<'_>, kind: i64) -> u64 {
+    let tmpfs = filesystem(fd).filter(|stat| magic(stat) == kind);
     tmpfs.map_or(0, |stat| (stat.f_blocks - stat.f_bfree) * stat.f_bsize as u64)
 }
 

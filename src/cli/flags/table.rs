@@ -144,8 +144,42 @@ pub static FLAGS: &[Flag] = &[
             Ok(())
         },
     ),
-    value("image", "REF", Of::Text, Section::Root, "An OCI image; not there yet.", |_, _| {
-        Err(UsageError::Later { what: "--image", with: "images" }.into_error())
+    value(
+        "image",
+        "REF",
+        Of::Text,
+        Section::Root,
+        "Run an OCI image of `fumehood image list`: its Entrypoint and Cmd, or ARGS for Cmd, with its Env, WorkingDir, \
+         User and Volumes; options stand over them. Its / is writable, in memory; see --sandbox-size.",
+        |low, given| {
+            low.image = Some(given.text()?);
+            Ok(())
+        },
+    ),
+    value(
+        "entrypoint",
+        "PROGRAM",
+        Of::Text,
+        Section::Root,
+        "In place of the image's Entrypoint and Cmd; empty for none.",
+        |low, given| {
+            low.entrypoint = Some(given.raw);
+            Ok(())
+        },
+    ),
+    value(
+        "store",
+        "DIR",
+        Of::Dir,
+        Section::Root,
+        "Where images are kept [default: /var/lib/fumehood for root, else ~/.local/share/fumehood].",
+        |low, given| {
+            low.store = Some(given.path());
+            Ok(())
+        },
+    ),
+    switch("read-only", Section::Root, "Keep the / of an image read-only; others are, unasked.", |low| {
+        low.read_only = true;
     }),
     switch(
         "writable",
@@ -226,7 +260,7 @@ pub static FLAGS: &[Flag] = &[
             Ok(())
         },
     ),
-    value("sandbox-size", "SIZE", Of::Text, Section::Limits, "What /sandbox holds [default: 512m].", |low, given| {
+    value("sandbox-size", "SIZE", Of::Text, Section::Limits, "What /sandbox holds, and what may be written to a writable / [default: 512m].", |low, given| {
         low.limits.sandbox = given.limit(BOUNDED, Bytes::parse)?;
         Ok(())
     }),
@@ -288,7 +322,7 @@ pub static FLAGS: &[Flag] = &[
         "UID[:GID]",
         Of::Text,
         Section::Environment,
-        "Who the program is inside [default: 1000:1000]. To an ordinary user, 0, 1000 and their own ids \
+        "Who the program is inside [default: the image's User, else 1000:1000]. To an ordinary user, 0, 1000 and their own ids \
          need no helper; others are of their subordinate ids, mapped by newuidmap(1).",
         |low, given| {
             low.user = Some(given.parse(User::parse)?);
@@ -296,7 +330,7 @@ pub static FLAGS: &[Flag] = &[
         },
     )
     .short('u'),
-    value("workdir", "DIR", Of::Text, Section::Environment, "Where it starts [default: /sandbox].", |low, given| {
+    value("workdir", "DIR", Of::Text, Section::Environment, "Where it starts [default: the image's WorkingDir, else /sandbox].", |low, given| {
         low.workdir = Some(given.path());
         Ok(())
     })

@@ -119,9 +119,9 @@ impl<'a, S: Supply> Builder<'a, S> {
             // The init's own: neither is about the tree.
             SetupOp::Network | SetupOp::Cgroup => Ok(()),
             SetupOp::RootTmpfs { bytes, owner } => self.root_tmpfs(*bytes, *owner),
-            SetupOp::RootBind { source } => self.root_bind(source),
-            SetupOp::RootOverlay { source, skeleton, writable_bytes } => {
-                self.root_overlay(source, skeleton, *writable_bytes)
+            SetupOp::RootBind { source, mapped } => self.root_bind(source, *mapped),
+            SetupOp::RootOverlay { source, skeleton, writable_bytes, owner, mapped } => {
+                self.root_overlay(source, skeleton, writable_bytes.map(|bytes| (bytes, *owner)), *mapped)
             }
             SetupOp::Dir { path, mode, owner } => self.dir(path, *mode, *owner),
             SetupOp::Symlink { path, to } => fs::make_symlink(to, self.parent(path)?, path.name()),

@@ -27,12 +27,20 @@ impl<S: Supply> Builder<'_, S> {
         Ok(())
     }
 
-    pub(super) fn root_bind(&mut self, source: &HostPath) -> sys::Result<()> {
-        let source = open_host(source.as_c_str(), PATH_ONLY | libc::O_DIRECTORY)?;
-        let root = mount::clone_tree(source.as_fd(), c"", true)?;
-        mount::set_attributes(root.as_fd(), SAFE | mount::READ_ONLY, true)?;
+    pub(super) fn root_bind(&mut self, source: &HostPath, mapped: bool) -> sys::Result<()> {
+        let root = self.read_only_view(source, mapped)?;
         self.root = Some(attach_over_root(root)?);
         Ok(())
+    }
+
+    fn read_only_view(&self, source: &HostPath, mapped: bool) -> sys::Result<OwnedFd> {
+        if mapped {
+            return self.control.next_mount();
+        }
+        let source = open_host(source.as_c_str(), PATH_ONLY | libc::O_DIRECTORY)?;
+        let view = mount::clone_tree(source.as_fd(), c"", true)?;
+        mount::set_attributes(view.as_fd(), SAFE | mount::READ_ONLY, true)?;
+        Ok(view)
     }
 
     /// An overlay takes its layers by name, so they are gathered in a directory of our own and named from
@@ -41,23 +49,30 @@ impl<S: Supply> Builder<'_, S> {
         &mut self,
         source: &HostPath,
         skeleton: &[Skeleton],
-        writable: Option<u64>,
+        writable: Option<(u64, Owner)>,
+        mapped: bool,
     ) -> sys::Result<()> {
-        let source = open_host(source.as_c_str(), PATH_ONLY | libc::O_DIRECTORY)?;
-        let staging = attach_over_root(tmpfs(writable.unwrap_or(1 << 20), 0o755, 0)?)?;
+        let lower = self.read_only_view(source, mapped)?;
+        let staging = attach_over_root(tmpfs(writable.map_or(1 << 20, |(bytes, _)| bytes), 0o755, 0)?)?;
         for name in [c"lower", c"skeleton", c"upper", c"work"] {
             fs::make_dir(staging.as_fd(), name, 0o755)?;
         }
-        let lower = mount::clone_tree(source.as_fd(), c"", true)?;
-        mount::set_attributes(lower.as_fd(), SAFE | mount::READ_ONLY, true)?;
         mount::attach(lower.as_fd(), fs::open_in(staging.as_fd(), c"lower", PATH_ONLY, 0, fs::BENEATH)?.as_fd())?;
         let bones = fs::open_in(staging.as_fd(), c"skeleton", PATH_ONLY | libc::O_DIRECTORY, 0, fs::BENEATH)?;
         for Skeleton { path, kind } in skeleton {
             let parent = fs::open_in(bones.as_fd(), path.parent(), PATH_ONLY, 0, fs::BENEATH)?;
             make_target(parent.as_fd(), path.name(), *kind)?;
         }
-        if writable.is_some() {
-            give(staging.as_fd(), c"upper", self.receiver(Owner::Program))?;
+        match writable {
+            Some((_, Owner::Program)) => give(staging.as_fd(), c"upper", self.receiver(Owner::Program))?,
+            Some((_, Owner::Setup)) => {
+                // The overlay's root is the upper one, and is to be as the lower one is.
+                let upper = fs::open_in(staging.as_fd(), c"upper", libc::O_RDONLY | libc::O_DIRECTORY, 0, fs::BENEATH)?;
+                let own = fs::stat(lower.as_fd())?;
+                fs::change_owner(upper.as_fd(), c"", own.st_uid, own.st_gid)?;
+                fs::change_mode(upper.as_fd(), own.st_mode & 0o1777)?;
+            }
+            None => {}
         }
         fs::change_dir(staging.as_fd())?;
         let context = mount::open_filesystem(c"overlay")?;

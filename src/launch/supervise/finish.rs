@@ -140,7 +140,7 @@ impl Supervisor<'_> {
     fn not_executed(self, failure: protocol::Failure) -> Outcome {
         let program = self.plan.steps[self.step].argv.first().map_or("", String::as_str);
         let cause = io::Error::from_raw_os_error(failure.errno as i32);
-        let error = Obstacle::from_code(failure.index).tell(program, failure.errno);
+        let error = Obstacle::from_code(failure.index).tell(program, failure.errno, self.plan.rootfs == "host");
         let mut outcome = Outcome::setup_error(
             self.plan.id.clone(),
             self.extras.runtime.clone(),
