@@ -7,6 +7,7 @@ pub mod import;
 mod kept;
 pub mod manifest;
 pub mod reference;
+pub mod registry;
 pub mod store;
 pub mod unpack;
 mod users;
