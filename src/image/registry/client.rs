@@ -17,6 +17,7 @@ use std::{
 use ureq::{
     Agent, Body, SendBody,
     http::{Request, Response, header},
+    tls::TlsConfig,
     unversioned::{resolver::DefaultResolver, transport::DefaultConnector},
 };
 
@@ -46,47 +47,64 @@ pub enum Payload<'a> {
     File(&'a File, u64),
 }
 
-/// The two ways out: to the registry that the user named, and to places that it names.
+/// The ways out: to the registry that the user named, and to places that it names.
 #[derive(Debug)]
 pub struct Web {
     registry: String,
+    /// With its port, as it is named.
     host: String,
-    own: Agent,
-    other: Agent,
+    at: Url,
+    access: Access,
     home: Home,
+    /// Without TLS, and for finding out whether there is any: believes nobody.
+    plain: Agent,
+    /// Made when first needed: reading the authorities takes longer than asking a registry that is near.
+    secure: OnceLock<Agent>,
+    other: OnceLock<Agent>,
     reached: AtomicBool,
 }
 
 impl Web {
-    fn new(registry: &str, at: &Url, host: &str, access: &Access) -> Result<Self> {
+    fn new(registry: &str, at: Url, host: &str, access: &Access) -> Self {
         let home = Home::default();
-        let agent = |own: bool| {
-            let stall = Some(access.stall);
-            let config = Agent::config_builder()
-                .http_status_as_error(false)
-                .max_redirects(0)
-                .max_redirects_will_error(false)
-                .user_agent(concat!("fumehood/", env!("CARGO_PKG_VERSION")))
-                .accept_encoding("identity")
-                .timeout_resolve(stall)
-                .timeout_connect(stall)
-                .timeout_per_read(stall)
-                .timeout_per_write(stall)
-                // What --insecure and `certs.d` say, they say of this registry alone.
-                .tls_config(trust::config(own.then_some(host), &access.authorities, own && access.insecure)?);
-            // A proxy is of no use for what is on this machine.
-            let config = if at.is_loopback() { config.proxy(None) } else { config };
-            let guard = Guard { home: home.clone(), own, resolver: DefaultResolver::default() };
-            Ok(Agent::with_parts(config.build(), DefaultConnector::default(), guard))
+        Self {
+            registry: registry.to_owned(),
+            host: host.to_owned(),
+            plain: agent(true, &at, &home, access, trust::nobody()),
+            at,
+            access: access.clone(),
+            home,
+            secure: OnceLock::new(),
+            other: OnceLock::new(),
+            reached: AtomicBool::new(false),
+        }
+    }
+
+    fn agent(&self, own: bool, secure: bool) -> Result<&Agent> {
+        let (place, access) = match (own, secure) {
+            (true, false) => return Ok(&self.plain),
+            (true, true) => (&self.secure, &self.access),
+            (false, _) => (&self.other, &self.access),
         };
-        let (own, other) = (agent(true)?, agent(false)?);
-        let reached = AtomicBool::new(false);
-        Ok(Self { registry: registry.to_owned(), host: at.host.clone(), own, other, home, reached })
+        if let Some(agent) = place.get() {
+            return Ok(agent);
+        }
+        // What --insecure and `certs.d` say, they say of this registry alone.
+        let host = own.then_some(self.host.as_str());
+        let tls = trust::config(host, &access.authorities, own && access.insecure)?;
+        Ok(place.get_or_init(|| agent(own, &self.at, &self.home, access, tls)))
+    }
+
+    /// Whether it speaks TLS, whoever it is.
+    fn is_secure(&self, url: &Url) -> bool {
+        let answer = self.plain.get(url.to_string()).call();
+        let failed = |error| RegistryError::of(&self.registry, &url.authority(), error);
+        matches!(answer.map_err(failed), Ok(_) | Err(RegistryError::Certificate { .. }))
     }
 
     /// One request and its answer, whatever that says.
     pub fn once(&self, method: &str, url: &Url, headers: Headers<'_>, payload: Payload<'_>) -> Result<Response<Body>> {
-        let own = url.host == self.host;
+        let own = url.host == self.at.host;
         if !own {
             self.check_literal(url)?;
         }
@@ -105,7 +123,7 @@ impl Web {
         if let Payload::File(_, size) = payload {
             request = request.header(header::CONTENT_LENGTH, size);
         }
-        let agent = if own { &self.own } else { &self.other };
+        let agent = self.agent(own, url.secure)?;
         let response = match payload {
             Payload::None => request.body(()).map_err(ureq::Error::from).and_then(|request| agent.run(request)),
             Payload::Bytes(bytes) => {
@@ -135,6 +153,25 @@ impl Web {
         let why = Refused { host: url.host.clone(), address }.to_string();
         Err(RegistryError::Led { registry: self.registry.clone(), to: url.authority(), why })
     }
+}
+
+fn agent(own: bool, at: &Url, home: &Home, access: &Access, tls: TlsConfig) -> Agent {
+    let stall = Some(access.stall);
+    let config = Agent::config_builder()
+        .http_status_as_error(false)
+        .max_redirects(0)
+        .max_redirects_will_error(false)
+        .user_agent(concat!("fumehood/", env!("CARGO_PKG_VERSION")))
+        .accept_encoding("identity")
+        .timeout_resolve(stall)
+        .timeout_connect(stall)
+        .timeout_per_read(stall)
+        .timeout_per_write(stall)
+        .tls_config(tls);
+    // A proxy is of no use for what is on this machine.
+    let config = if at.is_loopback() { config.proxy(None) } else { config };
+    let guard = Guard { home: home.clone(), own, resolver: DefaultResolver::default() };
+    Agent::with_parts(config.build(), DefaultConnector::default(), guard)
 }
 
 /// One registry, asked about one repository.
@@ -182,7 +219,7 @@ impl Endpoint {
             stall: access.stall,
             host: host.to_owned(),
             insecure: access.insecure,
-            web: Web::new(registry, &at, host, access)?,
+            web: Web::new(registry, at, host, access),
             base: OnceLock::new(),
             actions,
             auth: Mutex::default(),
@@ -199,16 +236,8 @@ impl Endpoint {
                 .ok_or_else(|| RegistryError::Host { text: self.host.clone() })
         };
         let (secure, plain) = (at("https")?, at("http")?);
-        let base = if !self.insecure && !secure.is_loopback() {
-            secure
-        } else {
-            match self.web.once("GET", &secure, &[], Payload::None) {
-                Ok(_) => secure,
-                // It speaks TLS, and is not who it says.
-                Err(error @ RegistryError::Certificate { .. }) => return Err(error),
-                Err(_) => self.web.once("GET", &plain, &[], Payload::None).map(|_| plain)?,
-            }
-        };
+        let certain = !self.insecure && !secure.is_loopback();
+        let base = if certain || self.web.is_secure(&secure) { secure } else { plain };
         Ok(self.base.get_or_init(|| base).clone())
     }
 

@@ -32,6 +32,12 @@ pub fn config(host: Option<&str>, named: &[PathBuf], insecure: bool) -> Result<T
     Ok(TlsConfig::builder().root_certs(roots).disable_verification(insecure).build())
 }
 
+/// Nobody: with it one learns that there is TLS, and no more.
+#[must_use]
+pub fn nobody() -> TlsConfig {
+    TlsConfig::builder().root_certs(RootCerts::from([])).build()
+}
+
 /// One that cannot be read is one authority less, which the connection will tell.
 fn host_authorities() -> Vec<Certificate<'static>> {
     let found = rustls_native_certs::load_native_certs().certs;
