@@ -10,6 +10,8 @@ pub struct Progress(ProgressBar);
 
 const EVERY: Duration = Duration::from_millis(100);
 
+const TOTAL_KNOWN: &str = "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}";
+
 impl Progress {
     /// `total` where it is known.
     #[must_use]
@@ -23,7 +25,7 @@ impl Progress {
         };
         bar.set_draw_target(ProgressDrawTarget::stderr_with_hz(10));
         let style = match total {
-            Some(_) => "{msg} {wide_bar} {bytes}/{total_bytes} {bytes_per_sec} {eta}",
+            Some(_) => TOTAL_KNOWN,
             None => "{msg} {spinner} {bytes} {bytes_per_sec}",
         };
         if let Ok(style) = ProgressStyle::with_template(style) {
@@ -32,6 +34,14 @@ impl Progress {
         bar.set_message(what);
         bar.enable_steady_tick(EVERY);
         Self(bar)
+    }
+
+    /// How many there will be, once that is known.
+    pub fn total(&self, bytes: u64) {
+        self.0.set_length(bytes);
+        if let Ok(style) = ProgressStyle::with_template(TOTAL_KNOWN) {
+            self.0.set_style(style);
+        }
     }
 
     pub fn add(&self, bytes: u64) {

@@ -13,6 +13,8 @@ pub enum ImageError {
     Store(#[from] StoreError),
     #[error(transparent)]
     Reference(#[from] ReferenceError),
+    #[error(transparent)]
+    Registry(Box<super::registry::RegistryError>),
     #[error("image {}", digest.short())]
     Manifest {
         digest: Digest,
@@ -64,6 +66,7 @@ impl Hint for ImageError {
         match self {
             Self::Store(error) => error.hint(),
             Self::Reference(error) => error.hint(),
+            Self::Registry(error) => error.hint(),
             Self::Manifest { source, .. } | Self::Document { source, .. } => source.hint(),
             Self::Archive { source, .. } => source.hint(),
             Self::Unknown { name } => Some(format!(

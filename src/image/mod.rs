@@ -8,6 +8,7 @@ mod kept;
 pub mod manifest;
 mod ready;
 pub mod reference;
+pub mod registry;
 pub mod store;
 pub mod unpack;
 mod users;

@@ -5,6 +5,9 @@ mod import;
 mod inspect;
 mod list;
 mod prune;
+mod pull;
+mod push;
+mod reach;
 mod remove;
 mod tag;
 mod unpack;
@@ -36,6 +39,18 @@ enum Verb {
                       docker save app:2 | fumehood image import -\n  fumehood image import podman:localhost/app:2"
     )]
     Import(import::Args),
+    /// Fetch an image from a registry
+    #[command(
+        after_help = "Examples:\n  fumehood image pull python:3.12-slim\n  fumehood image pull ghcr.io/owner/app@sha256:…\n  \
+                      fumehood image pull localhost:5000/app:2 --platform linux/arm64\n\nCredentials are those of \
+                      `docker login` and `podman login`; HTTPS_PROXY, NO_PROXY and SSL_CERT_FILE count."
+    )]
+    Pull(pull::Args),
+    /// Send an image to a registry
+    #[command(
+        after_help = "Examples:\n  fumehood image push ghcr.io/owner/app:2\n  fumehood image push app:2 localhost:5000/app:2"
+    )]
+    Push(push::Args),
     /// List the images
     #[command(visible_alias = "ls", after_help = "Examples:\n  fumehood image list\n  fumehood image list --json")]
     List(list::Args),
@@ -63,6 +78,8 @@ pub fn run(args: &Args) -> ExitCode {
     let store = args.store.as_deref();
     let done = match &args.verb {
         Verb::Import(args) => import::run(store, args),
+        Verb::Pull(args) => pull::run(store, args),
+        Verb::Push(args) => push::run(store, args),
         Verb::List(args) => list::run(store, args),
         Verb::Inspect(args) => inspect::run(store, args),
         Verb::History(args) => history::run(store, args),
