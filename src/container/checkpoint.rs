@@ -218,6 +218,14 @@ pub(super) fn can_be_restored(plan: &plan::Plan, host: &Host) -> Result<()> {
         return Err(failed("a container with a Landlock policy cannot be saved: CRIU would restore it without")
             .with_hint("leave out the annotation io.fumehood.landlock or io.fumehood.profile=strict"));
     }
+    let of_users =
+        |operation: &&SetupOp| matches!(operation, SetupOp::Sysctl { key, .. } if key.to_bytes().starts_with(b"user/"));
+    if let Some(SetupOp::Sysctl { key, .. }) = plan.setup.iter().find(of_users) {
+        let key = key.to_string_lossy().replace('/', ".");
+        return Err(failed(format!(
+            "a container with the setting {key} cannot be saved: CRIU would restore it without"
+        )));
+    }
     if plan.process.seccomp.as_ref().is_some_and(|seccomp| seccomp.listener.is_some()) {
         return Err(failed(
             "a container whose seccomp filter has an agent cannot be saved: CRIU would restore it without",

@@ -6,9 +6,13 @@
 use std::{
     cell::OnceCell,
     collections::BTreeSet,
+    ffi::CString,
     fs::File,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
-    path::PathBuf,
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::fs::MetadataExt,
+    },
+    path::{Path, PathBuf},
 };
 
 use super::{
@@ -23,6 +27,8 @@ use crate::{
         Streams,
     },
     error::Hint,
+    launch::build::settings,
+    plan::setup::SetupOp,
     state::{
         container::{Init, Status},
         root::{ContainerId, StateRoot},
@@ -119,9 +125,7 @@ fn begin(wanted: &Restore, attention: &Attention) -> Result<launch::Child> {
     let mut child = None;
     let heard = |event| match event {
         Event::Namespaces(pid) => {
-            if plan.namespaces.new & libc::CLONE_NEWNET != 0 {
-                raise_loopback(pid)?;
-            }
+            settle_network(plan, pid)?;
             let told = hooks::state(&record, Status::Creating, pid);
             #[allow(deprecated)]
             hooks::run("prestart", plan.hooks.prestart().as_ref(), &told)?;
@@ -199,15 +203,41 @@ fn groups_of(pid: i32) -> Result<Vec<CgroupRoot>> {
     Ok(roots)
 }
 
-/// In the network namespace of that process: a new one has its loopback device down.
-fn raise_loopback(pid: i32) -> Result<(), String> {
-    let open = |process: &str| File::open(format!("/proc/{process}/ns/net")).map_err(|error| error.to_string());
-    let (ours, theirs) = (open("self")?, open(&pid.to_string())?);
+/// What criu does not bring back: a new network namespace has its loopback device down, no devices of the host's, and
+/// settings that are the kernel's; one of another's has whatever its maker gave it.
+fn settle_network(plan: &super::plan::Plan, pid: i32) -> Result<(), String> {
+    let settings = plan.setup.iter().filter_map(|operation| match operation {
+        SetupOp::Sysctl { key, value } if key.to_bytes().starts_with(b"net/") => Some((key, value)),
+        _ => None,
+    });
+    let settings: Vec<_> = settings.collect();
+    let new = plan.namespaces.new & libc::CLONE_NEWNET != 0;
+    if !new && settings.is_empty() {
+        return Ok(());
+    }
+    let joined = plan.namespaces.joined.iter().find(|(flag, _)| *flag == libc::CLONE_NEWNET);
+    let theirs = joined.map_or_else(|| format!("/proc/{pid}/ns/net").into(), |(_, path)| path.clone());
+    let open = |path: &Path| File::open(path).map_err(|error| format!("open {}: {error}", path.display()));
+    let (ours, theirs) = (open(Path::new("/proc/self/ns/net"))?, open(&theirs)?);
+    let number = |file: &File| file.metadata().map(|found| found.ino()).map_err(|error| error.to_string());
+    if number(&ours)? == number(&theirs)? {
+        return Err("linux.sysctl: the network namespace to be joined is the host's".to_owned());
+    }
+    if new {
+        launch::give_devices(&plan.net_devices, pid)?;
+    }
+    let proc = launch::host_proc()?;
     let enter = |file: BorrowedFd<'_>| {
         namespace::enter(file, libc::CLONE_NEWNET).map_err(|errno| format!("setns: {}", errno.desc()))
     };
     enter(theirs.as_fd())?;
-    let raised = namespace::raise_loopback().map_err(|errno| format!("bring loopback up: {}", errno.desc()));
+    let raised = if new { namespace::raise_loopback() } else { Ok(()) };
+    let raised = raised.map_err(|errno| format!("bring loopback up: {}", errno.desc()));
+    let set = |(key, value): (&CString, &CString)| {
+        settings::set(proc.as_fd(), key, value)
+            .map_err(|errno| format!("linux.sysctl: {}: {}", key.to_string_lossy(), errno.desc()))
+    };
+    let settled = raised.and_then(|()| settings.into_iter().try_for_each(set));
     enter(ours.as_fd())?;
-    raised
+    settled
 }

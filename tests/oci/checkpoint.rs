@@ -277,6 +277,26 @@ fn one_in_a_user_namespace_is_restored_into_it() {
     assert_eq!(lines.next().unwrap(), [before[0] + 1, 1, before[2]]);
     let map = container.call_on("exec", &["cat", "/proc/1/uid_map"]).ok();
     assert_eq!(map.split_whitespace().collect::<Vec<_>>(), ["0", "300000", "65536"]);
+    container.call("delete", &["--force"]).ok();
+    // CRIU knows nothing of what a user namespace has set.
+    let container = container.set("/linux/sysctl", json!({ "user.max_user_namespaces": "7" }));
+    let image = container.place.text("image");
+    container
+        .output(container.command("restore", &["--image-path", &image, "other"]))
+        .fails("user.max_user_namespaces");
+}
+
+#[test]
+fn its_network_has_again_what_the_specification_wants() {
+    let Some(container) = counting("checkpoint with a network") else { return };
+    let setting = "net.ipv4.ip_unprivileged_port_start";
+    let container = container.set("/linux/sysctl", json!({ setting: "77" }));
+    drop(run(&container));
+    checkpoint(&container, "image", &[]).ok();
+    drop(restore(&container, "image", &[]));
+    let read = container.call_on("exec", &["cat", "/proc/sys/net/ipv4/ip_unprivileged_port_start"]);
+    assert_eq!(read.ok(), "77\n");
+    assert!(container.call_on("exec", &["ip", "-o", "link"]).ok().contains("lo: <LOOPBACK,UP"));
 }
 
 /// Saved with its streams on a file of the host's, as `fumehood-oci run >>log` has them.

@@ -12,7 +12,7 @@ mod mounts;
 mod nodes;
 pub mod points;
 mod root;
-mod settings;
+pub mod settings;
 #[cfg(test)]
 mod tests;
 pub mod trees;

@@ -2,7 +2,7 @@
 
 use std::{
     ffi::{CStr, CString},
-    os::fd::{AsFd, OwnedFd},
+    os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
 use super::{Builder, SAFE, Supply};
@@ -18,18 +18,22 @@ impl<S: Supply> Builder<'_, S> {
         if self.procfs.is_none() {
             self.procfs = Some(private_procfs()?);
         }
-        let procfs = self.procfs.as_ref().map(AsFd::as_fd).ok_or(Errno::EBADF)?;
-        let mut path = b"sys/".to_vec();
-        path.extend_from_slice(key.to_bytes());
-        let path = CString::new(path).map_err(|_| Errno::EINVAL)?;
-        let file = fs::open_in(procfs, &path, libc::O_WRONLY, 0, fs::ONE_MOUNT)?;
-        if !fs::is_of_kind(file.as_fd(), libc::PROC_SUPER_MAGIC) {
-            return Err(Errno::EXDEV);
-        }
-        // At once: a setting takes each write as a value of its own.
-        let bytes = value.to_bytes();
-        if fs::write(file.as_fd(), bytes)? == bytes.len() { Ok(()) } else { Err(Errno::EIO) }
+        set(self.procfs.as_ref().map(AsFd::as_fd).ok_or(Errno::EBADF)?, key, value)
     }
+}
+
+/// In the namespaces that we are in. `procfs` is the root of one.
+pub fn set(procfs: BorrowedFd<'_>, key: &CStr, value: &CStr) -> sys::Result<()> {
+    let mut path = b"sys/".to_vec();
+    path.extend_from_slice(key.to_bytes());
+    let path = CString::new(path).map_err(|_| Errno::EINVAL)?;
+    let file = fs::open_in(procfs, &path, libc::O_WRONLY, 0, fs::ONE_MOUNT)?;
+    if !fs::is_of_kind(file.as_fd(), libc::PROC_SUPER_MAGIC) {
+        return Err(Errno::EXDEV);
+    }
+    // At once: a setting takes each write as a value of its own.
+    let bytes = value.to_bytes();
+    if fs::write(file.as_fd(), bytes)? == bytes.len() { Ok(()) } else { Err(Errno::EIO) }
 }
 
 fn private_procfs() -> sys::Result<OwnedFd> {

@@ -28,7 +28,7 @@ const LINK_NAME: u16 = 3;
 const LINK_NAMESPACE: u16 = 28;
 
 /// Gives `devices` to the network namespace of the process `pid`, a child of ours.
-pub(super) fn give(devices: &[NetDevice], pid: i32) -> Result<(), String> {
+pub fn give(devices: &[NetDevice], pid: i32) -> Result<(), String> {
     if devices.is_empty() {
         return Ok(());
     }

@@ -48,6 +48,7 @@ use crate::{
 };
 use channel::{ChildEnd, Word, hear};
 pub use console::connect as connect_console;
+pub use devices::give as give_devices;
 pub use exec::{Exec, exec};
 pub use foreground::Foreground;
 use init::World;
@@ -55,6 +56,7 @@ use namespaces::Joined;
 pub use namespaces::name as namespace_name;
 pub use pipes::Pipes;
 use program::failed;
+pub use program::host_proc;
 pub use timer::end_after;
 
 /// What `create` needs beside the plan.
