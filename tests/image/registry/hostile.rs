@@ -116,7 +116,7 @@ both! {
                 _ if is_blob(asked, &digest) => Some(rest.clone()),
                 _ => None,
             });
-            fails(who, &liar, &[], error);
+            fails(who, &liar, &["--retry", "1"], error);
         }
     }
 
