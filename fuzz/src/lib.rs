@@ -17,6 +17,7 @@ use fumehood::{
     Sandbox,
     cgroup::container::fuzzing as bus,
     host::KernelVersion,
+    image::registry::fuzzing as from_registry,
     launch::fuzzing,
     plan::{landlock::Policy, seccomp},
     report::{Capture, Events, Mask, Stream, Tail},
@@ -33,7 +34,7 @@ use fumehood::{
 /// A name, and what takes the bytes.
 pub type Target = (&'static str, fn(&[u8]));
 
-pub const TARGETS: [Target; 13] = [
+pub const TARGETS: [Target; 14] = [
     ("quantities", quantities),
     ("names", names),
     ("paths", paths),
@@ -47,6 +48,7 @@ pub const TARGETS: [Target; 13] = [
     ("record", record),
     ("fetch", fetch),
     ("bus", bus),
+    ("registry", registry),
 ];
 
 /// Sizes, times, CPUs, counts: within their bounds, and a size is read back as it is printed.
@@ -326,5 +328,17 @@ pub fn bus(data: &[u8]) {
     }
     if let Ok(text) = std::str::from_utf8(data) {
         bus::property(text);
+    }
+}
+
+/// What a registry answers: challenges, places, errors, ranges; and files of credentials. A place is none of a user's,
+/// and is read back as it is printed.
+pub fn registry(data: &[u8]) {
+    from_registry::credentials(data);
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    from_registry::answer(text);
+    for base in ["https://registry.example/v2/a/blobs/uploads/", "http://[::1]:5000/v2/?x=1"] {
+        from_registry::challenge(base, text);
+        from_registry::place(base, text);
     }
 }

@@ -298,6 +298,9 @@ impl Endpoint {
             to: location.chars().take(200).collect(),
             why: why.to_owned(),
         };
+        if location.is_empty() {
+            return Err(led("it does not say where"));
+        }
         let next = url.join(location).ok_or_else(|| led("that is no place on the web"))?;
         if url.secure && !next.secure {
             return Err(led("from HTTPS to plain HTTP"));

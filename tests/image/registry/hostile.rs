@@ -34,7 +34,7 @@ fn is_manifest(asked: &Asked) -> bool {
 #[track_caller]
 fn fails(who: Who, liar: &Liar, options: &[&str], error: &str) {
     let puller = Puller::new(who);
-    let retry: &[&str] = if options.contains(&"--retry") { &[] } else { &["--retry", "1"] };
+    let retry: &[&str] = if options.contains(&"--retry") { &[] } else { &["--retry", "0"] };
     call(puller.pull(&liar.name("a/b:1")).args(options).args(retry)).expect_error(error);
     puller.check(&[]);
 }
@@ -116,7 +116,7 @@ both! {
                 _ if is_blob(asked, &digest) => Some(rest.clone()),
                 _ => None,
             });
-            fails(who, &liar, &[], error);
+            fails(who, &liar, &["--retry", "1"], error);
         }
     }
 
@@ -208,7 +208,7 @@ both! {
             ("ftp://127.0.0.1/x", "that is no place on the web"),
             ("file:///etc/passwd", "that is no place on the web"),
             ("http://a:b@127.0.0.1/x", "that is no place on the web"),
-            ("", "leads to"),
+            ("", "it does not say where"),
             ("/v2/around/blobs/again", "that is one redirect too many"),
         ] {
             let location = format!("Location: {to}\r\n");
@@ -217,7 +217,7 @@ both! {
                 let is = is_blob(asked, &digest) || again && asked.path.contains("/around/");
                 is.then(|| status(307, &location, b""))
             });
-            fails(who, &liar, &[], if to.is_empty() { "one redirect too many" } else { error });
+            fails(who, &liar, &[], error);
         }
     }
 

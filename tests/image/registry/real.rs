@@ -106,7 +106,8 @@ both! {
         let made = Made::image(30, &[3_000_000; 6]);
         served.put(&made, "big:1");
         let name = served.name("big:1");
-        let rounds = std::env::var("FUMEHOOD_TEST_KILLS").ok().and_then(|count| count.parse().ok()).unwrap_or(15);
+        // More where there is time for more.
+        let rounds = std::env::var("FUMEHOOD_TEST_KILLS").ok().and_then(|count| count.parse().ok()).unwrap_or(30);
         let puller = Puller::new(who);
         let store = puller.store();
         let (mut random, mut killed) = (0x1234_5678_9abc_def1_u64, 0);
@@ -117,7 +118,7 @@ both! {
             random ^= random << 13;
             random ^= random >> 7;
             random ^= random << 17;
-            thread::sleep(Duration::from_millis(random % 900));
+            thread::sleep(Duration::from_millis(random % 500));
             _ = child.kill();
             killed += usize::from(!child.wait().unwrap().success());
             let named = call(puller.image("list").arg("-q")).expect_code(0).out();

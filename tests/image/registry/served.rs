@@ -74,7 +74,9 @@ impl Served {
         let from = format!("oci:{}:it", layout.path().display());
         let to = format!("docker://{}", self.name(name));
         let login: &[&str] = if self.guarded { &["--dest-creds", "anna:secret"] } else { &[] };
-        skopeo(&[&["copy", "-q", "--all", "--dest-tls-verify=false"], login, &[&from, &to]].concat());
+        skopeo(
+            &[&["copy", "-q", "--all", "--preserve-digests", "--dest-tls-verify=false"], login, &[&from, &to]].concat(),
+        );
     }
 
     /// Reads an image as others do: the digests of its layers.
@@ -91,7 +93,7 @@ impl Served {
         let to = self.dir.path().join("fetched");
         let login: &[&str] = if self.guarded { &["--src-creds", "anna:secret"] } else { &[] };
         let (from, into) = (format!("docker://{}", self.name(name)), format!("dir:{}", to.display()));
-        skopeo(&[&["copy", "-q", "--src-tls-verify=false"], login, &[&from, &into]].concat());
+        skopeo(&[&["copy", "-q", "--preserve-digests", "--src-tls-verify=false"], login, &[&from, &into]].concat());
         fs::read_dir(to).unwrap().map(|entry| entry.unwrap().path()).collect()
     }
 }
@@ -104,8 +106,8 @@ impl Drop for Served {
 }
 
 pub fn skopeo(args: &[&str]) -> Vec<u8> {
-    // Nobody's credentials.
-    let done = Command::new("skopeo").args(args).env("REGISTRY_AUTH_FILE", "/dev/null").output().unwrap();
+    // None of the credentials that this user may have.
+    let done = Command::new("skopeo").args(args).env("REGISTRY_AUTH_FILE", "/none").output().unwrap();
     assert!(done.status.success(), "skopeo {args:?}: {}", String::from_utf8_lossy(&done.stderr));
     done.stdout
 }
