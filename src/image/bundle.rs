@@ -122,12 +122,15 @@ fn config(image: &Image, root: &Path) -> Result<Value> {
     process["args"] = if argv.is_empty() { json!(["sh"]) } else { json!(argv) };
     process["user"] = json!({ "uid": who.uid, "gid": who.gid, "additionalGids": who.groups });
     let mut env = config.env().clone().unwrap_or_default();
+    env.retain(|entry| entry.find('=').is_some_and(|at| at > 0));
     if !env.iter().any(|entry| entry.starts_with("PATH=")) {
         env.push("PATH=/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin".to_owned());
     }
     process["env"] = json!(env);
     let cwd = config.working_dir().as_deref().filter(|dir| dir.starts_with('/')).unwrap_or("/");
     process["cwd"] = cwd.into();
+    // Nothing in it is newer, and old runtimes ask.
+    spec["ociVersion"] = "1.0.2".into();
     spec["root"] = json!({ "path": "rootfs", "readonly": false });
     spec["hostname"] = "fumehood".into();
     Ok(spec)

@@ -7,7 +7,7 @@ use std::{
     fs,
     io::{BufRead, BufReader, Write},
     os::unix::fs::MetadataExt,
-    process::Stdio,
+    process::{Command, Stdio},
 };
 
 use serde_json::json;
@@ -176,6 +176,34 @@ both! {
         });
         assert_eq!(made.trees().len(), 1);
         assert_eq!(fs::read_dir(made.store().join("making")).unwrap().count(), 0);
+    }
+
+    fn unpacked_it_is_a_bundle(who: Who) {
+        let config = json!({"Entrypoint": ["/bin/echo", "ran in"], "Cmd": ["a bundle"], "User": "svc", "Env": ["nameless", "A=b"], "WorkingDir": "/etc"});
+        let Some(made) = Made::new(who, "unpacked_it_is_a_bundle", &config, &[]) else { return };
+        made.call(&["unpack", "made", "bundle"]);
+        let bundle = made.place.text("bundle");
+        assert_eq!(fs::metadata(&bundle).unwrap().mode() & 0o7777, 0o700, "CVE-2021-41103");
+        let spec: serde_json::Value = serde_json::from_str(&made.place.read("bundle/config.json")).unwrap();
+        assert_eq!(spec["process"]["user"], json!({"uid": 7, "gid": 8, "additionalGids": [50]}));
+        assert_eq!((&spec["process"]["cwd"], &spec["process"]["env"][0]), (&json!("/etc"), &json!("A=b")));
+        // The same, of the file itself.
+        made.call(&["unpack", "layout", "other"]);
+        assert_eq!(made.place.read("other/config.json"), made.place.read("bundle/config.json"));
+        assert_eq!(made.place.read("other/rootfs/etc/os"), "small\n");
+        if who == Who::Root {
+            for runtime in ["runc", "oci"] {
+                let name = format!("image-test-{}-{runtime}", std::process::id());
+                let mut command = if runtime == "runc" { Command::new("runc") } else { Command::new(made.place.binary()) };
+                if runtime == "oci" {
+                    command.arg("oci");
+                }
+                let done = command.args(["run", "-b", &bundle, &name]).output().unwrap();
+                assert_eq!(text(&done.stdout), "ran in a bundle\n", "{runtime}: {}", text(&done.stderr));
+            }
+        } else {
+            Run::new(who).args(["--bundle", &bundle]).done().expect_code(0).expect_out("ran in a bundle\n");
+        }
     }
 
     fn what_is_run_is_not_removed(who: Who) {
