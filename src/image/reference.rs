@@ -140,8 +140,7 @@ fn is_host(text: &str) -> bool {
 /// Lower case and digits, with `.`, `_`, `__` or dashes between them.
 fn is_component(text: &str) -> bool {
     let inner = |byte: &u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
-    let ends = text.as_bytes().first().is_some_and(|byte| inner(byte))
-        && text.as_bytes().last().is_some_and(|byte| inner(byte));
+    let ends = text.as_bytes().first().is_some_and(inner) && text.as_bytes().last().is_some_and(inner);
     let between = |part: &str| matches!(part, "" | "." | "_" | "__") || part.bytes().all(|byte| byte == b'-');
     ends && text.split(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit()).all(between)
 }

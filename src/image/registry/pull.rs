@@ -105,7 +105,7 @@ struct Got {
 
 impl Pulling<'_> {
     /// From the first that has it; the last one's error is the registry's own.
-    fn from_any<T>(&self, mut work: impl FnMut(&Endpoint) -> Result<T>) -> Result<T> {
+    fn at_any<T>(&self, mut work: impl FnMut(&Endpoint) -> Result<T>) -> Result<T> {
         let (last, before) = self.endpoints.split_last().ok_or(RegistryError::Stopped)?;
         for endpoint in before {
             match work(endpoint) {
@@ -157,7 +157,7 @@ impl Pulling<'_> {
                 _ => Err(endpoint.error("the question for it", response).into()),
             }
         };
-        self.from_any(ask).ok().flatten()
+        self.at_any(ask).ok().flatten()
     }
 
     /// A manifest or an index, from the store or the registry.
@@ -176,7 +176,7 @@ impl Pulling<'_> {
             }
         }
         let retries = self.pull.access.retries;
-        let got = self.from_any(|endpoint| patiently(retries, || fetch_document(endpoint, by, wanted, said)))?;
+        let got = self.at_any(|endpoint| patiently(retries, || fetch_document(endpoint, by, wanted, said)))?;
         let mut incoming = self.store.receive(got.digest.algorithm())?;
         incoming.write_all(&got.bytes).map_err(|error| incoming.failed(error))?;
         incoming.keep_checked(&got.digest, got.bytes.len() as u64)?;
@@ -267,7 +267,7 @@ impl Pulling<'_> {
             let resumed = partial.length() > 0;
             (self.pull.progress)(Step::Bytes(partial.length()));
             if partial.length() < size {
-                self.from_any(|endpoint| self.from_one(endpoint, &mut partial, digest, size, stop))?;
+                self.at_any(|endpoint| self.at_one(endpoint, &mut partial, digest, size, stop))?;
             }
             match partial.keep() {
                 Err(StoreError::WrongContent { .. }) if resumed && first => continue,
@@ -278,7 +278,7 @@ impl Pulling<'_> {
         Ok(())
     }
 
-    fn from_one(
+    fn at_one(
         &self,
         endpoint: &Endpoint,
         partial: &mut Partial<'_>,

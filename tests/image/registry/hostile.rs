@@ -226,7 +226,7 @@ both! {
         let bytes = made.blobs[&layer].clone();
         let other = Liar::start(move |_| ok("", &bytes));
         // To where the layers are, it leads; who asks is to be told to itself alone.
-        let (digest, location) = (layer.clone(), format!("Location: {}\r\n", format!("http://{}", other.name("blob"))));
+        let (digest, location) = (layer.clone(), format!("Location: http://{}\r\n", other.name("blob")));
         let liar = Liar::of(made.clone(), move |asked| {
             let known = asked.headers.get("authorization").is_some_and(|value| value == "Basic YW5uYTpzZWNyZXQ=");
             match asked.path.as_str() {
