@@ -42,6 +42,10 @@ impl Image {
     /// The image of this name, or of this digest, or of the one digest that begins so.
     pub fn find(store: &Store, text: &str) -> Result<Self> {
         let missing = || ImageError::Unknown { name: text.to_owned() };
+        // Reading references takes longer than all the rest of a launch.
+        if let Some(named) = store.name(&usual(text))? {
+            return Self::load(store, &named.manifest);
+        }
         if let Ok(reference) = text.parse::<Reference>() {
             if let Some(named) = store.name(&reference.to_string())? {
                 return Self::load(store, &named.manifest);
@@ -116,6 +120,18 @@ impl Image {
     }
 }
 
+/// What a plain name stands for. It need not be one: it is only looked up among those that are.
+fn usual(text: &str) -> String {
+    let registry = |first: &str| first == "localhost" || first.contains(['.', ':']);
+    let whole = match text.split_once('/') {
+        Some((first, _)) if registry(first) => text.to_owned(),
+        Some(_) => format!("docker.io/{text}"),
+        None => format!("docker.io/library/{text}"),
+    };
+    let tagged = whole.rsplit('/').next().is_some_and(|last| last.contains([':', '@']));
+    if tagged { whole } else { format!("{whole}:latest") }
+}
+
 /// Removes what no named image needs, from a store that nobody else uses.
 pub fn prune(store: &Store) -> Result<Freed> {
     let mut freed = store.sweep()?;
@@ -129,4 +145,18 @@ pub fn prune(store: &Store) -> Result<Freed> {
     }
     freed.add(store.remove_all_but(&blobs, &trees)?);
     Ok(freed)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_plain_name_is_what_the_reference_is() {
+        for text in
+            ["a", "a:1", "a/b", "a/b:1", "localhost/a", "localhost:5000/a/b:2", "x.org/a", "docker.io/library/a"]
+        {
+            assert_eq!(usual(text), text.parse::<Reference>().unwrap().to_string());
+        }
+    }
 }
