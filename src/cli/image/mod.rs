@@ -1,5 +1,6 @@
 //! `fumehood image`: the images of this user.
 
+mod export;
 mod history;
 mod import;
 mod inspect;
@@ -36,6 +37,12 @@ enum Verb {
                       docker save app:2 | fumehood image import -\n  fumehood image import podman:localhost/app:2"
     )]
     Import(import::Args),
+    /// Write an image to a file or a directory, for other tools
+    #[command(
+        after_help = "Examples:\n  fumehood image export app:2 app.tar\n  fumehood image export app:2 app --format oci\n  \
+                      fumehood image export app:2 - --format docker-archive | docker load"
+    )]
+    Export(export::Args),
     /// List the images
     #[command(visible_alias = "ls", after_help = "Examples:\n  fumehood image list\n  fumehood image list --json")]
     List(list::Args),
@@ -63,6 +70,7 @@ pub fn run(args: &Args) -> ExitCode {
     let store = args.store.as_deref();
     let done = match &args.verb {
         Verb::Import(args) => import::run(store, args),
+        Verb::Export(args) => export::run(store, args),
         Verb::List(args) => list::run(store, args),
         Verb::Inspect(args) => inspect::run(store, args),
         Verb::History(args) => history::run(store, args),

@@ -136,7 +136,12 @@ impl<R: BufRead> Archive<R> {
 
     /// `None` for what no layer needs: a volume's name, say.
     fn entry(&mut self, header: &Header, kind: EntryType, extended: Extended) -> Result<Option<Entry>> {
-        let number = |value: io::Result<u64>, what| value.map_err(|_| ArchiveError::Malformed(what));
+        let old = header.as_old();
+        // Writers leave empty what they have nothing to say about.
+        let number = |field: &[u8], value: io::Result<u64>, what| match value {
+            _ if field.iter().all(|byte| matches!(byte, 0 | b' ')) => Ok(0),
+            value => value.map_err(|_| ArchiveError::Malformed(what)),
+        };
         let path = extended.path.unwrap_or_else(|| header.path_bytes().into_owned());
         let link = extended.link.or_else(|| header.link_name_bytes().map(|link| link.into_owned())).unwrap_or_default();
         if let Some(size) = extended.size {
@@ -198,21 +203,21 @@ impl<R: BufRead> Archive<R> {
         if path.contains(&0) || link.contains(&0) {
             return Err(ArchiveError::Malformed("a name with a NUL byte"));
         }
-        let id = |value: Option<u64>, of_header: io::Result<u64>| {
-            let id = value.map_or_else(|| number(of_header, "an id that is no number"), Ok)?;
+        let id = |value: Option<u64>, field: &[u8], of_header: io::Result<u64>| {
+            let id = value.map_or_else(|| number(field, of_header, "an id that is no number"), Ok)?;
             // The highest means "unchanged" to chown(2).
             u32::try_from(id).ok().filter(|id| *id != u32::MAX).ok_or(ArchiveError::Malformed("an id out of range"))
         };
         let mtime = match extended.mtime {
             Some(time) => time,
             None => {
-                let seconds = number(header.mtime(), "a time that is no number")?;
+                let seconds = number(&old.mtime, header.mtime(), "a time that is no number")?;
                 // Before 1970, as GNU tar writes it.
                 Time { seconds: seconds.cast_signed(), nanos: 0 }
             }
         };
-        let mode = header.mode().map_err(|_| ArchiveError::Malformed("a mode that is no number"))? & 0o7777;
-        let (uid, gid) = (id(extended.uid, header.uid())?, id(extended.gid, header.gid())?);
+        let mode = number(&old.mode, header.mode().map(u64::from), "a mode that is no number")? as u32 & 0o7777;
+        let (uid, gid) = (id(extended.uid, &old.uid, header.uid())?, id(extended.gid, &old.gid, header.gid())?);
         Ok(Some(Entry { kind, path, link, mode, uid, gid, mtime, size, xattrs: extended.xattrs, pieces }))
     }
 
