@@ -16,7 +16,7 @@ use serde_json::json;
 
 use super::{
     ImageError,
-    digest::{Digest, Hasher, Hashing},
+    digest::{Algorithm, Digest, Hasher, Hashing},
     kept::Image,
     manifest,
     reference::Reference,
@@ -38,6 +38,16 @@ pub fn layout(store: &Store, image: &Image, name: Option<&Reference>, mut to: Si
         entry["annotations"] = json!({ "io.containerd.image.name": name, "org.opencontainers.image.ref.name": name });
     }
     let index = json!({ "schemaVersion": 2, "mediaType": manifest::OCI_INDEX, "manifests": [entry] });
+    // Readers that are not root fail on directories that have no entry of their own.
+    to.entry_for_directory("blobs/")?;
+    let parts = image.manifest.layers().iter().chain([image.manifest.config()]);
+    let mut digests = parts.map(|part| digest_of(image, part)).collect::<Result<Vec<_>>>()?;
+    digests.push(image.digest.clone());
+    for algorithm in [Algorithm::Sha256, Algorithm::Sha512] {
+        if digests.iter().any(|digest| digest.algorithm() == algorithm) {
+            to.entry_for_directory(&format!("blobs/{}/", algorithm.name()))?;
+        }
+    }
     to.document("oci-layout", br#"{"imageLayoutVersion":"1.0.0"}"#)?;
     to.document("index.json", index.to_string().as_bytes())?;
     to.document(&blob(&image.digest), &bytes)?;

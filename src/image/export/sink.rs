@@ -40,16 +40,20 @@ impl<W: Write> Sink<W> {
         self.file(name, &mut &*bytes, bytes.len() as u64)
     }
 
+    /// In an archive; in a directory it is made with what is in it.
+    pub(super) fn entry_for_directory(&mut self, name: &str) -> Result {
+        let Self::Archive(archive) = self else { return Ok(()) };
+        let mut header = header(0, 0o755);
+        header.set_entry_type(tar::EntryType::Directory);
+        archive.append_data(&mut header, name, io::empty()).map_err(ImageError::io("write", name))
+    }
+
     /// So many bytes, no less.
     pub(super) fn file(&mut self, name: &str, from: &mut impl Read, size: u64) -> Result {
         let mut from = from.take(size);
         let written = match self {
             Self::Archive(archive) => {
-                let mut header = tar::Header::new_gnu();
-                header.set_size(size);
-                // The same for the same image, whoever exports it and when.
-                header.set_mode(0o644);
-                header.set_mtime(0);
+                let mut header = header(size, 0o644);
                 archive.append_data(&mut header, name, &mut from)
             }
             Self::Directory(path) => {
@@ -75,4 +79,15 @@ impl<W: Write> Sink<W> {
             Self::Directory(_) => Ok(()),
         }
     }
+}
+
+/// The same for the same image, whoever exports it and when.
+fn header(size: u64, mode: u32) -> tar::Header {
+    let mut header = tar::Header::new_gnu();
+    header.set_size(size);
+    header.set_mode(mode);
+    header.set_uid(0);
+    header.set_gid(0);
+    header.set_mtime(0);
+    header
 }

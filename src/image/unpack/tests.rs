@@ -3,7 +3,7 @@
 use std::{
     collections::BTreeMap,
     fs,
-    io::Write,
+    io::{Seek, Write},
     os::unix::fs::{MetadataExt, PermissionsExt, symlink},
     path::Path,
 };
@@ -72,6 +72,7 @@ fn gzip(bytes: &[u8]) -> Vec<u8> {
 fn layer(bytes: &[u8], diff_id: Option<Digest>) -> Layer {
     let mut file = tempfile::tempfile().unwrap();
     file.write_all(bytes).unwrap();
+    file.rewind().unwrap();
     Layer { name: "test".to_owned(), file, diff_id }
 }
 
@@ -178,7 +179,7 @@ fn every_damaged_byte_of_a_zstd_layer_is_found() {
 
 #[test]
 fn what_is_damaged_and_not_known_by_its_digest_stays_inside() {
-    for at in 0..small().len() {
+    for at in (0..small().len()).step_by(7) {
         let mut flipped = small();
         flipped[at] = flipped[at].wrapping_add(1 + (at % 255) as u8);
         _ = plain(&[flipped]);
