@@ -3,6 +3,7 @@
 pub mod bundle;
 pub mod digest;
 mod error;
+pub mod export;
 pub mod import;
 mod kept;
 pub mod manifest;

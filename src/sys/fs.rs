@@ -1,12 +1,12 @@
 //! Files by descriptor: every lookup below a directory that may be hostile goes through `openat2`.
 
 use std::{
-    ffi::CStr,
+    ffi::{CStr, CString},
     os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd},
     time::{Duration, Instant},
 };
 
-use super::{Result, check};
+use super::{Errno, Result, check};
 
 /// Never follow a link, never leave the tree (openat2(2), since 5.6).
 pub const BENEATH: u64 = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_NO_MAGICLINKS;
@@ -263,6 +263,37 @@ pub fn set_attribute(file: BorrowedFd<'_>, name: &CStr, value: &[u8]) -> Result<
     // SAFETY: name and value are valid for the call.
     check(unsafe { libc::fsetxattr(file.as_raw_fd(), name.as_ptr(), value.as_ptr().cast(), value.len(), 0) }.into())
         .map(drop)
+}
+
+/// The names of an open file's extended attributes; none where the file system knows of none.
+pub fn attributes(file: BorrowedFd<'_>) -> Result<Vec<CString>> {
+    let mut names: Vec<u8> = Vec::new();
+    loop {
+        let buffer = if names.is_empty() { std::ptr::null_mut() } else { names.as_mut_ptr().cast() };
+        // SAFETY: the buffer is as long as is said; without one, the length is asked for.
+        let length = check(unsafe { libc::flistxattr(file.as_raw_fd(), buffer, names.len()) } as i64);
+        match length {
+            Err(Errno::EOPNOTSUPP) | Ok(0) => return Ok(Vec::new()),
+            // There are more by now.
+            Err(Errno::ERANGE) => names.clear(),
+            Err(errno) => return Err(errno),
+            Ok(length) if names.is_empty() => names.resize(length as usize, 0),
+            Ok(length) => {
+                names.truncate(length as usize);
+                let each = names.split_inclusive(|byte| *byte == 0);
+                return Ok(each.filter_map(|name| CString::from_vec_with_nul(name.to_vec()).ok()).collect());
+            }
+        }
+    }
+}
+
+/// Removes an extended attribute of an open file or directory, if it has it.
+pub fn remove_attribute(file: BorrowedFd<'_>, name: &CStr) -> Result<()> {
+    // SAFETY: the name is valid for the call.
+    match check(unsafe { libc::fremovexattr(file.as_raw_fd(), name.as_ptr()) }.into()) {
+        Err(Errno::ENODATA | Errno::EOPNOTSUPP) => Ok(()),
+        other => other.map(drop),
+    }
 }
 
 /// Takes an exclusive lock on an open file.

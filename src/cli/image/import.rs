@@ -2,6 +2,7 @@
 
 use std::{
     io,
+    os::unix::process::ExitStatusExt,
     path::Path,
     process::{Command, ExitCode, Stdio},
 };
@@ -36,6 +37,8 @@ pub struct Args {
 
 pub fn run(store: Option<&Path>, args: &Args) -> Result<ExitCode> {
     let store = super::open(store)?;
+    // What an import that was killed has left is in nobody's way but the disk's.
+    store.sweep().map_err(Hint::into_error)?;
     let name = args.name.as_deref().map(str::parse::<Reference>).transpose().map_err(Hint::into_error)?;
     let progress = Progress::new("importing", None);
     let import = Import {
@@ -72,15 +75,18 @@ fn from_engine(store: &Store, engine: &str, image: &str, mut import: Import<'_>)
     let failed = |error: io::Error| {
         Error::new(format!("cannot run {engine}: {error}")).with_hint(format!("is {engine} installed and in PATH?"))
     };
-    let mut child = Command::new(engine).args(["save", image]).stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
-    let child = child.as_mut().map_err(|error| failed(std::mem::replace(error, io::ErrorKind::Other.into())))?;
+    let child = Command::new(engine).args(["save", image]).stdin(Stdio::null()).stdout(Stdio::piped()).spawn();
+    let mut child = child.map_err(failed)?;
     let done = match child.stdout.take() {
         Some(out) => import::from_stream(store, out, &import),
         None => Err(ImageError::Import { what: import.what.clone(), why: "it has no output".to_owned() }),
     };
     let status = child.wait().map_err(failed)?;
-    if !status.success() {
-        return Err(Error::new(format!("{}: {status}", import.what)));
+    match done {
+        // It was us who did not take more.
+        Err(error) if status.signal() == Some(libc::SIGPIPE) => Err(error.into_error()),
+        _ if !status.success() => Err(Error::new(format!("{}: {status}", import.what))
+            .with_hint(format!("`{engine} images` lists what {engine} has"))),
+        done => done.map_err(Hint::into_error),
     }
-    done.map_err(Hint::into_error)
 }

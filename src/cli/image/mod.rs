@@ -1,5 +1,6 @@
 //! `fumehood image`: the images of this user.
 
+mod export;
 mod history;
 mod import;
 mod inspect;
@@ -51,6 +52,12 @@ enum Verb {
         after_help = "Examples:\n  fumehood image push ghcr.io/owner/app:2\n  fumehood image push app:2 localhost:5000/app:2"
     )]
     Push(push::Args),
+    /// Write an image to a file or a directory, for other tools
+    #[command(
+        after_help = "Examples:\n  fumehood image export app:2 app.tar\n  fumehood image export app:2 app --format oci\n  \
+                      fumehood image export app:2 - --format docker-archive | docker load"
+    )]
+    Export(export::Args),
     /// List the images
     #[command(visible_alias = "ls", after_help = "Examples:\n  fumehood image list\n  fumehood image list --json")]
     List(list::Args),
@@ -80,6 +87,7 @@ pub fn run(args: &Args) -> ExitCode {
         Verb::Import(args) => import::run(store, args),
         Verb::Pull(args) => pull::run(store, args),
         Verb::Push(args) => push::run(store, args),
+        Verb::Export(args) => export::run(store, args),
         Verb::List(args) => list::run(store, args),
         Verb::Inspect(args) => inspect::run(store, args),
         Verb::History(args) => history::run(store, args),

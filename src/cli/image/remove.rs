@@ -21,7 +21,7 @@ pub struct Args {
 }
 
 pub fn run(store: Option<&Path>, args: &Args) -> Result<ExitCode> {
-    let store = super::open_alone(store)?;
+    let store = super::open(store)?;
     let all = store.names().map_err(Hint::into_error)?;
     // All are known before the first is removed.
     let mut names = Vec::new();
@@ -41,6 +41,9 @@ pub fn run(store: Option<&Path>, args: &Args) -> Result<ExitCode> {
     for name in &names {
         store.remove_name(name).map_err(Hint::into_error)?;
     }
-    image::prune(&store).map_err(Hint::into_error)?;
+    match store.try_alone().map_err(Hint::into_error)? {
+        Some(store) => _ = image::prune(&store).map_err(Hint::into_error)?,
+        None => message::note("others use the store now: `fumehood image prune` frees what was only these images'"),
+    }
     Ok(message::print(&names.iter().map(|name| format!("{name}\n")).collect::<String>()))
 }

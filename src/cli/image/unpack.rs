@@ -64,6 +64,10 @@ fn into(store: &Store, image: &Image, destination: bundle::Destination) -> Resul
     let progress = Progress::new("unpacking", Some(image.packed_bytes()));
     let notes = bundle::unpack(store, image, destination, &|bytes| progress.add(bytes)).map_err(Hint::into_error)?;
     progress.finish();
+    if notes.attributes_left_out > 0 {
+        let what = "extended attributes were left out: only user.* and file capabilities set by root are kept";
+        message::note(&format!("{} {what}", notes.attributes_left_out));
+    }
     if notes.devices_left_out > 0 {
         message::note(&format!("{} device files were left out: only root can make them", notes.devices_left_out));
     }

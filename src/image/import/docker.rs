@@ -8,7 +8,7 @@ use crate::image::{
     ImageError,
     digest::{Algorithm, Digest},
     manifest,
-    store::Store,
+    store::{Store, StoreError},
     unpack,
 };
 
@@ -41,6 +41,13 @@ pub fn import(store: &Store, source: &Source, import: &Import<'_>) -> Result<Vec
 fn take_image(store: &Store, source: &Source, saved: &Saved, import: &Import<'_>) -> Result<Imported> {
     let document = |source| ImageError::Document { what: saved.config.clone(), source };
     let bytes = source.document(&saved.config)?;
+    // Most call the configuration by its digest.
+    let stem = saved.config.rsplit('/').next().unwrap_or_default().trim_end_matches(".json");
+    if let Ok(wanted) = format!("sha256:{stem}").parse::<Digest>()
+        && wanted != Digest::of(&bytes)
+    {
+        return Err(StoreError::WrongContent { wanted, found: Digest::of(&bytes) }.into());
+    }
     let files = saved.layers.as_deref().unwrap_or_default();
     let (_, diff_ids) = manifest::read_config(&bytes, files.len()).map_err(document)?;
     let config = store.put(&bytes)?;
@@ -72,7 +79,7 @@ fn take_layer(store: &Store, source: &Source, file: &str, diff_id: &Digest, impo
         unpack::Packing::Gzip => (MediaType::ImageLayerGzip, Algorithm::Sha256),
         unpack::Packing::Zstd => (MediaType::ImageLayerZstd, Algorithm::Sha256),
     };
-    if packing == unpack::Packing::Plain && store.has_blob(diff_id) {
+    if packing == unpack::Packing::Plain && store.has_whole_blob(diff_id, size) {
         return descriptor(kind, size, diff_id);
     }
     let mut incoming = store.receive(algorithm)?;

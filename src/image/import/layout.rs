@@ -9,7 +9,7 @@ use crate::image::{
     ImageError,
     digest::Digest,
     manifest::{self, Document},
-    store::Store,
+    store::{Store, StoreError},
 };
 
 /// What tools write the image's name into.
@@ -34,7 +34,17 @@ pub fn import(store: &Store, source: &Source, import: &Import<'_>) -> Result<Vec
         let names: Vec<String> = brought(chosen).into_iter().collect();
         return Ok(vec![name(store, &digest, &names, import)?]);
     }
-    for entry in index.manifests().iter().filter(|entry| brought(entry).is_some()) {
+    for entry in index.manifests() {
+        let Some(name_of) = brought(entry) else { continue };
+        // One name for the images of several platforms: the one that fits has it.
+        let same = |other: &&Descriptor| brought(other).as_ref() == Some(&name_of);
+        if index.manifests().iter().filter(same).count() > 1 {
+            let mut group = index.as_ref().clone();
+            group.set_manifests(index.manifests().iter().filter(same).cloned().collect());
+            if choose(&group, import)? != entry {
+                continue;
+            }
+        }
         let digest = take_image(store, source, entry, import, 0)?;
         let names: Vec<String> = brought(entry).into_iter().collect();
         match done.iter_mut().find(|image| image.digest == digest) {
@@ -66,7 +76,10 @@ fn take_image(store: &Store, source: &Source, entry: &Descriptor, import: &Impor
         hasher.finish()
     };
     if found != digest {
-        return Err(crate::image::store::StoreError::WrongContent { wanted: digest, found }.into());
+        return Err(StoreError::WrongContent { wanted: digest, found }.into());
+    }
+    if bytes.len() as u64 != entry.size() {
+        return Err(StoreError::WrongSize { digest, wanted: entry.size(), found: bytes.len() as u64 }.into());
     }
     match manifest::read(&bytes, Some(entry.media_type().as_ref())).map_err(document)? {
         Document::Index(_) if depth == DEEPEST => {
@@ -89,7 +102,7 @@ fn take_image(store: &Store, source: &Source, entry: &Descriptor, import: &Impor
 
 fn take_blob(store: &Store, source: &Source, part: &Descriptor, import: &Import<'_>) -> Result<()> {
     let digest = digest_of(part)?;
-    if store.has_blob(&digest) {
+    if store.has_whole_blob(&digest, part.size()) {
         return Ok(());
     }
     let (mut from, _) = source.open(&blob(&digest))?;

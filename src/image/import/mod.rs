@@ -11,11 +11,13 @@ mod source;
 use std::{
     fs::File,
     io::{self, BufReader, Read},
+    os::unix::fs::FileExt,
     path::Path,
 };
 
 use super::{ImageError, digest::Digest, manifest::Wanted, reference::Reference, store::Store, unpack};
-use source::Source;
+use source::{Section, Source};
+use unpack::Limits;
 
 type Result<T> = std::result::Result<T, ImageError>;
 
@@ -61,56 +63,60 @@ pub fn from_stream(store: &Store, mut from: impl Read, import: &Import<'_>) -> R
     from_file(store, file, import)
 }
 
-fn from_file(store: &Store, mut file: File, import: &Import<'_>) -> Result<Vec<Imported>> {
-    use io::Seek;
+fn from_file(store: &Store, file: File, import: &Import<'_>) -> Result<Vec<Imported>> {
     let archive = |source| ImageError::Archive { what: import.what.clone(), source };
     let failed = |error| ImageError::io("read", import.what.as_str())(error);
-    file.rewind().map_err(failed)?;
     let mut head = [0; 6];
-    let length = file.read(&mut head).map_err(failed)?;
-    file.rewind().map_err(failed)?;
+    let length = file.read_at(&mut head, 0).map_err(failed)?;
     let packed = unpack::packing(&head[..length]).map_err(archive)? != unpack::Packing::Plain;
     let source = if packed {
         // Looking for a manifest in a packed root file system would unpack all of it to nothing.
         if !is_archive(&file, import)? {
-            return root::import(store, file, import).map(|image| vec![image]);
+            return root::import(store, &file, import).map(|image| vec![image]);
         }
         let mut plain = store.scratch()?;
-        let mut content = unpack::open_packed(BufReader::new(file)).map_err(archive)?;
-        io::copy(&mut content, &mut plain).map_err(failed)?;
+        let mut content = unpack::open_packed(BufReader::new(Section::whole(&file))).map_err(archive)?;
+        copy_some(&mut content, &mut plain, file.metadata().map_err(failed)?.len()).map_err(failed)?;
         Source::archive(plain, import)?
     } else {
-        Source::archive(file.try_clone().map_err(|error| ImageError::io("read", import.what.as_str())(error))?, import)?
+        Source::archive(file.try_clone().map_err(failed)?, import)?
     };
     if source.has("oci-layout") || source.has("index.json") {
         layout::import(store, &source, import)
     } else if source.has("manifest.json") {
         docker::import(store, &source, import)
     } else {
-        root::import(store, source.into_file(), import).map(|image| vec![image])
+        root::import(store, &file, import).map(|image| vec![image])
     }
 }
 
 /// Whether a packed archive is one of an image, as far as its first entries tell.
 fn is_archive(file: &File, import: &Import<'_>) -> Result<bool> {
-    use io::Seek;
     let archive = |source| ImageError::Archive { what: import.what.clone(), source };
-    let mut file = file.try_clone().map_err(ImageError::io("read", import.what.as_str()))?;
-    let content = unpack::open_packed(BufReader::new(&file)).map_err(archive)?;
+    let content = unpack::open_packed(BufReader::new(Section::whole(file))).map_err(archive)?;
     let mut entries = unpack::Archive::new(BufReader::new(content));
-    let mut is = false;
     for _ in 0..64 {
         let Some(entry) = entries.next_entry().map_err(archive)? else { break };
         let path = entry.path.strip_prefix(b"./").unwrap_or(&entry.path);
-        is = [&b"oci-layout"[..], b"index.json", b"manifest.json", b"repositories"].contains(&path);
-        if is || path.starts_with(b"blobs/") {
-            is = true;
-            break;
+        let first = path.split(|byte| *byte == b'/').next().unwrap_or_default();
+        // What older archives call layers and configurations by, with or without .tar and .json.
+        let named = first.len() >= 64 && first[..64].iter().all(u8::is_ascii_hexdigit);
+        if named || [&b"oci-layout"[..], b"index.json", b"manifest.json", b"repositories", b"blobs"].contains(&first) {
+            return Ok(true);
         }
     }
-    drop(entries);
-    file.rewind().map_err(ImageError::io("read", import.what.as_str()))?;
-    Ok(is)
+    Ok(false)
+}
+
+/// As much as may come of so many packed bytes.
+fn copy_some(from: &mut impl Read, to: &mut impl io::Write, packed: u64) -> io::Result<()> {
+    let most = packed.saturating_mul(Limits::default().ratio).max(unpack::RATIO_FROM);
+    let mut limited = from.take(most);
+    io::copy(&mut limited, to)?;
+    if limited.limit() > 0 {
+        return Ok(());
+    }
+    Err(io::Error::new(io::ErrorKind::InvalidData, "it unpacks to more than a thousand times its size"))
 }
 
 /// Gives the image the name that was asked for, or the ones it brings.

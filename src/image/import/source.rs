@@ -1,12 +1,13 @@
 //! A directory or an archive that has an image's files in it, each read by its name.
 
 use std::{
+    borrow::Borrow,
     collections::HashMap,
     fs::File,
-    io::{self, BufReader, Read, Seek, SeekFrom, Take},
+    io::{self, BufRead, BufReader, Read},
     os::{
         fd::{AsFd, OwnedFd},
-        unix::fs::OpenOptionsExt,
+        unix::fs::{FileExt, OpenOptionsExt},
     },
     path::Path,
 };
@@ -20,8 +21,12 @@ use crate::{
     sys::fs,
 };
 
-/// No image has more files: two for each layer and some for the whole.
-const MOST_FILES: usize = 100_000;
+/// No image has more files: two or three for each layer and some for the whole.
+const MOST_FILES: usize = 20_000;
+/// Bytes of a name that one of them has, and of what a link among them leads to.
+const LONGEST_NAME: usize = 256;
+/// No buffer is read anew for less than this to be passed over.
+const BUFFER: usize = 64 << 10;
 
 #[derive(Debug)]
 pub enum Source {
@@ -44,15 +49,23 @@ impl Source {
     }
 
     /// Reads the names and where their bytes are, of a plain archive in a file.
-    pub fn archive(mut file: File, import: &Import<'_>) -> Result<Self> {
+    pub fn archive(file: File, import: &Import<'_>) -> Result<Self> {
         let archive = |source| ImageError::Archive { what: import.what.clone(), source };
-        file.rewind().map_err(ImageError::io("read", import.what.as_str()))?;
         let mut places = HashMap::new();
-        let mut counting = Archive::new(Position { from: BufReader::with_capacity(64 << 10, &file), at: 0 });
+        let from = Section::whole(&file);
+        let mut counting = Archive::new(Position { from: BufReader::with_capacity(BUFFER, from), at: 0 });
         while let Some(entry) = counting.next_entry().map_err(archive)? {
             let at = counting.inner().at;
+            if entry.kind == Kind::File && entry.pieces.is_none() {
+                // The bytes of a large file are not looked at.
+                counting.pass_data(|position, length| position.pass_over(length)).map_err(archive)?;
+            }
             let path = cleaned(&entry.path);
+            if path.len() > LONGEST_NAME || entry.link.len() > LONGEST_NAME {
+                continue;
+            }
             match entry.kind {
+                Kind::File if entry.pieces.is_some() => {}
                 Kind::File => drop(places.insert(path, Entry::Bytes { at, size: entry.size })),
                 Kind::Hardlink => drop(places.insert(path, Entry::Link(cleaned(&entry.link)))),
                 // Relative to where it is, as `docker save` writes them.
@@ -82,7 +95,7 @@ impl Source {
     }
 
     /// The file's bytes, and how many.
-    pub fn open(&self, name: &str) -> Result<(Take<File>, u64)> {
+    pub fn open(&self, name: &str) -> Result<(Section<File>, u64)> {
         let failed = |error: io::Error| ImageError::Io { action: "open", path: name.into(), source: error };
         match self {
             Self::Directory { dir } => {
@@ -95,7 +108,7 @@ impl Source {
                 if !found.is_file() {
                     return Err(failed(io::Error::other("it is no regular file")));
                 }
-                Ok((file.take(found.len()), found.len()))
+                Ok((Section { file, at: 0, end: found.len() }, found.len()))
             }
             Self::Archive { file, places } => {
                 let missing = || failed(io::ErrorKind::NotFound.into());
@@ -105,9 +118,8 @@ impl Source {
                     match places.get(&path).ok_or_else(missing)? {
                         Entry::Link(target) => path = target.clone(),
                         Entry::Bytes { at, size } => {
-                            let mut file = reopened(file).map_err(failed)?;
-                            file.seek(SeekFrom::Start(*at)).map_err(failed)?;
-                            return Ok((file.take(*size), *size));
+                            let file = file.try_clone().map_err(failed)?;
+                            return Ok((Section { file, at: *at, end: at + size }, *size));
                         }
                     }
                 }
@@ -119,7 +131,7 @@ impl Source {
     /// A document, of no more than the size that documents have.
     pub fn document(&self, name: &str) -> Result<Vec<u8>> {
         const MOST: u64 = 4 << 20;
-        let (from, size) = self.open(name)?;
+        let (mut from, size) = self.open(name)?;
         if size > MOST {
             return Err(ImageError::Import {
                 what: name.to_owned(),
@@ -127,24 +139,32 @@ impl Source {
             });
         }
         let mut bytes = Vec::with_capacity(size as usize);
-        let mut from = from;
         from.read_to_end(&mut bytes).map_err(ImageError::io("read", name))?;
         Ok(bytes)
     }
+}
 
-    /// The archive itself.
-    pub fn into_file(self) -> File {
-        match self {
-            Self::Directory { dir } => dir.into(),
-            Self::Archive { file, .. } => file,
-        }
+/// A part of a file, read from where it is without a word to others who read the file.
+#[derive(Debug)]
+pub struct Section<F> {
+    file: F,
+    at: u64,
+    end: u64,
+}
+
+impl<F> Section<F> {
+    pub fn whole(file: F) -> Self {
+        Self { file, at: 0, end: u64::MAX }
     }
 }
 
-/// With a position of its own.
-fn reopened(file: &File) -> io::Result<File> {
-    use std::os::fd::AsRawFd;
-    File::open(format!("/proc/self/fd/{}", file.as_raw_fd()))
+impl<F: Borrow<File>> Read for Section<F> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let most = usize::try_from(self.end - self.at).unwrap_or(usize::MAX).min(buffer.len());
+        let read = self.file.borrow().read_at(&mut buffer[..most], self.at)?;
+        self.at += read as u64;
+        Ok(read)
+    }
 }
 
 fn cleaned(path: &[u8]) -> Vec<u8> {
@@ -159,6 +179,26 @@ fn cleaned(path: &[u8]) -> Vec<u8> {
     kept.join(&b'/')
 }
 
+impl Position<BufReader<Section<&File>>> {
+    /// Passes over so many bytes, unless the file ends before.
+    fn pass_over(&mut self, length: u64) -> io::Result<bool> {
+        let end = self.at + length;
+        if self.from.get_ref().file.metadata()?.len() < end {
+            return Ok(false);
+        }
+        let buffered = self.from.buffer().len();
+        if length <= buffered as u64 {
+            self.from.consume(length as usize);
+        } else {
+            let buffer = self.from.buffer().len();
+            self.from.consume(buffer);
+            self.from.get_mut().at = end;
+        }
+        self.at = end;
+        Ok(true)
+    }
+}
+
 /// Knows how far it has been read.
 #[derive(Debug)]
 pub struct Position<R> {
@@ -166,7 +206,7 @@ pub struct Position<R> {
     at: u64,
 }
 
-impl<R: io::BufRead> Read for Position<R> {
+impl<R: BufRead> Read for Position<R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         let read = self.from.read(buffer)?;
         self.at += read as u64;
@@ -174,7 +214,7 @@ impl<R: io::BufRead> Read for Position<R> {
     }
 }
 
-impl<R: io::BufRead> io::BufRead for Position<R> {
+impl<R: BufRead> BufRead for Position<R> {
     fn fill_buf(&mut self) -> io::Result<&[u8]> {
         self.from.fill_buf()
     }

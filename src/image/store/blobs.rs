@@ -27,6 +27,12 @@ impl Store {
         self.blob_path(digest).is_file()
     }
 
+    /// As [`Self::has_blob`], and of this size: one that a crash of the machine has emptied is fetched again.
+    #[must_use]
+    pub fn has_whole_blob(&self, digest: &Digest, size: u64) -> bool {
+        self.blob_path(digest).metadata().is_ok_and(|found| found.is_file() && found.len() == size)
+    }
+
     /// The blob and its size.
     pub fn open_blob(&self, digest: &Digest) -> Result<(File, u64)> {
         let path = self.blob_path(digest);

@@ -91,6 +91,15 @@ impl Store {
         Self::locked(path, true)
     }
 
+    /// The same store, alone, if nobody else uses it now.
+    pub fn try_alone(self) -> Result<Option<Self>> {
+        match sys::fs::try_lock(self.lock.as_fd()) {
+            Ok(()) => Ok(Some(self)),
+            Err(sys::Errno::EWOULDBLOCK) => Ok(None),
+            Err(errno) => Err(StoreError::io("lock", self.path.join("lock"))(errno.into())),
+        }
+    }
+
     fn locked(path: Option<&Path>, alone: bool) -> Result<Self> {
         let path = match path {
             Some(path) => {

@@ -55,7 +55,7 @@ pub struct Entry {
     pub pieces: Option<Vec<(u64, u64)>>,
 }
 
-/// What a PAX header says of the next entry, or a global one of all that follow.
+/// What a PAX header says of the next entry.
 #[derive(Debug, Clone, Default)]
 struct Extended {
     path: Option<Vec<u8>>,
@@ -84,12 +84,11 @@ pub struct Archive<R> {
     /// Of the current entry, with padding.
     data_left: u64,
     padding: u64,
-    global: Extended,
 }
 
 impl<R: BufRead> Archive<R> {
     pub fn new(from: R) -> Self {
-        Self { from, data_left: 0, padding: 0, global: Extended::default() }
+        Self { from, data_left: 0, padding: 0 }
     }
 
     pub fn inner(&self) -> &R {
@@ -102,7 +101,7 @@ impl<R: BufRead> Archive<R> {
 
     /// The next entry; what was not read of the one before is passed over. `None` at the end of the archive.
     pub fn next_entry(&mut self) -> Result<Option<Entry>> {
-        let mut extended = self.global.clone();
+        let mut extended = Extended::default();
         let (mut long_path, mut long_link) = (None, None);
         loop {
             self.pass_over()?;
@@ -118,19 +117,17 @@ impl<R: BufRead> Archive<R> {
             match header.entry_type() {
                 EntryType::GNULongName => long_path = Some(until_nul(self.small()?)),
                 EntryType::GNULongLink => long_link = Some(until_nul(self.small()?)),
-                EntryType::XHeader => read_extended(&self.small()?, &mut extended)?,
-                EntryType::XGlobalHeader => {
-                    let text = self.small()?;
-                    read_extended(&text, &mut self.global)?;
-                    extended = self.global.clone();
-                }
+                // The last one counts.
+                EntryType::XHeader => extended = read_extended(&self.small()?)?,
+                // No engine heeds what it says of all entries, and all must see the same tree.
+                EntryType::XGlobalHeader => _ = read_extended(&self.small()?)?,
                 kind => {
                     extended.path = extended.sparse.name.take().or(extended.path).or(long_path);
                     extended.link = extended.link.or(long_link);
                     if let Some(entry) = self.entry(&header, kind, extended)? {
                         return Ok(Some(entry));
                     }
-                    extended = self.global.clone();
+                    extended = Extended::default();
                     (long_path, long_link) = (None, None);
                 }
             }
@@ -139,7 +136,12 @@ impl<R: BufRead> Archive<R> {
 
     /// `None` for what no layer needs: a volume's name, say.
     fn entry(&mut self, header: &Header, kind: EntryType, extended: Extended) -> Result<Option<Entry>> {
-        let number = |value: io::Result<u64>, what| value.map_err(|_| ArchiveError::Malformed(what));
+        let old = header.as_old();
+        // Writers leave empty what they have nothing to say about.
+        let number = |field: &[u8], value: io::Result<u64>, what| match value {
+            _ if field.iter().all(|byte| matches!(byte, 0 | b' ')) => Ok(0),
+            value => value.map_err(|_| ArchiveError::Malformed(what)),
+        };
         let path = extended.path.unwrap_or_else(|| header.path_bytes().into_owned());
         let link = extended.link.or_else(|| header.link_name_bytes().map(|link| link.into_owned())).unwrap_or_default();
         if let Some(size) = extended.size {
@@ -152,15 +154,17 @@ impl<R: BufRead> Archive<R> {
                 _ => Err(bad),
             }
         };
-        let mut pieces = None;
-        let mut size = self.data_left;
+        let (mut pieces, mut old_size) = (None, None);
         let kind = match kind {
             // A name with a slash at its end is a directory's in archives of before POSIX.
+            EntryType::Regular if path.ends_with(b"/") && self.data_left > 0 => {
+                return Err(ArchiveError::Malformed("a directory that has data like a file"));
+            }
             EntryType::Regular if path.ends_with(b"/") => Kind::Directory,
             EntryType::Regular | EntryType::Continuous => Kind::File,
             EntryType::GNUSparse => {
                 let (real, list) = self.old_sparse(header)?;
-                (size, pieces) = (real, Some(list));
+                (old_size, pieces) = (Some(real), Some(list));
                 Kind::File
             }
             EntryType::Directory => Kind::Directory,
@@ -175,6 +179,11 @@ impl<R: BufRead> Archive<R> {
                 _ => Kind::File,
             },
         };
+        if kind != Kind::File {
+            // As every engine reads it, whatever size is given: else they and we would not see the same entries.
+            self.expect(0)?;
+        }
+        let mut size = old_size.unwrap_or(self.data_left);
         if kind == Kind::File && pieces.is_none() {
             if extended.sparse.version_one {
                 let (list, taken) = self.sparse_map()?;
@@ -194,21 +203,21 @@ impl<R: BufRead> Archive<R> {
         if path.contains(&0) || link.contains(&0) {
             return Err(ArchiveError::Malformed("a name with a NUL byte"));
         }
-        let id = |value: Option<u64>, of_header: io::Result<u64>| {
-            let id = value.map_or_else(|| number(of_header, "an id that is no number"), Ok)?;
+        let id = |value: Option<u64>, field: &[u8], of_header: io::Result<u64>| {
+            let id = value.map_or_else(|| number(field, of_header, "an id that is no number"), Ok)?;
             // The highest means "unchanged" to chown(2).
             u32::try_from(id).ok().filter(|id| *id != u32::MAX).ok_or(ArchiveError::Malformed("an id out of range"))
         };
         let mtime = match extended.mtime {
             Some(time) => time,
             None => {
-                let seconds = number(header.mtime(), "a time that is no number")?;
+                let seconds = number(&old.mtime, header.mtime(), "a time that is no number")?;
                 // Before 1970, as GNU tar writes it.
                 Time { seconds: seconds.cast_signed(), nanos: 0 }
             }
         };
-        let mode = header.mode().map_err(|_| ArchiveError::Malformed("a mode that is no number"))? & 0o7777;
-        let (uid, gid) = (id(extended.uid, header.uid())?, id(extended.gid, header.gid())?);
+        let mode = number(&old.mode, header.mode().map(u64::from), "a mode that is no number")? as u32 & 0o7777;
+        let (uid, gid) = (id(extended.uid, &old.uid, header.uid())?, id(extended.gid, &old.gid, header.gid())?);
         Ok(Some(Entry { kind, path, link, mode, uid, gid, mtime, size, xattrs: extended.xattrs, pieces }))
     }
 
@@ -228,6 +237,16 @@ impl<R: BufRead> Archive<R> {
             self.data_left -= length as u64;
         }
         Ok(wanted)
+    }
+
+    /// Has the current entry's data passed over by whoever knows a faster way than to read it; `false` from it means
+    /// that there is less.
+    pub fn pass_data(&mut self, pass: impl FnOnce(&mut R, u64) -> io::Result<bool>) -> Result<()> {
+        let length = std::mem::take(&mut self.data_left);
+        match pass(&mut self.from, length).map_err(ArchiveError::Read)? {
+            true => Ok(()),
+            false => Err(ArchiveError::Truncated),
+        }
     }
 
     /// All that follows the end, so that whoever counts or hashes the bytes gets all of them.
@@ -259,12 +278,16 @@ impl<R: BufRead> Archive<R> {
     /// `None` at the end: two blocks of zeroes, or for writers that save them, the end of the bytes.
     fn header(&mut self) -> Result<Option<Header>> {
         let mut header = Header::new_old();
-        for _ in 0..2 {
+        for nth in 0..2 {
             if !self.fill(header.as_mut_bytes())? {
                 return Ok(None);
             }
             let bytes = header.as_bytes();
             if bytes.iter().any(|byte| *byte != 0) {
+                if nth > 0 {
+                    // Some readers would stop there, and some go on.
+                    return Err(ArchiveError::Malformed("a lone block of zeroes in the middle"));
+                }
                 let sum: u32 =
                     bytes[..148].iter().chain(&bytes[156..]).map(|byte| u32::from(*byte)).sum::<u32>() + 8 * 32;
                 let said = header.cksum().map_err(|_| ArchiveError::NotTar)?;
@@ -399,7 +422,8 @@ fn time(text: &[u8]) -> Option<Time> {
 }
 
 /// Lines of `LENGTH KEY=VALUE\n`, where LENGTH counts all of it; a value may hold anything.
-fn read_extended(mut text: &[u8], into: &mut Extended) -> Result<()> {
+fn read_extended(mut text: &[u8]) -> Result<Extended> {
+    let mut into = Extended::default();
     let bad = || ArchiveError::Malformed("an extended header that is none");
     while !text.is_empty() {
         let space = text.iter().position(|byte| *byte == b' ').ok_or_else(bad)?;
@@ -409,10 +433,10 @@ fn read_extended(mut text: &[u8], into: &mut Extended) -> Result<()> {
         }
         let record = &text[space + 1..length - 1];
         let equals = record.iter().position(|byte| *byte == b'=').ok_or_else(bad)?;
-        one_extended(&record[..equals], &record[equals + 1..], into)?;
+        one_extended(&record[..equals], &record[equals + 1..], &mut into)?;
         text = &text[length..];
     }
-    Ok(())
+    Ok(into)
 }
 
 fn one_extended(key: &[u8], value: &[u8], into: &mut Extended) -> Result<()> {

@@ -4,7 +4,6 @@
 //! this one, wherever in the archive they stand.
 
 use std::{
-    collections::HashSet,
     io::BufRead,
     os::{
         fd::{AsFd, BorrowedFd},
@@ -18,9 +17,8 @@ use super::{
     archive::{Archive, Entry, Kind},
     error::{ArchiveError, LayerError},
     limits::Budget,
-    tree::{self, Attributes, Place, Tree},
+    tree::{self, Attributes, Tree},
 };
-use crate::sys::fs;
 
 type Result<T = ()> = std::result::Result<T, ArchiveError>;
 
@@ -51,7 +49,8 @@ impl Notes {
 
 /// Carries out every entry of the archive.
 pub fn apply(tree: &mut Tree, from: impl BufRead, budget: &mut Budget) -> Result<Notes> {
-    let mut layer = Layer { archive: Archive::new(from), tree, budget, made: HashSet::new(), notes: Notes::default() };
+    tree.next_layer();
+    let mut layer = Layer { archive: Archive::new(from), tree, budget, notes: Notes::default() };
     while let Some(entry) = layer.archive.next_entry()? {
         layer.entry(&entry)?;
     }
@@ -63,8 +62,6 @@ struct Layer<'a, R> {
     archive: Archive<R>,
     tree: &'a mut Tree,
     budget: &'a mut Budget,
-    /// The inodes that are this layer's.
-    made: HashSet<u64>,
     notes: Notes,
 }
 
@@ -101,16 +98,14 @@ impl<R: BufRead> Layer<'_, R> {
     }
 
     fn white_out(&mut self, above: &[u8], name: &[u8], hidden: &[u8], entry: &Entry) -> Result {
-        let made = &self.made;
-        let keep = |inode: u64| made.contains(&inode);
         let done = match name {
-            OPAQUE => self.tree.make_opaque(above, &keep),
+            OPAQUE => self.tree.make_opaque(above),
             _ if name.starts_with(RESERVED) => Ok(()),
             _ if matches!(hidden, b"" | b"." | b"..") => {
                 return Err(LayerError::Refused { path: shown(&entry.path), why: "it is a whiteout of nothing" }.into());
             }
-            _ if above.is_empty() => self.tree.white_out(hidden, &keep),
-            _ => self.tree.white_out(&[above, b"/", hidden].concat(), &keep),
+            _ if above.is_empty() => self.tree.white_out(hidden),
+            _ => self.tree.white_out(&[above, b"/", hidden].concat()),
         };
         done.map_err(io("remove what it hides", entry))
     }
@@ -118,7 +113,10 @@ impl<R: BufRead> Layer<'_, R> {
     fn file(&mut self, path: &[u8], entry: &Entry) -> Result {
         self.budget.bytes(entry.size)?;
         self.notes.bytes += entry.size;
-        let file = self.tree.create_file(path, entry.mode).map_err(io("create", entry))?;
+        // Nobody but root sets attributes of a file that its rights do not let them write to.
+        let plain = entry.xattrs.is_empty();
+        let mode = if plain { entry.mode } else { 0o600 };
+        let file = self.tree.create_file(path, mode).map_err(io("create", entry))?;
         let file = std::fs::File::from(file);
         let failed = |error: std::io::Error| -> ArchiveError {
             io("write", entry)(Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))
@@ -145,29 +143,24 @@ impl<R: BufRead> Layer<'_, R> {
                 }
             }
         }
-        self.tree.finish_file(file.as_fd(), attributes(entry)).map_err(io("finish", entry))?;
-        self.extended_attributes(file.as_fd(), entry)?;
-        let inode = nix::sys::stat::fstat(&file).map_err(io("look at", entry))?.st_ino;
-        self.made.insert(inode);
-        Ok(())
+        // A new owner takes the file's capabilities away.
+        let first = self.tree.is_privileged();
+        if !first {
+            self.extended_attributes(file.as_fd(), entry)?;
+        }
+        self.tree.finish_file(file.as_fd(), attributes(entry), plain).map_err(io("finish", entry))?;
+        if first { self.extended_attributes(file.as_fd(), entry) } else { Ok(()) }
     }
 
     fn directory(&mut self, path: &[u8], entry: &Entry) -> Result {
-        let (fd, inode, new) = self.tree.directory(path, attributes(entry)).map_err(io("make", entry))?;
-        if new {
-            self.made.insert(inode);
-        }
-        self.extended_attributes(fd.as_fd(), entry)
+        self.budget.directory(path.len())?;
+        let directory = self.tree.directory(path, attributes(entry)).map_err(io("make", entry))?;
+        self.extended_attributes(directory.as_fd(), entry)
     }
 
     fn symlink(&mut self, path: &[u8], entry: &Entry) -> Result {
         let target = tree::c_string(&entry.link).map_err(io("make the link", entry))?;
-        self.tree
-            .replacing(path, |place: &Place<'_>| fs::make_symlink(&target, place.parent, &place.name))
-            .map_err(io("make the link", entry))?;
-        let inode = self.tree.finish_other(path, attributes(entry), true).map_err(io("finish", entry))?;
-        self.made.insert(inode);
-        Ok(())
+        self.tree.symlink(path, &target, attributes(entry)).map_err(io("make the link", entry))
     }
 
     fn hardlink(&mut self, path: &[u8], entry: &Entry) -> Result {
@@ -176,7 +169,7 @@ impl<R: BufRead> Layer<'_, R> {
             return Err(LayerError::Refused { path: shown(&entry.path), why }.into());
         };
         match self.tree.link(path, &target) {
-            Ok(_) => Ok(()),
+            Ok(()) => Ok(()),
             Err(Errno::ENOENT | Errno::ENOTDIR | Errno::EISDIR | Errno::ELOOP) => {
                 let why = "it is a hard link to what is no file of the image";
                 Err(LayerError::Refused { path: shown(&entry.path), why }.into())
@@ -195,13 +188,7 @@ impl<R: BufRead> Layer<'_, R> {
             self.notes.devices_left_out += 1;
             return Ok(());
         }
-        let mode = kind | entry.mode & 0o777;
-        self.tree
-            .replacing(path, |place| fs::make_node(place.parent, &place.name, mode, device))
-            .map_err(io("make the node", entry))?;
-        let inode = self.tree.finish_other(path, attributes(entry), false).map_err(io("finish", entry))?;
-        self.made.insert(inode);
-        Ok(())
+        self.tree.node(path, kind, device, attributes(entry)).map_err(io("make the node", entry))
     }
 
     fn extended_attributes(&mut self, file: BorrowedFd<'_>, entry: &Entry) -> Result {

@@ -11,15 +11,19 @@ pub struct Limits {
     pub bytes: u64,
     /// Bytes of a path.
     pub path: u64,
+    /// Bytes of what is remembered of directories until the end: their paths, and [`OF_DIRECTORY`] for each.
+    pub directories: u64,
     /// How many bytes one byte of a layer may become, once there are more than [`RATIO_FROM`].
     pub ratio: u64,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { entries: 4_000_000, bytes: 128 << 30, path: 4095, ratio: 1000 }
+        Self { entries: 2_000_000, bytes: 128 << 30, path: 4095, directories: 32 << 20, ratio: 1000 }
     }
 }
+
+pub const OF_DIRECTORY: u64 = 64;
 
 /// Below it nobody is hurt, and a layer may well be one file of zeroes.
 pub const RATIO_FROM: u64 = 256 << 20;
@@ -30,12 +34,13 @@ pub struct Budget {
     limits: Limits,
     entries: u64,
     bytes: u64,
+    directories: u64,
 }
 
 impl Budget {
     #[must_use]
     pub fn new(limits: Limits) -> Self {
-        Self { limits, entries: 0, bytes: 0 }
+        Self { limits, entries: 0, bytes: 0, directories: 0 }
     }
 
     pub(super) fn entry(&mut self, path: usize) -> Result<(), LayerError> {
@@ -45,6 +50,14 @@ impl Budget {
         }
         if path as u64 > self.limits.path {
             return Err(LayerError::Beyond { what: "bytes of a path", most: self.limits.path });
+        }
+        Ok(())
+    }
+
+    pub(super) fn directory(&mut self, path: usize) -> Result<(), LayerError> {
+        self.directories += path as u64 + OF_DIRECTORY;
+        if self.directories > self.limits.directories {
+            return Err(LayerError::Beyond { what: "bytes of directories' paths", most: self.limits.directories });
         }
         Ok(())
     }

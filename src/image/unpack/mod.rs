@@ -21,7 +21,7 @@ pub use archive::{Archive, Kind};
 pub use error::{ArchiveError, LayerError};
 pub use layer::Notes;
 use limits::Budget;
-pub use limits::Limits;
+pub use limits::{Limits, RATIO_FROM};
 use packed::Chunks;
 pub use packed::{Packing, open as open_packed, packing};
 use tree::Tree;
@@ -52,6 +52,8 @@ pub enum UnpackError {
         #[source]
         source: std::io::Error,
     },
+    #[error("begin in its directory: {0}")]
+    Begin(#[source] crate::sys::Errno),
     #[error("finish the directories: {0}")]
     Finish(#[source] crate::sys::Errno),
 }
@@ -70,8 +72,8 @@ impl crate::error::Hint for UnpackError {
 
 /// How many layers are decompressed ahead of the one that is carried out.
 const AHEAD: usize = 3;
-/// Of each: what it may be ahead by.
-const CHUNKS: usize = 16;
+/// Of each: what it may be ahead by. With [`packed::ZSTD_WINDOW`] it is what bounds our memory to 64 MiB.
+const CHUNKS: usize = 12;
 const CHUNK: usize = 256 << 10;
 
 /// Unpacks the layers, the lowest first, into an empty directory of which nobody else has the use.
@@ -83,15 +85,37 @@ pub fn unpack(
     limits: Limits,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<Notes, UnpackError> {
+    let work = move || {
+        // With a umask of its own, files are made with the rights that they are to have.
+        let exact = nix::sched::unshare(nix::sched::CloneFlags::CLONE_FS).is_ok();
+        if exact {
+            nix::sys::stat::umask(nix::sys::stat::Mode::empty());
+        }
+        carry_out(layers, into, limits, exact, progress)
+    };
+    thread::scope(|scope| {
+        let thread = thread::Builder::new().name("unpack".to_owned()).spawn_scoped(scope, work);
+        let thread = thread.map_err(|source| UnpackError::Thread { name: "all".to_owned(), source })?;
+        thread.join().unwrap_or(Err(UnpackError::Finish(crate::sys::Errno::EFAULT)))
+    })
+}
+
+fn carry_out(
+    layers: Vec<Layer>,
+    into: OwnedFd,
+    limits: Limits,
+    exact: bool,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<Notes, UnpackError> {
     let mut budget = Budget::new(limits);
     let mut total = Notes::default();
-    let mut tree = Tree::new(into);
+    let mut tree = Tree::new(into, exact).map_err(UnpackError::Begin)?;
     thread::scope(|scope| {
-        let mut waiting = layers.into_iter();
+        let mut waiting = layers.into_iter().peekable();
         let mut ahead = VecDeque::new();
         loop {
             while ahead.len() < AHEAD
-                && let Some(layer) = waiting.next()
+                && let Some(layer) = waiting.next_if(|layer| ahead.is_empty() || !packed::is_large(&layer.file))
             {
                 let (send, chunks) = sync_channel(CHUNKS);
                 let (give_back, empty) = sync_channel(CHUNKS + 2);
@@ -112,10 +136,11 @@ pub fn unpack(
                 // What could not be decompressed is why it could not be read on.
                 (Ok(_) | Err(ArchiveError::Truncated), Err(error)) | (Err(error), _) => return Err(failed(error)),
                 (Ok(notes), Ok(found)) => match (wanted, found) {
-                    (Some(wanted), Some(found)) if wanted != found => {
-                        return Err(UnpackError::Content { name, found, wanted });
-                    }
-                    _ => notes,
+                    (Some(wanted), Some(found)) if wanted == found => notes,
+                    (None, Some(_)) => notes,
+                    (Some(wanted), Some(found)) => return Err(UnpackError::Content { name, found, wanted }),
+                    // Not all of it came through, so nobody knows what it was.
+                    (_, None) => return Err(failed(ArchiveError::Truncated)),
                 },
             };
             total.add(notes);

@@ -30,8 +30,10 @@ const GZIP: &[u8] = &[0x1f, 0x8b];
 const ZSTD: &[u8] = &[0x28, 0xb5, 0x2f, 0xfd];
 /// Frames that hold no content, which may come first (RFC 8878 §3.1.2): 0x184D2A50 to 0x184D2A5F.
 const ZSTD_SKIPPED: &[u8] = &[0x2a, 0x4d, 0x18];
-/// 64 MiB: what the strongest level in use asks for. A layer may not ask for more of our memory.
-const ZSTD_WINDOW: u32 = 26;
+/// 32 MiB, as level 20 asks for. A layer may not ask for more of our memory.
+pub(super) const ZSTD_WINDOW: u32 = 25;
+/// 8 MiB, as all levels below 20 ask for: so much there is room for in each of the layers that are worked on at once.
+const USUAL_WINDOW: u64 = 8 << 20;
 
 /// What can be told of a layer by its first bytes.
 pub fn packing(head: &[u8]) -> Result<Packing, ArchiveError> {
@@ -63,6 +65,25 @@ pub fn open<'a>(mut from: impl BufRead + Send + 'a) -> Result<Box<dyn Read + Sen
             Box::new(decoder)
         }
     })
+}
+
+/// Whether its first frame asks for so much memory that no other layer may be worked on with it (RFC 8878 §3.1.1.1).
+pub(super) fn is_large(file: &File) -> bool {
+    use std::os::unix::fs::FileExt;
+    let mut head = [0; 18];
+    let Ok(length) = file.read_at(&mut head, 0) else { return true };
+    let head = &head[..length];
+    if !head.starts_with(ZSTD) {
+        // Frames to be skipped may hide what comes after them.
+        return packing(head).is_ok_and(|packing| packing == Packing::Zstd);
+    }
+    let (Some(descriptor), Some(window)) = (head.get(4), head.get(5)) else { return false };
+    // With its content in one segment, that is the window, and it is rarely this small.
+    if descriptor & 0x20 != 0 {
+        return descriptor >> 6 > 1;
+    }
+    let base = 1_u64 << (10 + (window >> 3));
+    base + base / 8 * u64::from(window & 7) > USUAL_WINDOW
 }
 
 /// Sends a layer's content, and returns its digest; `None` when nobody wants the rest. Buffers come back by `empty`.

@@ -5,9 +5,11 @@
 //! component of a name and never through it. Nobody else has access to the tree while it is made.
 
 use std::{
-    collections::HashMap,
+    collections::{HashMap, HashSet},
     ffi::{CStr, CString},
+    hash::{BuildHasher, RandomState},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
+    rc::Rc,
 };
 
 use nix::{
@@ -30,6 +32,8 @@ const DIRECTORY: i32 = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
 const PARENT: i32 = libc::O_PATH | libc::O_DIRECTORY;
 /// While it is filled. What it is to be comes at the end.
 const FILLING: u32 = 0o700;
+/// Of those that no layer has an entry for.
+const UNNAMED: u32 = 0o755;
 /// As the kernel has it (path_resolution(7)).
 const MOST_LINKS: usize = 40;
 
@@ -42,52 +46,98 @@ pub struct Attributes {
     pub mtime: Time,
 }
 
+/// A directory of the tree that is open.
 #[derive(Debug)]
-pub struct Tree {
-    root: OwnedFd,
-    /// Owners can be given.
-    privileged: bool,
-    /// Whose the files are that nothing is done about.
-    own: (u32, u32),
-    /// Where the last entry was: the next is nearly always beside it.
-    parent: Option<(Vec<u8>, OwnedFd)>,
-    /// What directories are to be once nothing is put into them any more, by inode.
-    directories: HashMap<u64, (Vec<u8>, u32, Time)>,
+pub struct Parent {
+    fd: OwnedFd,
+    inode: u64,
+}
+
+impl AsFd for Parent {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.fd.as_fd()
+    }
 }
 
 /// A directory of the tree and a name in it, which may or may not be there.
 #[derive(Debug)]
-pub struct Place<'a> {
-    pub parent: BorrowedFd<'a>,
-    pub name: CString,
+pub struct Place {
+    parent: Rc<Parent>,
+    name: CString,
+}
+
+#[derive(Debug)]
+pub struct Tree {
+    root: OwnedFd,
+    /// Owners can be given away, and devices made.
+    privileged: bool,
+    /// Whose everything is that is made.
+    own: (u32, u32),
+    /// What is made has the rights that it is made with: there is no umask.
+    exact: bool,
+    /// Where the last entry was: the next is nearly always beside it.
+    parent: Option<(Vec<u8>, Rc<Parent>)>,
+    /// What directories are to be once nothing is put into them any more, by inode.
+    directories: HashMap<u64, (Vec<u8>, u32, Time)>,
+    /// The names that this layer has put into directories, each with its directory's inode, as hashes: of an image of
+    /// a million files the names themselves would be too much to remember. The hasher's key is random.
+    made: HashSet<u64>,
+    hasher: RandomState,
 }
 
 impl Tree {
-    pub fn new(root: OwnedFd) -> Self {
+    /// `exact`: the thread has no umask.
+    pub fn new(root: OwnedFd, exact: bool) -> Result<Self> {
+        let found = fstat(&root)?;
+        // What it has of the directory it was made in would go on to all that is made in it.
+        fs::remove_attribute(root.as_fd(), c"system.posix_acl_default")?;
+        if found.st_mode & libc::S_ISGID != 0 {
+            fchmod(&root, Mode::from_bits_truncate(found.st_mode & 0o777))?;
+        }
         let (uid, gid) = (nix::unistd::geteuid().as_raw(), nix::unistd::getegid().as_raw());
-        Self { root, privileged: uid == 0, own: (uid, gid), parent: None, directories: HashMap::new() }
+        Ok(Self {
+            root,
+            privileged: uid == 0,
+            own: (uid, gid),
+            exact,
+            parent: None,
+            directories: HashMap::new(),
+            made: HashSet::new(),
+            hasher: RandomState::new(),
+        })
     }
 
     pub fn is_privileged(&self) -> bool {
         self.privileged
     }
 
+    /// What is there now is of the layers below.
+    pub fn next_layer(&mut self) {
+        self.made.clear();
+    }
+
+    fn key(&self, directory: u64, name: &CStr) -> u64 {
+        self.hasher.hash_one((directory, name))
+    }
+
     /// The place of a cleaned path (no `.`, no `..`, no empty component); the directories above it are made where
     /// they are missing, if `make`.
-    pub fn place(&mut self, path: &[u8], make: bool) -> Result<Place<'_>> {
-        let (above, name) = match path.iter().rposition(|byte| *byte == b'/') {
-            Some(slash) => (&path[..slash], &path[slash + 1..]),
-            None => (&path[..0], path),
-        };
-        if self.parent.as_ref().is_none_or(|(known, _)| known != above) {
-            let fd = match self.open(above, PARENT) {
-                Err(Errno::ENOENT) if make => self.make_deep(above)?,
-                fd => fd?,
-            };
-            self.parent = Some((above.to_vec(), fd));
+    pub fn place(&mut self, path: &[u8], make: bool) -> Result<Place> {
+        let (above, name) = split(path);
+        if let Some((known, parent)) = &self.parent
+            && known == above
+        {
+            return Ok(Place { parent: Rc::clone(parent), name: c_string(name)? });
         }
-        let Some((_, parent)) = &self.parent else { return Err(Errno::ENOENT) };
-        Ok(Place { parent: parent.as_fd(), name: c_string(name)? })
+        let fd = match self.open(above, PARENT) {
+            Err(Errno::ENOENT) if make => self.make_deep(above)?,
+            fd => fd?,
+        };
+        let parent = Rc::new(Parent { inode: fstat(&fd)?.st_ino, fd });
+        if make {
+            self.parent = Some((above.to_vec(), Rc::clone(&parent)));
+        }
+        Ok(Place { parent, name: c_string(name)? })
     }
 
     fn open(&self, path: &[u8], flags: i32) -> Result<OwnedFd> {
@@ -96,7 +146,7 @@ impl Tree {
     }
 
     /// Makes the directories of the path that are missing, those that links in it lead to as well.
-    fn make_deep(&self, path: &[u8]) -> Result<OwnedFd> {
+    fn make_deep(&mut self, path: &[u8]) -> Result<OwnedFd> {
         let mut path = path.to_vec();
         let mut links = 0;
         let mut end = 0;
@@ -113,8 +163,12 @@ impl Tree {
                 Err(errno) => return Err(errno),
             }
             let name = c_string(path[start..end].strip_prefix(b"/").unwrap_or(&path[start..end]))?;
-            match fs::make_dir(at.as_fd(), &name, 0o755) {
-                Ok(()) => at = self.open(&path[..end], PARENT)?,
+            match fs::make_dir(at.as_fd(), &name, UNNAMED) {
+                Ok(()) => {
+                    at = self.open(&path[..end], PARENT)?;
+                    // Its inode may have been one's that is gone, and what that was to be is not for this one.
+                    self.directories.remove(&fstat(&at)?.st_ino);
+                }
                 // A link to something that is not there: that is made first.
                 Err(Errno::EEXIST) if links < MOST_LINKS => {
                     links += 1;
@@ -132,169 +186,232 @@ impl Tree {
         Ok(at)
     }
 
-    /// What is at the place itself, links not followed.
-    pub fn look(place: &Place<'_>) -> Result<Option<FileStat>> {
-        match fstatat(place.parent, place.name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
-            Ok(found) => Ok(Some(found)),
-            Err(Errno::ENOENT) => Ok(None),
-            Err(errno) => Err(errno),
-        }
+    /// Makes something in its place, from which whatever was there is removed.
+    pub fn make<T>(&mut self, place: &Place, make: impl Fn(BorrowedFd<'_>, &CStr) -> Result<T>) -> Result<T> {
+        let made = match make(place.parent.as_fd(), &place.name) {
+            Err(Errno::EEXIST) => {
+                self.remove(place)?;
+                // In the same directory still: whatever was removed, that one is above it.
+                make(place.parent.as_fd(), &place.name)?
+            }
+            made => made?,
+        };
+        self.made.insert(self.key(place.parent.inode, &place.name));
+        Ok(made)
     }
 
-    /// A new file, with nothing in it; what was in its place is gone.
+    /// A new file, with nothing in it.
     pub fn create_file(&mut self, path: &[u8], mode: u32) -> Result<OwnedFd> {
         const NEW: i32 = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
-        self.replacing(path, |place| fs::open_in(place.parent, &place.name, NEW, mode & 0o777, fs::BENEATH))
-    }
-
-    /// Makes something where nothing may be.
-    pub fn replacing<T>(&mut self, path: &[u8], make: impl Fn(&Place<'_>) -> Result<T>) -> Result<T> {
         let place = self.place(path, true)?;
-        match make(&place) {
-            Err(Errno::EEXIST) => {
-                remove(&place)?;
-                // It may have been the directory that is known, or a link to it.
-                self.parent = None;
-                make(&self.place(path, true)?)
-            }
-            made => made,
-        }
+        self.make(&place, |parent, name| fs::open_in(parent, name, NEW, mode & 0o777, fs::BENEATH))
     }
 
-    /// The directory at the path, made if there is none; its inode.
-    pub fn directory(&mut self, path: &[u8], attributes: Attributes) -> Result<(OwnedFd, u64, bool)> {
+    /// The directory at the path, made if there is none.
+    pub fn directory(&mut self, path: &[u8], attributes: Attributes) -> Result<Rc<Parent>> {
         let (fd, new) = if path.is_empty() {
             (self.open(b"", DIRECTORY)?, false)
         } else {
             let place = self.place(path, true)?;
-            let new = match Self::look(&place)?.map(|found| kind(&found)) {
-                Some(SFlag::S_IFDIR) => false,
-                Some(_) => {
-                    self.replacing(path, |place| fs::make_dir(place.parent, &place.name, FILLING))?;
+            let made = fs::make_dir(place.parent.as_fd(), &place.name, FILLING);
+            let new = match made {
+                Err(Errno::EEXIST) if look(&place)?.is_some_and(|found| kind(&found) == SFlag::S_IFDIR) => false,
+                Err(Errno::EEXIST) => {
+                    self.make(&place, |parent, name| fs::make_dir(parent, name, FILLING))?;
                     true
                 }
-                None => {
-                    fs::make_dir(place.parent, &place.name, FILLING)?;
-                    true
-                }
+                made => made.map(|()| true)?,
             };
-            let place = self.place(path, true)?;
-            (fs::open_in(place.parent, &place.name, DIRECTORY, 0, fs::BENEATH)?, new)
+            self.made.insert(self.key(place.parent.inode, &place.name));
+            (fs::open_in(place.parent.as_fd(), &place.name, DIRECTORY, 0, fs::BENEATH)?, new)
         };
-        self.give(fd.as_fd(), attributes)?;
+        if !new {
+            // Those of the layers below are replaced, like everything else that is said of it.
+            for name in fs::attributes(fd.as_fd())? {
+                if name.to_bytes().starts_with(b"user.") {
+                    fs::remove_attribute(fd.as_fd(), &name)?;
+                }
+            }
+        }
+        self.give(fd.as_fd(), attributes, new)?;
         let inode = fstat(&fd)?.st_ino;
         self.directories.insert(inode, (path.to_vec(), attributes.mode, attributes.mtime));
-        Ok((fd, inode, new))
+        let directory = Rc::new(Parent { fd, inode });
+        self.parent = Some((path.to_vec(), Rc::clone(&directory)));
+        Ok(directory)
     }
 
-    fn give(&self, fd: BorrowedFd<'_>, attributes: Attributes) -> Result {
-        if self.privileged && (attributes.uid, attributes.gid) != self.own {
+    fn give(&self, fd: BorrowedFd<'_>, attributes: Attributes, new: bool) -> Result {
+        if self.privileged && !(new && (attributes.uid, attributes.gid) == self.own) {
             fchown(fd, Some(Uid::from_raw(attributes.uid)), Some(Gid::from_raw(attributes.gid)))?;
         }
         Ok(())
     }
 
-    /// A file that is complete.
-    pub fn finish_file(&self, fd: BorrowedFd<'_>, attributes: Attributes) -> Result {
-        self.give(fd, attributes)?;
+    /// A file that is complete. `made_so`: with the rights that it is to have.
+    pub fn finish_file(&self, fd: BorrowedFd<'_>, attributes: Attributes, made_so: bool) -> Result {
+        self.give(fd, attributes, true)?;
         // What the kernel takes away when the owner changes and when a file is written to. Rights without these were
         // given when it was made.
-        if attributes.mode & 0o7000 != 0 {
+        if !(made_so && self.exact) || attributes.mode & 0o7000 != 0 {
             fchmod(fd, Mode::from_bits_truncate(attributes.mode))?;
         }
         let time = timespec(attributes.mtime);
         futimens(fd, &time, &time)
     }
 
-    /// What is neither a file nor a directory.
-    pub fn finish_other(&mut self, path: &[u8], attributes: Attributes, link: bool) -> Result<u64> {
-        let (privileged, own) = (self.privileged, self.own);
-        let place = self.place(path, false)?;
-        let name = place.name.as_c_str();
-        if privileged && (attributes.uid, attributes.gid) != own {
-            let (uid, gid) = (Some(Uid::from_raw(attributes.uid)), Some(Gid::from_raw(attributes.gid)));
-            fchownat(place.parent, name, uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW)?;
-        }
-        if !link && attributes.mode & 0o7000 != 0 {
+    /// A link to what the text says.
+    pub fn symlink(&mut self, path: &[u8], target: &CStr, attributes: Attributes) -> Result {
+        let place = self.place(path, true)?;
+        self.make(&place, |parent, name| fs::make_symlink(target, parent, name))?;
+        self.finish_other(&place, attributes)
+    }
+
+    /// What is no file, directory or link: its mode is with its kind.
+    pub fn node(&mut self, path: &[u8], kind: u32, device: libc::dev_t, attributes: Attributes) -> Result {
+        let place = self.place(path, true)?;
+        let mode = kind | attributes.mode & 0o777;
+        self.make(&place, |parent, name| fs::make_node(parent, name, mode, device))?;
+        if !self.exact || attributes.mode & 0o7000 != 0 {
             // By descriptor: there is no fchmodat that does not follow before Linux 6.6.
-            let fd = fs::open_in(place.parent, name, libc::O_PATH | libc::O_NOFOLLOW, 0, fs::BENEATH)?;
+            let flags = libc::O_PATH | libc::O_NOFOLLOW;
+            let fd = fs::open_in(place.parent.as_fd(), &place.name, flags, 0, fs::BENEATH)?;
             fs::change_mode(fd.as_fd(), attributes.mode)?;
         }
+        self.finish_other(&place, attributes)
+    }
+
+    fn finish_other(&self, place: &Place, attributes: Attributes) -> Result {
+        let name = place.name.as_c_str();
+        if self.privileged && (attributes.uid, attributes.gid) != self.own {
+            let (uid, gid) = (Some(Uid::from_raw(attributes.uid)), Some(Gid::from_raw(attributes.gid)));
+            fchownat(&place.parent, name, uid, gid, AtFlags::AT_SYMLINK_NOFOLLOW)?;
+        }
         let time = timespec(attributes.mtime);
-        utimensat(place.parent, name, &time, &time, UtimensatFlags::NoFollowSymlink)?;
-        Self::look(&place)?.map(|found| found.st_ino).ok_or(Errno::ENOENT)
+        utimensat(&place.parent, name, &time, &time, UtimensatFlags::NoFollowSymlink)
     }
 
     /// One more name for what is at `target`; no link is followed to it at the end.
-    pub fn link(&mut self, path: &[u8], target: &[u8]) -> Result<u64> {
-        let above = target.iter().rposition(|byte| *byte == b'/').map_or(&target[..0], |slash| &target[..slash]);
-        let from = self.open(above, PARENT)?;
-        let name = c_string(target.rsplit(|byte| *byte == b'/').next().unwrap_or_default())?;
-        let found = fstatat(&from, name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW)?;
+    pub fn link(&mut self, path: &[u8], target: &[u8]) -> Result {
+        let from = self.place(target, false)?;
+        let found = look(&from)?.ok_or(Errno::ENOENT)?;
         if kind(&found) == SFlag::S_IFDIR {
             return Err(Errno::EISDIR);
         }
-        let there = Self::look(&self.place(path, true)?)?;
-        // Already the same: making it anew would remove what it leads to.
-        if there.is_none_or(|there| there.st_ino != found.st_ino) {
-            self.replacing(path, |place| {
-                linkat(&from, name.as_c_str(), place.parent, place.name.as_c_str(), LinkatFlags::empty())
-            })?;
+        let place = self.place(path, true)?;
+        let link = |parent: BorrowedFd<'_>, name: &CStr| {
+            linkat(&from.parent, from.name.as_c_str(), parent, name, LinkatFlags::empty())
+        };
+        match link(place.parent.as_fd(), &place.name) {
+            // Already the same: making it anew would remove what it leads to.
+            Err(Errno::EEXIST) if look(&place)?.is_some_and(|there| there.st_ino == found.st_ino) => {}
+            Err(Errno::EEXIST) => return self.make(&place, link),
+            linked => linked?,
         }
-        Ok(found.st_ino)
+        self.made.insert(self.key(place.parent.inode, &place.name));
+        Ok(())
     }
 
-    /// Removes what is at the path and was not made by `keep`; a directory with all that is in it.
-    pub fn white_out(&mut self, path: &[u8], keep: &dyn Fn(u64) -> bool) -> Result {
+    /// Removes what the layers below have put at the path; of a directory, all that they have put into it.
+    pub fn white_out(&mut self, path: &[u8]) -> Result {
         let place = match self.place(path, false) {
             Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
             place => place?,
         };
-        let Some(found) = Self::look(&place)? else { return Ok(()) };
-        if !keep(found.st_ino) {
-            match kind(&found) {
-                SFlag::S_IFDIR => {
-                    purge(&place, keep)?;
-                    match unlinkat(place.parent, place.name.as_c_str(), UnlinkatFlags::RemoveDir) {
-                        Ok(()) | Err(Errno::ENOTEMPTY) => {}
-                        Err(errno) => return Err(errno),
-                    }
+        let Some(found) = look(&place)? else { return Ok(()) };
+        let keep = |directory: u64, name: &CStr| self.made.contains(&self.key(directory, name));
+        let kept = keep(place.parent.inode, &place.name);
+        match kind(&found) {
+            SFlag::S_IFDIR => {
+                purge(&place, &keep)?;
+                if !kept {
+                    remove_empty(place.parent.as_fd(), &place.name)?;
                 }
-                _ => unlinkat(place.parent, place.name.as_c_str(), UnlinkatFlags::NoRemoveDir)?,
             }
+            _ if kept => {}
+            _ => unlinkat(&place.parent, place.name.as_c_str(), UnlinkatFlags::NoRemoveDir)?,
         }
         self.parent = None;
         Ok(())
     }
 
-    /// Empties the directory at the path of all that was not made by `keep`.
-    pub fn make_opaque(&mut self, path: &[u8], keep: &dyn Fn(u64) -> bool) -> Result {
+    /// Empties the directory at the path of all that the layers below have put into it.
+    pub fn make_opaque(&mut self, path: &[u8]) -> Result {
         let fd = match self.open(path, libc::O_RDONLY | libc::O_DIRECTORY) {
             Err(Errno::ENOENT | Errno::ENOTDIR) => return Ok(()),
             fd => fd?,
         };
+        purge_open(fd, &|directory, name| self.made.contains(&self.key(directory, name)))?;
         self.parent = None;
-        purge_open(fd, keep)
+        Ok(())
     }
 
-    /// Gives the directories what could not be theirs while they were filled. Those above come last: theirs may keep
-    /// us out.
+    fn remove(&mut self, place: &Place) -> Result {
+        // It may have been the directory that is known, or a link to it.
+        self.parent = None;
+        match unlinkat(&place.parent, place.name.as_c_str(), UnlinkatFlags::NoRemoveDir) {
+            Err(Errno::EISDIR | Errno::EPERM) => {
+                purge(place, &|_, _| false)?;
+                unlinkat(&place.parent, place.name.as_c_str(), UnlinkatFlags::RemoveDir)
+            }
+            other => other,
+        }
+    }
+
+    /// Gives the directories what could not be theirs while they were filled. Those that would keep us out of what is
+    /// in them come last, the deepest first.
     pub fn finish(mut self) -> Result {
-        let mut all: Vec<_> = self.directories.drain().collect();
-        all.sort_unstable_by(|(_, (one, ..)), (_, (other, ..))| other.cmp(one));
-        for (inode, (path, mode, mtime)) in all {
+        let mut shut = Vec::new();
+        for (inode, (path, mode, mtime)) in std::mem::take(&mut self.directories) {
             let fd = match self.open(&path, libc::O_RDONLY | libc::O_DIRECTORY) {
                 // A later layer has put something else there.
                 Err(Errno::ENOENT | Errno::ENOTDIR | Errno::ELOOP) => continue,
                 fd => fd?,
             };
-            if fstat(&fd)?.st_ino == inode {
+            if fstat(&fd)?.st_ino != inode {
+                continue;
+            }
+            let time = timespec(mtime);
+            futimens(&fd, &time, &time)?;
+            if self.privileged || mode & FILLING == FILLING {
                 fchmod(&fd, Mode::from_bits_truncate(mode))?;
-                let time = timespec(mtime);
-                futimens(&fd, &time, &time)?;
+            } else {
+                shut.push((real_path(&fd)?, mode));
             }
         }
+        shut.sort_unstable_by(|one, other| other.cmp(one));
+        let top = real_path(&self.root)?;
+        for (path, mode) in shut {
+            let path = path.strip_prefix(top.as_slice()).ok_or(Errno::ENOENT)?;
+            let path = path.strip_prefix(b"/").unwrap_or(path);
+            fchmod(self.open(path, libc::O_RDONLY | libc::O_DIRECTORY)?, Mode::from_bits_truncate(mode))?;
+        }
         Ok(())
+    }
+}
+
+/// Where the kernel says that it is, without links.
+fn real_path(fd: &OwnedFd) -> Result<Vec<u8>> {
+    use std::os::{fd::AsRawFd, unix::ffi::OsStringExt};
+    let path = std::fs::read_link(format!("/proc/self/fd/{}", fd.as_raw_fd()));
+    let path = path.map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
+    Ok(path.into_os_string().into_vec())
+}
+
+/// What is above a path's last component, and that.
+fn split(path: &[u8]) -> (&[u8], &[u8]) {
+    match path.iter().rposition(|byte| *byte == b'/') {
+        Some(slash) => (&path[..slash], &path[slash + 1..]),
+        None => (&path[..0], path),
+    }
+}
+
+/// What is at the place itself, links not followed.
+fn look(place: &Place) -> Result<Option<FileStat>> {
+    match fstatat(&place.parent, place.name.as_c_str(), AtFlags::AT_SYMLINK_NOFOLLOW) {
+        Ok(found) => Ok(Some(found)),
+        Err(Errno::ENOENT) => Ok(None),
+        Err(errno) => Err(errno),
     }
 }
 
@@ -307,62 +424,66 @@ fn kind(found: &FileStat) -> SFlag {
     SFlag::from_bits_truncate(found.st_mode & libc::S_IFMT)
 }
 
-fn remove(place: &Place<'_>) -> Result {
-    match unlinkat(place.parent, place.name.as_c_str(), UnlinkatFlags::NoRemoveDir) {
-        Err(Errno::EISDIR | Errno::EPERM) => {
-            purge(place, &|_| false)?;
-            unlinkat(place.parent, place.name.as_c_str(), UnlinkatFlags::RemoveDir)
-        }
-        other => other,
+fn remove_empty(parent: BorrowedFd<'_>, name: &CStr) -> Result {
+    match unlinkat(parent, name, UnlinkatFlags::RemoveDir) {
+        // Something in it is kept.
+        Ok(()) | Err(Errno::ENOTEMPTY | Errno::EEXIST) => Ok(()),
+        Err(errno) => Err(errno),
     }
 }
 
-fn purge(place: &Place<'_>, keep: &dyn Fn(u64) -> bool) -> Result {
-    purge_open(fs::open_in(place.parent, &place.name, DIRECTORY, 0, fs::BENEATH)?, keep)
+/// Whether the name in the directory of that inode stays.
+type Keep<'a> = dyn Fn(u64, &CStr) -> bool + 'a;
+
+fn purge(place: &Place, keep: &Keep<'_>) -> Result {
+    purge_open(fs::open_in(place.parent.as_fd(), &place.name, DIRECTORY, 0, fs::BENEATH)?, keep)
 }
 
 /// Empties a directory, deepest first, without recursion: how deep it is, is the layer's to say. Two descriptors at a
-/// time.
-fn purge_open(top: OwnedFd, keep: &dyn Fn(u64) -> bool) -> Result {
+/// time. Directories are gone through even if they are kept, for what others have put into them.
+fn purge_open(top: OwnedFd, keep: &Keep<'_>) -> Result {
     let mut here = top;
-    // What is still to be removed, of each directory from the top down to here; and its own name.
-    let mut way: Vec<(CString, Vec<(CString, bool)>)> = vec![(CString::default(), children(here.as_fd(), keep)?)];
+    // The directories still to be gone through, of each from the top down to here; its own name, and whether it stays.
+    let mut way = vec![((CString::default(), true), empty(here.as_fd(), keep)?)];
     while let Some((_, left)) = way.last_mut() {
-        match left.pop() {
-            Some((name, false)) => unlinkat(&here, name.as_c_str(), UnlinkatFlags::NoRemoveDir)?,
-            Some((name, true)) => {
-                let child = fs::open_in(here.as_fd(), &name, DIRECTORY, 0, fs::BENEATH)?;
-                let inside = children(child.as_fd(), keep)?;
-                here = child;
-                way.push((name, inside));
-            }
-            None => {
-                let Some((name, _)) = way.pop().filter(|_| !way.is_empty()) else { return Ok(()) };
-                here = nix::fcntl::openat(&here, c"..", OFlag::from_bits_truncate(DIRECTORY), Mode::empty())?;
-                match unlinkat(&here, name.as_c_str(), UnlinkatFlags::RemoveDir) {
-                    // Something in it is kept.
-                    Ok(()) | Err(Errno::ENOTEMPTY) => {}
-                    Err(errno) => return Err(errno),
-                }
-            }
+        if let Some(next) = left.pop() {
+            here = fs::open_in(here.as_fd(), &next.0, DIRECTORY, 0, fs::BENEATH)?;
+            let inside = empty(here.as_fd(), keep)?;
+            way.push((next, inside));
+            continue;
+        }
+        let Some(((name, kept), _)) = way.pop().filter(|_| !way.is_empty()) else { return Ok(()) };
+        here = nix::fcntl::openat(&here, c"..", OFlag::from_bits_truncate(DIRECTORY), Mode::empty())?;
+        if !kept {
+            remove_empty(here.as_fd(), &name)?;
         }
     }
     Ok(())
 }
 
-/// The names in a directory that are not kept, and whether each is a directory.
-fn children(dir: BorrowedFd<'_>, keep: &dyn Fn(u64) -> bool) -> Result<Vec<(CString, bool)>> {
-    let mut names = Vec::new();
-    let mut dir = Dir::from_fd(fs::open_in(dir, c".", DIRECTORY, 0, 0)?)?;
-    for entry in dir.iter() {
+/// Removes what is not kept and no directory; the directories, and whether each is kept.
+fn empty(dir: BorrowedFd<'_>, keep: &Keep<'_>) -> Result<Vec<(CString, bool)>> {
+    let inode = fstat(dir)?.st_ino;
+    let mut directories = Vec::new();
+    let mut listed = Dir::from_fd(fs::open_in(dir, c".", DIRECTORY, 0, 0)?)?;
+    for entry in listed.iter() {
         let entry = entry?;
         let name = entry.file_name();
-        if name == c"." || name == c".." || keep(entry.ino()) {
+        if name == c"." || name == c".." {
             continue;
         }
-        names.push((name.to_owned(), entry.file_type() == Some(nix::dir::Type::Directory)));
+        let kept = keep(inode, name);
+        if entry.file_type() == Some(nix::dir::Type::Directory) {
+            directories.push((name.to_owned(), kept));
+        } else if !kept {
+            match unlinkat(dir, name, UnlinkatFlags::NoRemoveDir) {
+                // The file system does not tell the kinds in its lists.
+                Err(Errno::EISDIR | Errno::EPERM) => directories.push((name.to_owned(), false)),
+                other => other?,
+            }
+        }
     }
-    Ok(names)
+    Ok(directories)
 }
 
 fn timespec(time: Time) -> TimeSpec {
