@@ -7,7 +7,7 @@ use std::{
     cell::RefCell,
     ffi::OsStr,
     fs,
-    io::Write,
+    io::{BufReader, Read, Write},
     os::unix::{ffi::OsStrExt, fs::symlink},
     path::{Component, Path},
     time::{Duration, Instant},
@@ -17,7 +17,13 @@ use fumehood::{
     Sandbox,
     cgroup::container::fuzzing as bus,
     host::KernelVersion,
-    image::registry::fuzzing as from_registry,
+    image::{
+        Reference,
+        digest::Digest,
+        manifest::{self, Document, Wanted},
+        registry::fuzzing as from_registry,
+        unpack::{Archive, open_packed},
+    },
     launch::fuzzing,
     plan::{landlock::Policy, seccomp},
     report::{Capture, Events, Mask, Stream, Tail},
@@ -34,7 +40,7 @@ use fumehood::{
 /// A name, and what takes the bytes.
 pub type Target = (&'static str, fn(&[u8]));
 
-pub const TARGETS: [Target; 14] = [
+pub const TARGETS: [Target; 16] = [
     ("quantities", quantities),
     ("names", names),
     ("paths", paths),
@@ -49,6 +55,8 @@ pub const TARGETS: [Target; 14] = [
     ("fetch", fetch),
     ("bus", bus),
     ("registry", registry),
+    ("layer", layer),
+    ("image", image),
 ];
 
 /// Sizes, times, CPUs, counts: within their bounds, and a size is read back as it is printed.
@@ -340,5 +348,78 @@ pub fn registry(data: &[u8]) {
     for base in ["https://registry.example/v2/a/blobs/uploads/", "http://[::1]:5000/v2/?x=1"] {
         from_registry::challenge(base, text);
         from_registry::place(base, text);
+    }
+}
+
+/// A layer, packed or not: what its entries say can be acted on, and there is an end to it.
+pub fn layer(data: &[u8]) {
+    const MOST: u64 = 4 << 20;
+    // A mutation spoils a header's sum, and what it has else would not be looked at.
+    let mut data = data.to_vec();
+    for header in data.chunks_exact_mut(512).filter(|block| block[257..262] == *b"ustar") {
+        header[148..156].fill(b' ');
+        let sum: u32 = header.iter().map(|byte| u32::from(*byte)).sum();
+        header[148..156].copy_from_slice(format!("{sum:06o}\0 ").as_bytes());
+    }
+    let Ok(content) = open_packed(&data[..]) else { return };
+    let mut archive = Archive::new(BufReader::new(content.take(MOST)));
+    for _ in 0..10_000 {
+        let Ok(Some(entry)) = archive.next_entry() else { return };
+        assert!(!entry.path.contains(&0) && !entry.link.contains(&0));
+        assert!(entry.mode <= 0o7777 && entry.uid != u32::MAX && entry.gid != u32::MAX);
+        assert!((0..1_000_000_000).contains(&entry.mtime.nanos));
+        let mut at = 0;
+        for (offset, length) in entry.pieces.iter().flatten() {
+            assert!(*offset >= at && offset + length <= entry.size);
+            at = offset + length;
+        }
+        let wanted = entry.pieces.as_ref().map_or(entry.size, |pieces| pieces.iter().map(|(_, length)| length).sum());
+        let mut came = 0;
+        match archive.data(u64::MAX, |chunk| {
+            came += chunk.len() as u64;
+            Ok(())
+        }) {
+            Ok(said) => assert_eq!(said, came),
+            Err(_) => return,
+        }
+        if entry.kind == fumehood::image::unpack::Kind::File {
+            assert_eq!(came, wanted);
+        }
+    }
+}
+
+/// Manifests, indexes, configurations and names of images: a document is one thing, and a name is read back as it is
+/// printed.
+pub fn image(data: &[u8]) {
+    match manifest::read(data, None) {
+        Ok(Document::Manifest(found)) => {
+            assert!(manifest::digest_of(found.config()).is_ok());
+            assert!(found.layers().iter().all(|layer| manifest::digest_of(layer).is_ok()));
+            assert!(manifest::read(data, Some(manifest::OCI_INDEX)).is_err());
+        }
+        Ok(Document::Index(index)) => {
+            _ = manifest::choose(&index, &Wanted::here());
+            assert!(manifest::read(data, Some(manifest::OCI_MANIFEST)).is_err());
+        }
+        Err(_) => {}
+    }
+    for layers in 0..3 {
+        if let Ok((_, diff_ids)) = manifest::read_config(data, layers) {
+            assert_eq!(diff_ids.len(), layers);
+            _ = manifest::chain_id(&diff_ids);
+        }
+    }
+    let Ok(text) = std::str::from_utf8(data) else { return };
+    if let Ok(reference) = text.parse::<Reference>() {
+        let printed = reference.to_string();
+        assert_eq!(printed.parse::<Reference>().ok().as_ref(), Some(&reference));
+        assert!(!printed.contains(|c: char| c.is_control() || c.is_whitespace()));
+        assert!(printed.split('/').all(|part| !matches!(part, "" | "." | "..")), "{printed}");
+    }
+    if let Ok(digest) = text.parse::<Digest>() {
+        assert_eq!(digest.to_string(), text);
+    }
+    if let Some(wanted) = Wanted::parse(text) {
+        assert!(wanted.to_string().matches('/').count() <= 2);
     }
 }
