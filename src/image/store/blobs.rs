@@ -85,7 +85,7 @@ impl Store {
     /// somebody else fetches it. `None` when it is there.
     pub fn receive_known(&self, digest: &Digest, size: u64) -> Result<Option<Partial<'_>>> {
         loop {
-            if self.has_blob(digest) {
+            if self.has_whole_blob(digest, size) {
                 return Ok(None);
             }
             let path = self.path.join("making").join(format!("{}-{}", digest.algorithm().name(), digest.hex()));

@@ -131,11 +131,6 @@ impl Store {
         &self.path
     }
 
-    /// The lock, for who uses a tree longer than this lives.
-    pub fn hold(&self) -> Result<File> {
-        self.lock.try_clone().map_err(StoreError::io("hold", self.path.join("lock")))
-    }
-
     /// A file that nobody sees, for what has to be put by; it is gone when it is closed.
     pub fn scratch(&self) -> Result<File> {
         let dir = self.path.join("making");
