@@ -16,7 +16,7 @@ use super::{Import, Result};
 use crate::{
     image::{
         ImageError,
-        unpack::{Archive, Kind},
+        unpack::{Archive, Kind, clean},
     },
     sys::fs,
 };
@@ -60,18 +60,18 @@ impl Source {
                 // The bytes of a large file are not looked at.
                 counting.pass_data(|position, length| position.pass_over(length)).map_err(archive)?;
             }
-            let path = cleaned(&entry.path);
+            let path = clean(&entry.path);
             if path.len() > LONGEST_NAME || entry.link.len() > LONGEST_NAME {
                 continue;
             }
             match entry.kind {
                 Kind::File if entry.pieces.is_some() => {}
                 Kind::File => drop(places.insert(path, Entry::Bytes { at, size: entry.size })),
-                Kind::Hardlink => drop(places.insert(path, Entry::Link(cleaned(&entry.link)))),
+                Kind::Hardlink => drop(places.insert(path, Entry::Link(clean(&entry.link)))),
                 // Relative to where it is, as `docker save` writes them.
                 Kind::Symlink => {
                     let above = path.iter().rposition(|byte| *byte == b'/').map_or(&path[..0], |slash| &path[..=slash]);
-                    let target = cleaned(&[above, &entry.link].concat());
+                    let target = clean(&[above, &entry.link].concat());
                     places.insert(path, Entry::Link(target));
                 }
                 _ => {}
@@ -112,7 +112,7 @@ impl Source {
             }
             Self::Archive { file, places } => {
                 let missing = || failed(io::ErrorKind::NotFound.into());
-                let mut path = cleaned(name.as_bytes());
+                let mut path = clean(name.as_bytes());
                 // Each link leads to a file: what leads on and on leads nowhere.
                 for _ in 0..4 {
                     match places.get(&path).ok_or_else(missing)? {
@@ -165,18 +165,6 @@ impl<F: Borrow<File>> Read for Section<F> {
         self.at += read as u64;
         Ok(read)
     }
-}
-
-fn cleaned(path: &[u8]) -> Vec<u8> {
-    let mut kept: Vec<&[u8]> = Vec::new();
-    for part in path.split(|byte| *byte == b'/') {
-        match part {
-            b"" | b"." => {}
-            b".." => drop(kept.pop()),
-            part => kept.push(part),
-        }
-    }
-    kept.join(&b'/')
 }
 
 impl Position<BufReader<Section<&File>>> {

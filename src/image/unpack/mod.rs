@@ -25,6 +25,7 @@ pub use limits::{Limits, RATIO_FROM};
 use packed::Chunks;
 pub use packed::{Packing, open as open_packed, packing};
 use tree::Tree;
+pub(super) use tree::clean;
 
 /// A layer where it lies.
 #[derive(Debug)]

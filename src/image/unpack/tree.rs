@@ -495,7 +495,7 @@ pub fn c_string(bytes: &[u8]) -> Result<CString> {
 }
 
 /// Without `.`, `..` and empty components: `..` at the top stays there.
-fn clean(path: &[u8]) -> Vec<u8> {
+pub fn clean(path: &[u8]) -> Vec<u8> {
     let mut kept: Vec<&[u8]> = Vec::new();
     for part in path.split(|byte| *byte == b'/') {
         match part {
