@@ -7,6 +7,7 @@ pub mod export;
 pub mod import;
 mod kept;
 pub mod manifest;
+pub mod pack;
 mod ready;
 pub mod reference;
 pub mod registry;
