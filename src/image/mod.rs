@@ -1,7 +1,9 @@
 //! OCI images: fetched, kept, unpacked, made (image-spec 1.1). All of an image is hostile, its names too.
 
+pub mod append;
 pub mod bundle;
 pub mod digest;
+pub mod epoch;
 mod error;
 pub mod export;
 pub mod import;
