@@ -2,6 +2,8 @@
 
 pub mod append;
 pub mod bundle;
+pub mod change;
+pub mod diff;
 pub mod digest;
 pub mod epoch;
 mod error;
@@ -13,6 +15,7 @@ pub mod pack;
 mod ready;
 pub mod reference;
 pub mod registry;
+pub mod runs;
 pub mod store;
 pub mod unpack;
 mod users;

@@ -18,7 +18,7 @@ use crate::request::limits::Limits;
 
 impl Serialize for Outcome {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut object = serializer.serialize_struct("Outcome", 22)?;
+        let mut object = serializer.serialize_struct("Outcome", 23)?;
         object.serialize_field("id", &self.id)?;
         object.serialize_field("runtime", &self.runtime)?;
         object.serialize_field("isolation", &self.isolation)?;
@@ -39,6 +39,7 @@ impl Serialize for Outcome {
         object.serialize_field("error", &self.error)?;
         object.serialize_field("compile", &self.compile)?;
         object.serialize_field("denials_left_out", &self.denials.left_out())?;
+        object.serialize_field("kept", &self.kept)?;
         exact_streams(&mut object, &self.stdout, &self.stderr)?;
         object.end()
     }
