@@ -62,6 +62,7 @@ pub struct Low {
     pub store: Option<PathBuf>,
     pub writable: bool,
     pub read_only: bool,
+    pub keep: bool,
     pub limits: Limits,
     pub timeout_asked: bool,
     pub env: Vec<OsString>,
@@ -99,6 +100,7 @@ const CONFLICTS: &[(&str, &str, &str)] = &[
     ("stdin", "tty", ""),
     ("events", "tty", "a terminal's output goes to your terminal"),
     ("json", "tty", "a terminal's output goes to your terminal"),
+    ("keep", "read-only", "nothing is written that could be kept"),
     ("read-only", "writable", ""),
     ("out", "tty", "a terminal's output goes to your terminal"),
 ];
@@ -237,7 +239,8 @@ impl Low {
             });
         }
         for flag in ["entrypoint", "store"] {
-            if given.has(flag) && self.image.is_none() {
+            let kept = flag == "store" && self.keep;
+            if given.has(flag) && self.image.is_none() && !kept {
                 return Err(UsageError::NeedsImage { flag });
             }
         }

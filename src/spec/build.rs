@@ -176,6 +176,8 @@ pub fn build(request: Request<'_>) -> Result<Spec, SpecError> {
             landlock: request.profile.landlock,
             writable_mounts: mounts.iter().filter(|m| m.writable).map(|m| (m.target.clone(), m.owner)).collect(),
             fetches: !request.fetch.is_empty(),
+            keeps: request.keeps,
+            on_disk: request.on_disk.map(Path::to_owned),
             image: image.map(|image| image.digest().to_string()),
             left_out: spec.left_out,
         },

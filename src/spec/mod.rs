@@ -54,6 +54,10 @@ pub struct Own {
     pub writable_mounts: Vec<(PathBuf, (u32, u32))>,
     /// Whether files are to be read out of the sandbox after the run.
     pub fetches: bool,
+    /// Whether what is written to the root is wanted after the run.
+    pub keeps: bool,
+    /// Where on the disk what is written to the root is, instead of in memory.
+    pub on_disk: Option<PathBuf>,
     /// The digest of the image that is run.
     pub image: Option<String>,
     /// What a bundle or an image wants that fumehood does not give, told by `explain`.

@@ -7,6 +7,7 @@ mod common;
 
 mod archive;
 mod forms;
+mod keep;
 mod registry;
 mod run;
 mod unpack;

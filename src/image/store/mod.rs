@@ -3,6 +3,7 @@
 //! ```text
 //! blobs/sha256/HEX   manifests, configurations, packed layers; whole, or not there
 //! trees/HEX/root     a root file system, by the chain id of its layers (image-spec `config.md`); whole, or not there
+//! runs/NAME          one file a run that was kept: what it changed, and of which image
 //! names/HEX          one file a name: what it is, and which manifest it stands for
 //! making/            what is being made, each locked by who makes it
 //! ```
@@ -15,6 +16,7 @@
 mod blobs;
 mod error;
 mod names;
+mod runs;
 mod trees;
 
 #[cfg(test)]
@@ -36,6 +38,7 @@ use crate::{image::digest::Digest, sys};
 pub use blobs::{Incoming, Partial};
 pub use error::StoreError;
 pub use names::Named;
+pub use runs::{Run, RunBase};
 pub use trees::{Tree, TreeInfo};
 
 type Result<T = ()> = std::result::Result<T, StoreError>;
@@ -115,7 +118,7 @@ impl Store {
         if found.uid() != nix::unistd::geteuid().as_raw() || found.mode() & 0o077 != 0 {
             return Err(StoreError::NotOurs { path });
         }
-        for dir in ["blobs/sha256", "blobs/sha512", "trees", "names", "making"] {
+        for dir in ["blobs/sha256", "blobs/sha512", "trees", "names", "runs", "making"] {
             make(&path.join(dir))?;
         }
         let at = path.join("lock");
