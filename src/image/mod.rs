@@ -1,5 +1,6 @@
 //! OCI images: fetched, kept, unpacked, made (image-spec 1.1). All of an image is hostile, its names too.
 
+pub mod build;
 pub mod bundle;
 pub mod digest;
 mod error;

@@ -16,6 +16,7 @@ use std::{
 };
 
 use super::{ImageError, digest::Digest, manifest::Wanted, reference::Reference, store::Store, unpack};
+pub(super) use docker::{descriptor, put_manifest};
 use source::{Section, Source};
 use unpack::Limits;
 

@@ -4,6 +4,8 @@
 //! blobs/sha256/HEX   manifests, configurations, packed layers; whole, or not there
 //! trees/HEX/root     a root file system, by the chain id of its layers (image-spec `config.md`); whole, or not there
 //! names/HEX          one file a name: what it is, and which manifest it stands for
+//! builds/HEX         one file a layer that a recipe made: by all that went into it, which blob it is
+//! packages/HEX       a directory of packages of `run --install`, by all that they depend on; whole, or not there
 //! making/            what is being made, each locked by who makes it
 //! ```
 //!
@@ -13,8 +15,10 @@
 //! by others (CVE-2021-41103).
 
 mod blobs;
+mod builds;
 mod error;
 mod names;
+mod packages;
 mod trees;
 
 #[cfg(test)]
@@ -34,11 +38,13 @@ use std::{
 
 use crate::{image::digest::Digest, sys};
 pub use blobs::{Incoming, Partial};
+pub use builds::Built;
 pub use error::StoreError;
 pub use names::Named;
+pub use packages::Installed;
 pub use trees::{Tree, TreeInfo};
 
-type Result<T = ()> = std::result::Result<T, StoreError>;
+type Result<T = (), E = StoreError> = std::result::Result<T, E>;
 
 /// For how long what a killed download has left is kept, to be gone on with.
 const PARTIAL_KEPT: Duration = Duration::from_secs(24 * 3600);
@@ -154,6 +160,8 @@ impl Store {
         for hex in self.all_trees()?.iter().filter(|hex| !trees.contains(*hex)) {
             freed.add(self.remove_tree(hex)?);
         }
+        freed.add(self.remove_packages()?);
+        self.forget_builds()?;
         Ok(freed)
     }
 
@@ -179,6 +187,11 @@ impl Store {
         Ok(freed)
     }
 
+    /// A directory to work in, of one's own.
+    pub fn workshop(&self) -> Result<Workshop> {
+        self.making().map(Workshop)
+    }
+
     /// A new directory in `making`, locked.
     fn making(&self) -> Result<Making> {
         for _ in 0..64 {
@@ -197,6 +210,17 @@ impl Store {
             }
         }
         Err(StoreError::io("make", self.path.join("making"))(io::ErrorKind::AlreadyExists.into()))
+    }
+}
+
+/// Removed with all that is in it when it is dropped.
+#[derive(Debug)]
+pub struct Workshop(Making);
+
+impl Workshop {
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0.path
     }
 }
 
