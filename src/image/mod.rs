@@ -1,13 +1,16 @@
 //! OCI images: fetched, kept, unpacked, made (image-spec 1.1). All of an image is hostile, its names too.
 
+pub mod append;
 pub mod build;
 pub mod bundle;
 pub mod digest;
+pub mod epoch;
 mod error;
 pub mod export;
 pub mod import;
 mod kept;
 pub mod manifest;
+pub mod pack;
 mod ready;
 pub mod reference;
 pub mod registry;

@@ -14,7 +14,7 @@ macro_rules! recipes {
     };
 }
 
-pub const ALL: &[Builtin] = recipes!["bash"];
+pub const ALL: &[Builtin] = recipes!["agent" "bash" "bun" "c" "deno" "go" "java" "node" "python" "python-data" "ruby" "rust"];
 
 impl Builtin {
     pub fn find(name: &str) -> Result<Self> {

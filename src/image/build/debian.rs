@@ -2,17 +2,19 @@
 //! run in a root of their own.
 
 use std::{
-    io::{self, BufRead, BufReader, Read},
+    io::{self, BufRead, BufReader, Read, Write},
     process::{Child, ChildStderr, Command, Stdio},
     thread,
 };
 
 use super::{
     BuildError, Result,
-    layer::Packer,
     recipe::{Debian, Variant},
 };
-use crate::image::store::{Built, Store};
+use crate::image::{
+    pack::{Compression, NewLayer, keep},
+    store::Store,
+};
 
 /// What of an installed system is of the host's, of the moment, or a copy.
 const CLEAN: &str = concat!(
@@ -34,11 +36,11 @@ const MERGED_USR: &str = "/usr/share/mmdebstrap/hooks/maybe-merged-usr";
 /// Of what it says, as much as explains why it failed.
 const TOLD: usize = 40;
 
-pub fn make(store: &Store, debian: &Debian, epoch: u64, progress: &dyn Fn(u64)) -> Result<Built> {
+pub fn make(store: &Store, debian: &Debian, epoch: i64, progress: &dyn Fn(u64)) -> Result<NewLayer> {
     let mut child = start(debian, epoch)?;
     let (out, err) = (child.stdout.take(), child.stderr.take());
     let listening = thread::spawn(move || last_lines(err));
-    let packed = pack(store, out, progress);
+    let packed = keep(store, Compression::Gzip, |to| pack(out, to, progress));
     if packed.is_err() {
         _ = child.kill();
     }
@@ -48,10 +50,10 @@ pub fn make(store: &Store, debian: &Debian, epoch: u64, progress: &dyn Fn(u64)) 
     if !status.success() {
         return Err(failure(&said));
     }
-    packed
+    packed.map(|(layer, ())| layer)
 }
 
-fn start(debian: &Debian, epoch: u64) -> Result<Child> {
+fn start(debian: &Debian, epoch: i64) -> Result<Child> {
     let mut command = Command::new("mmdebstrap");
     command.args(["--quiet", "--format=tar", "--skip=output/dev", "--aptopt=Acquire::Languages \"none\""]);
     command.arg(format!("--variant={}", variant(debian)));
@@ -98,17 +100,16 @@ fn variant(debian: &Debian) -> String {
     format!("{:?}", debian.variant).to_lowercase()
 }
 
-fn pack(store: &Store, out: Option<impl Read>, progress: &dyn Fn(u64)) -> Result<Built> {
-    let mut packer = Packer::new(store)?;
+fn pack(out: Option<impl Read>, to: &mut dyn Write, progress: &dyn Fn(u64)) -> Result {
     let mut from = out.ok_or_else(|| BuildError::Debian { why: "it has no output".to_owned(), hint: None })?;
     let mut buffer = vec![0; 256 << 10];
     loop {
         match from.read(&mut buffer) {
-            Ok(0) => return packer.finish(),
+            Ok(0) => return Ok(()),
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             read => {
                 let read = read.map_err(BuildError::io("read from", "mmdebstrap"))?;
-                io::Write::write_all(&mut packer, &buffer[..read]).map_err(BuildError::io("pack", "base"))?;
+                to.write_all(&buffer[..read]).map_err(BuildError::io("pack", "base"))?;
                 progress(read as u64);
             }
         }

@@ -3,7 +3,11 @@
 use std::{io, path::PathBuf};
 
 use super::recipe::RecipeError;
-use crate::{error::Hint, image::ImageError, packages::PackagesError};
+use crate::{
+    error::Hint,
+    image::{ImageError, pack::KeepError, store::StoreError},
+    packages::PackagesError,
+};
 
 pub type Result<T = ()> = std::result::Result<T, BuildError>;
 
@@ -35,10 +39,8 @@ pub enum BuildError {
     NoFiles { path: PathBuf },
     #[error("mmdebstrap: {why}")]
     Debian { why: String, hint: Option<&'static str> },
-    #[error("image configuration: {0}")]
-    Config(String),
-    #[error("SOURCE_DATE_EPOCH `{0}` is no number of seconds since 1970")]
-    Epoch(String),
+    #[error(transparent)]
+    Keep(#[from] KeepError),
     #[error("cannot {action} {}", path.display())]
     Io {
         action: &'static str,
@@ -59,8 +61,14 @@ impl BuildError {
     }
 }
 
-impl<E: Into<ImageError>> From<E> for BuildError {
-    fn from(error: E) -> Self {
+impl From<ImageError> for BuildError {
+    fn from(error: ImageError) -> Self {
+        Self::Image(Box::new(error))
+    }
+}
+
+impl From<StoreError> for BuildError {
+    fn from(error: StoreError) -> Self {
         Self::Image(Box::new(error.into()))
     }
 }
@@ -76,6 +84,7 @@ impl Hint for BuildError {
         match self {
             Self::Image(error) => error.hint(),
             Self::Packages(error) => error.hint(),
+            Self::Keep(error) => error.hint(),
             Self::Unknown { nearest: Some(nearest), .. } => Some(format!("did you mean `{nearest}`?")),
             Self::Unknown { names, .. } => {
                 Some(format!("a file is named with its path, as ./recipe.toml; built in are {}", names.join(", ")))

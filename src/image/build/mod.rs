@@ -5,12 +5,10 @@
 //! same entries are the same bytes. What runs to make one runs in a sandbox, mmdebstrap apart.
 
 pub mod builtin;
-mod config;
 mod contents;
 mod debian;
 mod error;
 mod host;
-mod layer;
 pub mod recipe;
 
 use std::{
@@ -23,19 +21,20 @@ use serde_json::json;
 
 use super::{
     Image, Reference,
+    append::{self, Changes, Story, append},
     digest::Digest,
+    epoch::source_date_epoch,
     manifest::Wanted,
+    pack::{Compression, NewLayer, keep},
     ready::Ready,
-    store::{Built, Store},
+    store::Store,
 };
 use crate::{
     packages::{Index, Job, Manager, Shape},
     request::Network,
 };
-use config::Stage;
 use contents::{Contents, Kind, Node, Taken};
 pub use error::{BuildError, Result};
-use layer::Packer;
 pub use recipe::Recipe;
 use recipe::{Base, Given, What};
 
@@ -43,7 +42,7 @@ use recipe::{Base, Given, What};
 const FORMAT: u32 = 1;
 /// The time of all files, unless SOURCE_DATE_EPOCH says otherwise: the beginning of 2025. At 0 zip archives cannot be
 /// made of them.
-const EPOCH: u64 = 1_735_689_600;
+const EPOCH: i64 = 1_735_689_600;
 
 /// How it is built.
 #[derive(Debug)]
@@ -60,7 +59,7 @@ pub struct Build<'a> {
     /// In place of where this host's package managers look.
     pub index: Option<&'a Index>,
     /// Of all files, in seconds since 1970.
-    pub epoch: u64,
+    pub epoch: i64,
 }
 
 /// Who is told how it goes on.
@@ -95,12 +94,8 @@ pub struct Step {
 }
 
 /// The time that files get: $SOURCE_DATE_EPOCH, or always the same.
-pub fn epoch() -> Result<u64> {
-    match std::env::var("SOURCE_DATE_EPOCH") {
-        Err(_) => Ok(EPOCH),
-        // Archives have eleven octal digits for it.
-        Ok(text) => text.parse().ok().filter(|time| *time < 1 << 33).ok_or(BuildError::Epoch(text)),
-    }
+pub fn epoch() -> Result<i64> {
+    Ok(source_date_epoch()?.unwrap_or(EPOCH))
 }
 
 pub fn build(store: &Store, build: &Build<'_>, watch: &dyn Watch) -> Result<Done> {
@@ -124,8 +119,8 @@ pub fn build(store: &Store, build: &Build<'_>, watch: &dyn Watch) -> Result<Done
     }
     building.packages(Manager::Pip, &recipe.pip())?;
     building.packages(Manager::Npm, &recipe.npm())?;
-    building.stage.configure(recipe);
-    let digest = building.stage.keep(store)?;
+    let what = format!("recipe {}", names[0]);
+    let digest = append(store, &building.base(), None, &changes(recipe), &building.story(&what))?.digest;
     let before = names.iter().all(|name| matches!(store.name(name), Ok(Some(named)) if named.manifest == digest));
     for name in names.iter().filter(|_| !before) {
         store.set_name(name, &digest)?;
@@ -138,7 +133,9 @@ struct Building<'a> {
     store: &'a Store,
     build: &'a Build<'a>,
     watch: &'a dyn Watch,
-    stage: Stage,
+    platform: Wanted,
+    /// As far as it is made.
+    image: Option<Image>,
     /// What the next layer stands on.
     chain: Digest,
     steps: Vec<Step>,
@@ -147,16 +144,15 @@ struct Building<'a> {
 impl<'a> Building<'a> {
     fn begin(store: &'a Store, build: &'a Build<'a>, watch: &'a dyn Watch) -> Result<Self> {
         let platform = build.recipe.platform().unwrap_or_else(Wanted::here);
-        let (stage, below) = match &build.recipe.base {
-            Base::Image(name) => {
-                let image = Image::find(store, name)?;
-                (Stage::of(store, &image, build.epoch)?, image.chain_id().to_string())
-            }
-            Base::Scratch | Base::Debian { .. } => (Stage::scratch(&platform, build.epoch), platform.to_string()),
+        let image = match &build.recipe.base {
+            Base::Image(name) => Some(Image::find(store, name)?),
+            Base::Scratch | Base::Debian { .. } => None,
         };
+        let below = image.as_ref().map_or_else(|| platform.to_string(), |image| image.chain_id().to_string());
         let chain = Digest::of(json!([FORMAT, build.epoch, below]).to_string().as_bytes());
-        let mut building = Self { store, build, watch, stage, chain, steps: Vec::new() };
-        if let Some(debian) = build.recipe.debian(build.mirror, &platform.architecture) {
+        let debian = build.recipe.debian(build.mirror, &platform.architecture);
+        let mut building = Self { store, build, watch, platform, image, chain, steps: Vec::new() };
+        if let Some(debian) = debian {
             let what = format!("debian:{}", debian.suite);
             let make = |_: &Building<'_>| debian::make(store, &debian, build.epoch, &|bytes| watch.bytes(bytes));
             building.layer(&what, &json!({ "debian": debian }), make)?;
@@ -165,7 +161,7 @@ impl<'a> Building<'a> {
     }
 
     /// The layer that `of` makes here: as it was made before, or made now.
-    fn layer(&mut self, what: &str, of: &serde_json::Value, make: impl FnOnce(&Self) -> Result<Built>) -> Result {
+    fn layer(&mut self, what: &str, of: &serde_json::Value, make: impl FnOnce(&Self) -> Result<NewLayer>) -> Result {
         let key = Digest::of(json!([self.chain, of]).to_string().as_bytes());
         let known = if self.build.again { None } else { self.store.built(&key)? };
         self.watch.step(what, known.is_some());
@@ -178,7 +174,8 @@ impl<'a> Building<'a> {
                 built
             }
         };
-        self.stage.push(&built, what)?;
+        let done = append(self.store, &self.base(), Some(&built), &Changes::default(), &self.story(what))?;
+        self.image = Some(done);
         // Not what it was to be made of: packages may be others today.
         self.chain = Digest::of(json!([self.chain, built.diff_id]).to_string().as_bytes());
         self.steps.push(Step { what: what.to_owned(), digest: built.digest, packed_bytes: built.size, unchanged });
@@ -190,19 +187,22 @@ impl<'a> Building<'a> {
         self.layer(what, &of, |building| building.pack(&contents))
     }
 
-    fn pack(&self, contents: &Contents) -> Result<Built> {
-        let mut packer = Packer::new(self.store)?;
-        contents.write(&mut packer, self.build.epoch)?;
-        packer.finish()
+    fn base(&self) -> append::Base<'_> {
+        self.image.as_ref().map_or_else(|| append::Base::Scratch(self.platform.clone()), append::Base::Image)
+    }
+
+    fn story(&self, what: &str) -> Story {
+        Story { created: self.build.epoch, by: format!("fumehood image build: {what}"), ..Story::default() }
+    }
+
+    fn pack(&self, contents: &Contents) -> Result<NewLayer> {
+        Ok(keep(self.store, Compression::Gzip, |to| contents.write(to, self.build.epoch.unsigned_abs()))?.0)
     }
 
     /// What is there so far, unpacked; nothing, where nothing is.
     fn root(&self) -> Result<Option<Ready>> {
-        if !self.stage.has_layers() {
-            return Ok(None);
-        }
-        let image = Image::load(self.store, &self.stage.keep(self.store)?)?;
-        Ok(Some(Ready::of(self.store, &image, &|bytes| self.watch.bytes(bytes))?))
+        let ready = |image: &Image| Ready::of(self.store, image, &|bytes| self.watch.bytes(bytes));
+        Ok(self.image.as_ref().map(ready).transpose()?)
     }
 
     /// Installed on the host's side of the tree, into a directory of their own: the tree below is only read.
@@ -280,5 +280,20 @@ impl<'a> Building<'a> {
             What::Dir => contents.add(&file.to, node(0o755, Kind::Dir)),
         }
         Ok(contents)
+    }
+}
+
+/// What the recipe says of how it is run.
+fn changes(recipe: &Recipe) -> Changes {
+    Changes {
+        env: recipe.env.iter().map(|(name, value)| (name.0.clone(), value.0.clone())).collect(),
+        entrypoint: recipe.entrypoint.clone(),
+        cmd: recipe.cmd.clone(),
+        workdir: recipe.workdir.as_ref().map(|dir| dir.0.display().to_string()),
+        user: recipe.user.as_ref().map(|user| user.0.clone()),
+        labels: recipe.labels.iter().map(|(key, value)| (key.clone(), value.clone())).collect(),
+        exposed_ports: recipe.expose.iter().map(|port| port.0.clone()).collect(),
+        volumes: recipe.volumes.iter().map(|volume| volume.0.display().to_string()).collect(),
+        stop_signal: recipe.stop_signal.as_ref().map(|signal| signal.0.clone()),
     }
 }

@@ -94,7 +94,7 @@ fn take_layer(store: &Store, source: &Source, file: &str, diff_id: &Digest, impo
 }
 
 /// A manifest of our own making, kept.
-pub(in crate::image) fn put_manifest(store: &Store, config: Descriptor, layers: Vec<Descriptor>) -> Result<Digest> {
+pub(super) fn put_manifest(store: &Store, config: Descriptor, layers: Vec<Descriptor>) -> Result<Digest> {
     let manifest = ImageManifestBuilder::default()
         .schema_version(2_u32)
         .media_type(MediaType::ImageManifest)
@@ -108,7 +108,7 @@ pub(in crate::image) fn put_manifest(store: &Store, config: Descriptor, layers: 
     Ok(store.put(&bytes)?)
 }
 
-pub(in crate::image) fn descriptor(kind: MediaType, size: u64, digest: &Digest) -> Result<Descriptor> {
+pub(super) fn descriptor(kind: MediaType, size: u64, digest: &Digest) -> Result<Descriptor> {
     let digest: oci_spec::image::Digest = digest.to_string().parse().map_err(|error: oci_spec::OciSpecError| {
         ImageError::Import { what: digest.to_string(), why: error.to_string() }
     })?;

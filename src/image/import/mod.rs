@@ -16,7 +16,6 @@ use std::{
 };
 
 use super::{ImageError, digest::Digest, manifest::Wanted, reference::Reference, store::Store, unpack};
-pub(super) use docker::{descriptor, put_manifest};
 use source::{Section, Source};
 use unpack::Limits;
 

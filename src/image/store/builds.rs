@@ -7,19 +7,8 @@ use std::{
     path::PathBuf,
 };
 
-use serde::{Deserialize, Serialize};
-
 use super::{Result, Store, StoreError};
-use crate::image::digest::Digest;
-
-/// A layer that is in the store.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Built {
-    /// As it is packed.
-    pub digest: Digest,
-    pub size: u64,
-    pub diff_id: Digest,
-}
+use crate::image::{digest::Digest, pack::NewLayer};
 
 impl Store {
     fn builds(&self) -> PathBuf {
@@ -27,19 +16,19 @@ impl Store {
     }
 
     /// The layer that was made of this, if it is still here.
-    pub fn built(&self, key: &Digest) -> Result<Option<Built>> {
+    pub fn built(&self, key: &Digest) -> Result<Option<NewLayer>> {
         let path = self.builds().join(key.hex());
         let bytes = match fs::read(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             bytes => bytes.map_err(StoreError::io("read", path.clone()))?,
         };
         let built = serde_json::from_slice(&bytes);
-        let built: Built = built.map_err(|error| StoreError::Broken { path, why: error.to_string() })?;
+        let built: NewLayer = built.map_err(|error| StoreError::Broken { path, why: error.to_string() })?;
         Ok(Some(built).filter(|built| self.has_whole_blob(&built.digest, built.size)))
     }
 
     /// Remembers of what it was made.
-    pub fn set_built(&self, key: &Digest, built: &Built) -> Result {
+    pub fn set_built(&self, key: &Digest, built: &NewLayer) -> Result {
         let dir = self.builds();
         let made = DirBuilder::new().recursive(true).mode(0o700).create(&dir);
         made.map_err(StoreError::io("make", dir.clone()))?;

@@ -38,7 +38,6 @@ use std::{
 
 use crate::{image::digest::Digest, sys};
 pub use blobs::{Incoming, Partial};
-pub use builds::Built;
 pub use error::StoreError;
 pub use names::Named;
 pub use packages::Installed;
