@@ -5,6 +5,7 @@
 
 mod error;
 mod index;
+pub mod install;
 mod settings;
 
 use std::{
@@ -14,8 +15,11 @@ use std::{
     sync::Arc,
 };
 
+use nix::sys::resource::{Resource, getrlimit};
+
 pub use error::PackagesError;
 pub use index::Index;
+pub use install::Install;
 
 use crate::{
     Observer, Outcome, Sandbox,
@@ -149,7 +153,9 @@ impl Job<'_> {
             mounts.extend(settings.certificates.map(|path| (path, CERTIFICATES, false)));
             // How names are looked up is the host's business, and no image's.
             mounts.extend(settings::real("/etc/resolv.conf").map(|path| (path, "/etc/resolv.conf", false)));
-            mounts.extend(settings::real("/etc/hosts").map(|path| (path, "/etc/hosts", false)));
+            // Without an image it is fumehood's own.
+            let hosts = settings::real("/etc/hosts").filter(|_| image.is_some());
+            mounts.extend(hosts.map(|path| (path, "/etc/hosts", false)));
         }
         for (name, value) in env {
             sandbox.env(name, value);
@@ -272,7 +278,7 @@ fn limits() -> Limits {
         pids: 1024,
         timeout: None,
         output: Bytes::mib(64),
-        nofile: 65536,
+        nofile: getrlimit(Resource::RLIMIT_NOFILE).map_or(1024, |(_, most)| most.min(1 << 16)),
         ..Limits::default()
     }
 }

@@ -80,6 +80,15 @@ pub fn host_pip() -> Option<PathBuf> {
     pips.filter(|pip| pip.join("__main__.py").is_file()).find_map(|pip| fs::canonicalize(pip).ok())
 }
 
+/// Where packages would come from, as far as the host's configuration says.
+pub fn named_index(manager: Manager) -> Vec<String> {
+    match manager {
+        Manager::Pip => ["INDEX_URL", "EXTRA_INDEX_URL"].into_iter().filter_map(pip).collect(),
+        Manager::Npm => registry().into_iter().collect(),
+        Manager::Gem => Vec::new(),
+    }
+}
+
 /// The variable, or what pip's files say: the user's own over the host's (pip, "Configuration Files").
 fn pip(name: &str) -> Option<String> {
     if let Ok(value) = env::var(format!("PIP_{name}")) {

@@ -14,7 +14,8 @@ macro_rules! recipes {
     };
 }
 
-pub const ALL: &[Builtin] = recipes!["agent" "bash" "bun" "c" "deno" "go" "java" "node" "python" "python-data" "ruby" "rust"];
+pub const ALL: &[Builtin] =
+    recipes!["agent" "bash" "bun" "c" "deno" "go" "java" "node" "python" "python-data" "ruby" "rust"];
 
 impl Builtin {
     pub fn find(name: &str) -> Result<Self> {
