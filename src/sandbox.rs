@@ -14,7 +14,7 @@ use crate::{
     error::Hint,
     host::Host,
     image::{Ready, store::Installed},
-    launch::{self, Extras, Input, Observer},
+    launch::{self, Extras, Input, Keeper, Observer, Upper},
     packages::{self, Manager, PackagesError},
     plan::{self, Plan, landlock::Policy, profile::Builtin, seccomp::Profile as SeccompProfile},
     report::{Failure, Isolation, Outcome},
@@ -63,6 +63,7 @@ pub struct Sandbox {
     stdin: Stdin,
     /// Nobody removes them meanwhile.
     packages: Vec<Installed>,
+    on_disk: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone)]
@@ -119,6 +120,7 @@ impl Sandbox {
             fetch: Vec::new(),
             stdin: Stdin::Empty,
             packages: Vec::new(),
+            on_disk: None,
         }
     }
 
@@ -214,6 +216,14 @@ impl Sandbox {
     /// Lets the program write to its root, in memory. Unasked it may do so to an image's.
     pub fn writable(&mut self, writable: bool) -> &mut Self {
         self.writable_root = Some(writable);
+        self
+    }
+
+    /// Has what is written to the root in this directory instead of in memory: one that is there, empty, of the caller's
+    /// alone, on a disk that overlayfs takes. It is empty again when the run has ended. The disk's size is the limit then.
+    pub fn writable_on_disk(&mut self, dir: impl Into<PathBuf>) -> &mut Self {
+        self.writable_root = Some(true);
+        self.on_disk = Some(dir.into());
         self
     }
 
@@ -314,7 +324,7 @@ impl Sandbox {
 
     /// The OCI spec of this sandbox, and what it has beyond OCI.
     pub fn spec(&mut self) -> Result<Spec> {
-        let request = self.request().map_err(Hint::into_error)?;
+        let request = self.request(false).map_err(Hint::into_error)?;
         spec::build::build(request).map_err(Hint::into_error)
     }
 
@@ -346,8 +356,28 @@ impl Sandbox {
     /// As [`Self::output`], seen by `observer` as it happens. What can be read from `signals` (a signalfd(2))
     /// ends the run.
     pub fn run(&mut self, signals: Option<BorrowedFd<'_>>, observer: &mut dyn Observer) -> Result<Outcome> {
+        self.run_with(signals, observer, None)
+    }
+
+    /// As [`Self::run`], with what the program wrote to its root given to `keeper` when it has ended, however it did; not
+    /// when it could not be started. An error of the keeper's is in the outcome, as [`Failure::keep`].
+    pub fn run_kept(
+        &mut self,
+        signals: Option<BorrowedFd<'_>>,
+        observer: &mut dyn Observer,
+        keeper: impl FnOnce(&Upper<'_>) -> Result<()>,
+    ) -> Result<Outcome> {
+        self.run_with(signals, observer, Some(Keeper(Box::new(keeper))))
+    }
+
+    fn run_with(
+        &mut self,
+        signals: Option<BorrowedFd<'_>>,
+        observer: &mut dyn Observer,
+        keeper: Option<Keeper<'_>>,
+    ) -> Result<Outcome> {
         let began = Instant::now();
-        let request = self.request().map_err(Hint::into_error)?;
+        let request = self.request(keeper.is_some()).map_err(Hint::into_error)?;
         let runtime = request.work.runtime.clone();
         let spec = spec::build::build(request).map_err(Hint::into_error)?;
         let plan = plan::make(spec, &self.host()).map_err(Hint::into_error)?;
@@ -356,7 +386,7 @@ impl Sandbox {
             Stdin::Bytes(bytes) => Input::Bytes(bytes),
             Stdin::Inherit => Input::Stream(own_stdin()?),
         };
-        let extras = Extras { runtime, secrets: &self.secrets, fetch: &self.fetch, input, signals, began };
+        let extras = Extras { runtime, secrets: &self.secrets, fetch: &self.fetch, input, signals, began, keeper };
         launch::launch(&plan, &Hierarchy::detect(), extras, observer).map_err(launch::LaunchError::explain)
     }
 
@@ -375,12 +405,22 @@ impl Sandbox {
         ))
     }
 
-    fn request(&mut self) -> Result<Request<'_>, RequestError> {
+    fn request(&mut self, keeps: bool) -> Result<Request<'_>, RequestError> {
         let id = match &self.id {
             Some(id) => id.clone(),
             None => SandboxId::random().map_err(RequestError::Random)?,
         };
         self.id = Some(id.clone());
+        let writable_root = self.writable_root.unwrap_or(matches!(self.rootfs, Rootfs::Image(_)));
+        let wanted = [(keeps, "kept"), (self.on_disk.is_some(), "on a disk")];
+        for (_, what) in wanted.into_iter().filter(|(wanted, _)| *wanted) {
+            let refused = |why| Err(RequestError::NotKept { what, why });
+            match self.rootfs {
+                Rootfs::Host => return refused("/ is made for each run, and has no image below it"),
+                _ if !writable_root => return refused("/ is read-only"),
+                _ => {}
+            }
+        }
         let mut placed = Vec::new();
         let work = self.work(&mut placed)?;
         for (host, inside, kind) in &self.inputs {
@@ -400,7 +440,7 @@ impl Sandbox {
             placed,
             mounts: &self.mounts,
             hidden: &self.hidden,
-            writable_root: self.writable_root.unwrap_or(matches!(self.rootfs, Rootfs::Image(_))),
+            writable_root,
             limits: self.limits.clone(),
             env: &self.env,
             secrets: &self.secrets,
@@ -411,6 +451,8 @@ impl Sandbox {
             profile: Profile { name: self.profile, seccomp: self.seccomp.clone(), landlock: self.landlock.clone() },
             terminal: self.terminal,
             fetch: &self.fetch,
+            keeps,
+            on_disk: self.on_disk.as_deref(),
         })
     }
 

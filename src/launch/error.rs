@@ -6,7 +6,11 @@ use crate::{
     cgroup::CgroupError,
     error::{Error, Hint},
     host::{closed_to_others, explain_launch_errno, explain_refused_ids},
-    plan::{Plan, PlanError, ids::IdsKind, setup::SetupOp},
+    plan::{
+        Plan, PlanError,
+        ids::IdsKind,
+        setup::{OnDisk, SetupOp},
+    },
     state::StateError,
     sys::Errno,
 };
@@ -34,6 +38,8 @@ pub enum LaunchError {
     MappedMount { path: String, errno: Errno },
     #[error("cannot show the files of the image in `{path}` as their owners': {}", errno.desc())]
     MappedImage { path: String, errno: Errno },
+    #[error("cannot have what is written to / in `{path}`: {}", errno.desc())]
+    OnDisk { path: String, errno: Errno },
     #[error(transparent)]
     Plan(PlanError),
     #[error("{what}: {}", errno.desc())]
@@ -51,6 +57,10 @@ pub enum LaunchError {
 }
 
 impl LaunchError {
+    pub(super) fn on_disk(at: &OnDisk, errno: Errno) -> Self {
+        Self::OnDisk { path: at.path.as_c_str().to_string_lossy().into_owned(), errno }
+    }
+
     /// The words for a place in the plan.
     pub(super) fn at(plan: &Plan, step: usize, failure: Failure) -> Self {
         let index = usize::from(failure.index);

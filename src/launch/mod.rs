@@ -21,6 +21,7 @@ mod program;
 mod protocol;
 mod refused;
 mod supervise;
+mod upper;
 mod watch;
 
 use std::{
@@ -31,11 +32,13 @@ use std::{
 pub use error::LaunchError;
 pub use ids::IdsError;
 pub use observer::{Input, Observer, Started};
+pub use upper::Upper;
 
 use crate::{
     cgroup::{Caps, Controller, CpuBandwidth, Hierarchy, Leaf},
+    error::Hint,
     plan::{Plan, ids::IdsKind},
-    report::{Capabilities, Cgroup, Controls, IdMap, LandlockScope, Means, Network, Outcome, Rootfs},
+    report::{Capabilities, Cgroup, Controls, Failure, IdMap, LandlockScope, Means, Network, Outcome, Rootfs},
     request::{Fetch, Secret},
     state::Entry,
     sys::{
@@ -59,6 +62,17 @@ pub struct Extras<'a> {
     pub signals: Option<BorrowedFd<'a>>,
     /// When the request was made.
     pub began: Instant,
+    /// Who takes what was written to the root, if the plan keeps it.
+    pub keeper: Option<Keeper<'a>>,
+}
+
+/// Told once when all of the sandbox's processes are gone, however they ended.
+pub struct Keeper<'a>(pub Box<dyn FnOnce(&Upper<'_>) -> crate::Result<()> + 'a>);
+
+impl std::fmt::Debug for Keeper<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Keeper")
+    }
 }
 
 /// Runs the plan to its end.
@@ -78,7 +92,12 @@ pub fn launch(
     // On v2 the init is cloned into its cgroup; on v1 it enters by itself, and the cgroup is made while it builds.
     let entered_by_clone = matches!(hierarchy, Hierarchy::V2(_));
     let mut leaf = if entered_by_clone { holds.create_leaf(plan, hierarchy)? } else { None };
+    // Dropped after what it belongs to.
+    let mut disk = None;
     let (running, streams) = start(plan, &images, &holds, leaf.as_ref(), files, extras.input.window())?;
+    if let (Some(at), Some(namespace)) = (plan.on_disk(), &running.namespace) {
+        disk = Some(upper::Disk::open(at, namespace.as_fd())?);
+    }
     mapped::hand_over(plan, &running)?;
     let entry = Entry::create(plan, extras.runtime.as_deref(), running.pid).map_err(LaunchError::State)?;
     if !entered_by_clone {
@@ -93,7 +112,15 @@ pub fn launch(
     let outcome = supervise::Supervisor::new(plan, running, streams, leaf, holds, controls, extras)
         .and_then(|supervisor| supervisor.run(observer));
     drop(entry);
-    outcome
+    match (outcome, disk) {
+        (Ok(mut outcome), Some(disk)) => {
+            if let Err(error) = disk.empty() {
+                outcome.error.get_or_insert(Failure::keep(&error.into_error()));
+            }
+            Ok(outcome)
+        }
+        (outcome, _) => outcome,
+    }
 }
 
 /// The sandbox's init, and the way to it. Dropped, it is killed, and with it all of the sandbox.
@@ -102,7 +129,7 @@ struct Running {
     pid: i32,
     pidfd: OwnedFd,
     control: SupervisorEnd,
-    /// The sandbox's user namespace, where the program's files are not the caller's and some will be fetched.
+    /// The sandbox's user namespace, where the program's files are not the caller's and some will be wanted.
     namespace: Option<OwnedFd>,
     waited: bool,
 }
@@ -174,7 +201,7 @@ fn start<'a>(
     let Cloned::Parent { pid, pidfd } = cloned else { world.run() };
     let mut running = Running { pid, pidfd, control: SupervisorEnd(ours), namespace: None, waited: false };
     ids::write(plan.ids.kind, &plan.ids.users, &plan.ids.groups, pid)?;
-    if plan.fetches && plan.ids.kind == IdsKind::Subuid {
+    if plan.keeps || plan.on_disk().is_some() || (plan.fetches && plan.ids.kind == IdsKind::Subuid) {
         running.namespace = Some(ids::namespace(pid)?);
     }
     _ = running.control.order(Order::Build);

@@ -22,7 +22,7 @@ use super::{
 };
 use crate::{
     cgroup::{self, Events, Leaf, OomWatch},
-    plan::{Plan, StepKind},
+    plan::{Plan, StepKind, ids::IdsKind},
     report::{Compile, Controls, Denials, Means, Outcome, ProducedFile, Reason, Stream, Verdict, WaitStatus},
     sys::{process, seccomp},
 };
@@ -42,6 +42,7 @@ pub(super) struct Supervisor<'a> {
     control_open: bool,
     listener: Option<OwnedFd>,
     root: Option<OwnedFd>,
+    upper: Option<OwnedFd>,
     oom: Option<OomWatch>,
     watch: Option<Watch<'a>>,
     denials: Denials,
@@ -103,6 +104,7 @@ impl<'a> Supervisor<'a> {
             control_open: true,
             listener: None,
             root: None,
+            upper: None,
             oom,
             denials: Denials::default(),
             step: 0,
@@ -191,6 +193,7 @@ impl<'a> Supervisor<'a> {
             Some(Report::Failed(failure)) => self.failure = Some(failure),
             Some(Report::Listener(fd)) => self.listener = Some(fd),
             Some(Report::Root(fd)) => self.root = Some(fd),
+            Some(Report::Upper(fd)) => self.upper = Some(fd),
             Some(Report::Terminal(master)) => {
                 self.relay.attach(master).map_err(system("make the terminal non-blocking"))?;
             }
@@ -240,7 +243,8 @@ impl<'a> Supervisor<'a> {
             if self.plan.fetches
                 && let Some(root) = self.root.take()
             {
-                let inside = fetch::Inside::new(root.as_fd(), self.running.namespace.as_ref().map(AsFd::as_fd));
+                let namespace = self.running.namespace.as_ref().filter(|_| self.plan.ids.kind == IdsKind::Subuid);
+                let inside = fetch::Inside::new(root.as_fd(), namespace.map(AsFd::as_fd));
                 let (files, error) = fetch::fetch(inside, &self.targets, self.plan.limits.sandbox);
                 (self.files, self.fetch_error) = (files, error);
                 _ = self.running.control.order(Order::Next);

@@ -112,5 +112,5 @@ pub fn shown(manager: Manager, installed: &Installed) -> Result<(Mount, &'static
         Manager::Npm => (installed.path.join("node_modules"), NODE_MODULES, "NODE_PATH"),
         Manager::Gem => (installed.path.clone(), PACKAGES, "GEM_PATH"),
     };
-    Ok((Mount::new(&source, Path::new(target), false)?, variable, target.into()))
+    Ok((Mount::new(&source, Path::new(target), false)?.given(), variable, target.into()))
 }

@@ -161,7 +161,8 @@ impl Job<'_> {
             sandbox.env(name, value);
         }
         for (source, target, writable) in mounts {
-            sandbox.mount(Mount::new(&source, Path::new(target), writable)?);
+            let mount = Mount::new(&source, Path::new(target), writable)?;
+            sandbox.mount(if target == INDEX { mount.given() } else { mount });
         }
         if let Some(image) = image {
             sandbox.rootfs(Rootfs::Image(image)).entrypoint(Vec::<OsString>::new()).writable(false);

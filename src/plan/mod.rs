@@ -23,7 +23,7 @@ use crate::{
 };
 use ids::{Ids, IdsKind};
 use landlock::{Access, Layer};
-use setup::SetupOp;
+use setup::{OnDisk, SetupOp};
 
 #[derive(Debug, Serialize)]
 pub struct Plan {
@@ -53,6 +53,8 @@ pub struct Plan {
     pub workdir_by: &'static str,
     pub network: &'static str,
     pub fetches: bool,
+    #[serde(skip)]
+    pub keeps: bool,
     /// What a bundle wanted and does not get.
     pub left_out: Vec<String>,
 }
@@ -226,6 +228,7 @@ pub fn make(spec: Spec, host: &Host) -> Result<Plan, PlanError> {
         workdir_by: own.workdir_by,
         network: own.network.name(),
         fetches: own.fetches,
+        keeps: own.keeps,
         image: own.image,
         left_out: own.left_out,
         id: own.id,
@@ -239,6 +242,16 @@ impl Plan {
     pub fn clone_flags(&self) -> u64 {
         let later = [libc::CLONE_NEWCGROUP, libc::CLONE_NEWNET];
         self.namespaces.iter().filter(|n| !later.contains(&n.flag)).map(|n| n.flag as u64).sum()
+    }
+
+    /// Where what is written to the root is, if not in memory.
+    #[must_use]
+    pub fn on_disk(&self) -> Option<&OnDisk> {
+        // It is the second operation, if anything is.
+        self.setup.iter().take(3).find_map(|operation| match operation {
+            SetupOp::RootOverlay { on_disk, .. } => on_disk.as_ref(),
+            _ => None,
+        })
     }
 
     /// Whether the sandbox has a network namespace of its own.

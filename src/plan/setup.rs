@@ -49,6 +49,12 @@ pub enum SetupOp {
         /// that view of it, which takes the host's rights.
         #[serde(skip_serializing_if = "std::ops::Not::not")]
         mapped: bool,
+        /// Where the writable layer is, if it is not in memory.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        on_disk: Option<OnDisk>,
+        /// What was written is wanted when the sandbox has ended.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        kept: bool,
     },
     Dir {
         path: BoxPath,
@@ -150,6 +156,15 @@ pub enum SetupOp {
     RootPropagation {
         propagation: Propagation,
     },
+}
+
+/// A directory of the host that a writable layer is in.
+#[derive(Debug, Serialize)]
+pub struct OnDisk {
+    pub path: HostPath,
+    /// Only the supervisor may enter it, so it is given to the sandbox's root and handed in.
+    #[serde(skip)]
+    pub handed: bool,
 }
 
 /// Something that must exist before it can be mounted on.

@@ -162,6 +162,12 @@ impl Failure {
         Self::new(FailureKind::Fetch, error)
     }
 
+    /// The program ran, and then what it wrote could not be kept.
+    #[must_use]
+    pub fn keep(error: &Error) -> Self {
+        Self::new(FailureKind::Keep, error)
+    }
+
     fn new(kind: FailureKind, error: &Error) -> Self {
         Self { kind, message: error.message().to_owned(), hint: error.hint().map(str::to_owned) }
     }
@@ -175,12 +181,14 @@ pub enum FailureKind {
     NotFound,
     /// The program ran; a file that was wanted of it was not to be had.
     Fetch,
+    /// The program ran; what it wrote was to be kept and is not.
+    Keep,
 }
 
 impl FailureKind {
     fn exit_status(self) -> u8 {
         match self {
-            Self::Setup | Self::Fetch => 125,
+            Self::Setup | Self::Fetch | Self::Keep => 125,
             Self::CannotRun => 126,
             Self::NotFound => 127,
         }

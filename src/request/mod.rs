@@ -51,6 +51,10 @@ pub struct Request<'a> {
     pub terminal: bool,
     /// What is to be read out of the sandbox after the run.
     pub fetch: &'a [Fetch],
+    /// Whether what is written to the root is wanted after the run.
+    pub keeps: bool,
+    /// Where on the disk what is written to the root is, instead of in memory: empty, and nobody else's.
+    pub on_disk: Option<&'a Path>,
 }
 
 /// What runs: at most two programs one after another in the same sandbox.
@@ -141,6 +145,8 @@ pub enum RequestError {
     Runtime(#[from] runtimes::RuntimeError),
     #[error(transparent)]
     Secret(#[from] secrets::SecretError),
+    #[error("what is written to / cannot be {what}: {why}")]
+    NotKept { what: &'static str, why: &'static str },
     #[error("no random sandbox id: {0}")]
     Random(std::io::Error),
     #[error(transparent)]
@@ -155,6 +161,7 @@ impl crate::error::Hint for RequestError {
             Self::Runtime(error) => error.hint(),
             Self::Secret(error) => error.hint(),
             Self::NoProgram => Some("name one: fumehood run --image IMAGE -- COMMAND".to_owned()),
+            Self::NotKept { .. } => Some("it takes --image IMAGE, or --rootfs DIR --writable".to_owned()),
             Self::Quantity(_) | Self::Id(_) | Self::Random(_) | Self::User(_) => None,
         }
     }

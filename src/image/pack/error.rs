@@ -21,6 +21,9 @@ pub enum PackError {
     Beyond { what: &'static str, most: u64, path: String },
     #[error("cannot write the layer")]
     Write(#[source] io::Error),
+    /// Said by another process.
+    #[error("{what}")]
+    Elsewhere { what: String, hint: Option<String> },
 }
 
 impl Hint for PackError {
@@ -30,6 +33,7 @@ impl Hint for PackError {
                 Some("the disk is full; `fumehood image prune` frees what no image needs".to_owned())
             }
             Self::Beyond { what: "bytes of files", .. } => Some("holes of sparse files count as well".to_owned()),
+            Self::Elsewhere { hint, .. } => hint.clone(),
             Self::Changed { .. } => Some("nothing may write to it meanwhile".to_owned()),
             _ => None,
         }

@@ -6,6 +6,7 @@
 //! nothing of the machine, the user or the moment is in them.
 
 mod error;
+mod inside;
 mod keep;
 mod tar;
 #[cfg(test)]
@@ -18,6 +19,7 @@ use serde::{Deserialize, Serialize};
 
 use super::unpack::Limits;
 pub use error::PackError;
+pub use inside::pack_inside;
 pub use keep::{Compression, KeepError, NewLayer, keep};
 
 /// How what was removed is told in the tree.
