@@ -146,16 +146,10 @@ impl Job<'_> {
             sandbox.workdir(INDEX);
         }
         if self.network() == Network::Host {
-            let settings = settings::find(self.manager, self.index);
-            for (name, value) in &settings.env {
+            for (name, value) in settings::find(self.manager, self.index) {
                 sandbox.env(name, value);
             }
-            mounts.extend(settings.certificates.map(|path| (path, CERTIFICATES, false)));
-            // How names are looked up is the host's business, and no image's.
-            mounts.extend(settings::real("/etc/resolv.conf").map(|path| (path, "/etc/resolv.conf", false)));
-            // Without an image it is fumehood's own.
-            let hosts = settings::real("/etc/hosts").filter(|_| image.is_some());
-            mounts.extend(hosts.map(|path| (path, "/etc/hosts", false)));
+            connect(&mut sandbox, image.is_some())?;
         }
         for (name, value) in env {
             sandbox.env(name, value);
@@ -270,8 +264,31 @@ fn host_program(name: &str) -> Option<OsString> {
     SearchPath::host().find(name).map(OsString::from)
 }
 
+/// What a sandbox with the host's network needs to use it: how names are looked up and whom to trust are the host's
+/// business, and no image's.
+pub fn connect(sandbox: &mut Sandbox, image: bool) -> Result {
+    sandbox.network(Network::Host);
+    for (name, value) in settings::proxies() {
+        sandbox.env(name, value);
+    }
+    // Without an image it is fumehood's own.
+    let names = ["/etc/resolv.conf", "/etc/hosts"].into_iter().filter(|path| image || *path != "/etc/hosts");
+    let names = names.filter_map(|path| Some((settings::real(path)?, path)));
+    let certificates = settings::certificates().map(|path| (path, CERTIFICATES));
+    if certificates.is_some() {
+        for name in ["PIP_CERT", "SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS"] {
+            sandbox.env(name, CERTIFICATES);
+        }
+    }
+    for (source, target) in names.chain(certificates) {
+        sandbox.mount(Mount::new(&source, Path::new(target), false)?);
+    }
+    Ok(())
+}
+
 /// Enough for what packages need to be built; a sandbox that is the user's own wish is not hurried.
-fn limits() -> Limits {
+#[must_use]
+pub fn limits() -> Limits {
     let cpus = std::thread::available_parallelism().map_or(1, usize::from);
     Limits {
         memory: Bytes::mib(4096),

@@ -3,13 +3,7 @@
 
 use std::{env, fs, path::PathBuf};
 
-use super::{CERTIFICATES, Index, Manager};
-
-#[derive(Debug, Default)]
-pub struct Settings {
-    pub env: Vec<(String, String)>,
-    pub certificates: Option<PathBuf>,
-}
+use super::{Index, Manager};
 
 const PROXIES: [&str; 8] =
     ["http_proxy", "https_proxy", "no_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"];
@@ -22,42 +16,27 @@ const BUNDLES: [&str; 4] = [
     "/etc/ssl/cert.pem",
 ];
 
-pub fn find(manager: Manager, index: Option<&Index>) -> Settings {
-    let mut settings = Settings::default();
-    let mut set = |name: &str, value: String| settings.env.push((name.to_owned(), value));
-    for name in PROXIES {
-        if let Ok(value) = env::var(name) {
-            set(name, value);
-        }
-    }
+/// Variables that tell the manager where its index is.
+pub fn find(manager: Manager, index: Option<&Index>) -> Vec<(String, String)> {
     match (manager, index) {
         // An index that was named is the only one.
-        (Manager::Pip, Some(Index::Url(url))) => set("PIP_INDEX_URL", url.clone()),
-        (Manager::Npm, Some(Index::Url(url))) => set("npm_config_registry", url.clone()),
-        (Manager::Pip, _) => {
-            for name in PIP {
-                if let Some(value) = pip(name) {
-                    set(&format!("PIP_{name}"), value);
-                }
-            }
-        }
-        (Manager::Npm, _) => {
-            if let Some(registry) = registry() {
-                set("npm_config_registry", registry);
-            }
-        }
-        (Manager::Gem, _) => {}
+        (Manager::Pip, Some(Index::Url(url))) => vec![("PIP_INDEX_URL".to_owned(), url.clone())],
+        (Manager::Npm, Some(Index::Url(url))) => vec![("npm_config_registry".to_owned(), url.clone())],
+        (Manager::Pip, _) => PIP.iter().filter_map(|name| Some((format!("PIP_{name}"), pip(name)?))).collect(),
+        (Manager::Npm, _) => registry().map(|url| ("npm_config_registry".to_owned(), url)).into_iter().collect(),
+        (Manager::Gem, _) => Vec::new(),
     }
+}
+
+pub fn proxies() -> Vec<(&'static str, String)> {
+    PROXIES.into_iter().filter_map(|name| Some((name, env::var(name).ok()?))).collect()
+}
+
+/// The authorities that this host trusts.
+pub fn certificates() -> Option<PathBuf> {
     let named = ["PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS"];
     let named = named.into_iter().filter_map(|name| env::var(name).ok());
-    let bundle = named.chain(BUNDLES.map(str::to_owned)).find_map(|path| real(&path));
-    if bundle.is_some() {
-        for name in ["PIP_CERT", "SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS"] {
-            settings.env.push((name.to_owned(), CERTIFICATES.to_owned()));
-        }
-        settings.certificates = bundle;
-    }
-    settings
+    named.chain(BUNDLES.map(str::to_owned)).find_map(|path| real(&path))
 }
 
 /// The file that a path leads to, if there is one.

@@ -39,6 +39,10 @@ pub enum BuildError {
     NoFiles { path: PathBuf },
     #[error("mmdebstrap: {why}")]
     Debian { why: String, hint: Option<&'static str> },
+    #[error("a setup script needs something that can run it, and there is nothing yet")]
+    NothingToSetUp,
+    #[error("setup: {why}")]
+    Setup { why: String, hint: Option<String> },
     #[error(transparent)]
     Keep(#[from] KeepError),
     #[error("cannot {action} {}", path.display())]
@@ -91,6 +95,8 @@ impl Hint for BuildError {
             }
             Self::Nameless => Some("write name = \"…\" in it, or give --tag NAME".to_owned()),
             Self::NoFiles { .. } => Some("copy it to a file of your own".to_owned()),
+            Self::NothingToSetUp => Some("take a base, or a shell of this host with host = [\"sh\"]".to_owned()),
+            Self::Setup { hint, .. } => hint.clone(),
             Self::Debian { hint, .. } => hint.map(str::to_owned),
             _ => None,
         }

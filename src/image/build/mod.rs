@@ -10,6 +10,7 @@ mod debian;
 mod error;
 mod host;
 pub mod recipe;
+mod setup;
 
 use std::{
     path::{Path, PathBuf},
@@ -36,7 +37,7 @@ use crate::{
 use contents::{Contents, Kind, Node, Taken};
 pub use error::{BuildError, Result};
 pub use recipe::Recipe;
-use recipe::{Base, Given, What};
+use recipe::{Access, Base, Given, What};
 
 /// Goes into what every layer is known by: changed when the same recipe would make another layer.
 const FORMAT: u32 = 1;
@@ -119,6 +120,9 @@ pub fn build(store: &Store, build: &Build<'_>, watch: &dyn Watch) -> Result<Done
     }
     building.packages(Manager::Pip, &recipe.pip())?;
     building.packages(Manager::Npm, &recipe.npm())?;
+    if let Some((script, network)) = recipe.setup() {
+        building.setup(script, network)?;
+    }
     let what = format!("recipe {}", names[0]);
     let digest = append(store, &building.base(), None, &changes(recipe), &building.story(&what))?.digest;
     let before = names.iter().all(|name| matches!(store.name(name), Ok(Some(named)) if named.manifest == digest));
@@ -243,6 +247,18 @@ impl<'a> Building<'a> {
             let mut all = Contents::default();
             all.settle(found, root.as_deref(), false)?;
             building.pack(&all)
+        })
+    }
+
+    fn setup(&mut self, script: &str, network: Access) -> Result {
+        let env: Vec<_> = self.build.recipe.env.iter().map(|(name, value)| (&name.0, &value.0)).collect();
+        let of = json!({"setup": script, "network": network, "env": env});
+        self.layer("setup", &of, |building| {
+            let root = building.root()?.ok_or(BuildError::NothingToSetUp)?;
+            if network == Access::Host {
+                building.watch.network("setup");
+            }
+            setup::run(building.store, Arc::new(root), building.build, (script, network), building.watch)
         })
     }
 
