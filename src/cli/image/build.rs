@@ -109,11 +109,11 @@ fn read(word: &str) -> Result<(Recipe, Option<PathBuf>)> {
         })?,
     };
     let (what, dir) = match word {
-        "-" => ("standard input", Path::new("")),
-        path => (path, Path::new(path).parent().unwrap_or(Path::new(""))),
+        "-" => ("standard input", None),
+        path => (path, Path::new(path).parent().filter(|dir| !dir.as_os_str().is_empty())),
     };
     let recipe = Recipe::parse(&text, what).map_err(Hint::into_error)?;
-    Ok((recipe, Some(Path::new(".").join(dir))))
+    Ok((recipe, Some(dir.unwrap_or(Path::new(".")).to_owned())))
 }
 
 #[derive(serde::Serialize)]

@@ -19,7 +19,7 @@ use crate::image::{
 /// What of an installed system is of the host's, of the moment, or a copy.
 const CLEAN: &str = concat!(
     r#"rm -rf "$1/etc/resolv.conf" "$1/etc/hostname" "$1/var/cache/ldconfig" "$1"/var/cache/debconf/*-old "#,
-    r#""$1"/var/lib/dpkg/*-old "$1"/var/log/*.log "$1/var/log/apt" && : >"$1/etc/machine-id""#
+    r#""$1"/var/lib/dpkg/*-old "$1"/var/log/*.log "$1/var/log/apt" && { [ ! -e "$1/etc/machine-id" ] || : >"$1/etc/machine-id"; }""#
 );
 /// What nobody reads in a sandbox; that something may be passed on is told in a package's copyright.
 const DOCS: [&str; 7] = [
@@ -57,7 +57,9 @@ fn start(debian: &Debian, epoch: i64) -> Result<Child> {
     let mut command = Command::new("mmdebstrap");
     command.args(["--quiet", "--format=tar", "--skip=output/dev", "--aptopt=Acquire::Languages \"none\""]);
     command.arg(format!("--variant={}", variant(debian)));
-    command.arg(format!("--customize-hook={CLEAN}"));
+    // Nothing is customized where nothing is installed.
+    let hook = if debian.variant == Variant::Extract { "extract" } else { "customize" };
+    command.arg(format!("--{hook}-hook={CLEAN}"));
     command.arg(format!("--architectures={}", architecture(&debian.architecture)));
     // Else a package is installed that does the same when it is installed, and needs Perl for it.
     if std::path::Path::new(MERGED_USR).is_dir() && debian.variant != Variant::Extract {
