@@ -19,7 +19,8 @@ use crate::image::{
 /// What of an installed system is of the host's, of the moment, or a copy.
 const CLEAN: &str = concat!(
     r#"rm -rf "$1/etc/resolv.conf" "$1/etc/hostname" "$1/var/cache/ldconfig" "$1"/var/cache/debconf/*-old "#,
-    r#""$1"/var/lib/dpkg/*-old "$1"/var/log/*.log "$1/var/log/apt" && { [ ! -e "$1/etc/machine-id" ] || : >"$1/etc/machine-id"; }""#
+    r#""$1"/var/lib/dpkg/*-old "$1"/var/log/*.log "$1/var/log/apt"; "#,
+    r#"if [ -e "$1/etc/machine-id" ]; then : >"$1/etc/machine-id"; fi"#
 );
 /// What nobody reads in a sandbox; that something may be passed on is told in a package's copyright.
 const DOCS: [&str; 7] = [
@@ -54,7 +55,16 @@ pub fn make(store: &Store, debian: &Debian, epoch: i64, progress: &dyn Fn(u64)) 
 }
 
 fn start(debian: &Debian, epoch: i64) -> Result<Child> {
-    let mut command = Command::new("mmdebstrap");
+    let mut command = if nix::unistd::geteuid().is_root() {
+        // What it mounts is in nobody's sight, and gone with it however it ends.
+        let mut command = Command::new("unshare");
+        command.args(["--mount", "--propagation=private", "--", "mmdebstrap"]);
+        command
+    } else {
+        let mut command = Command::new("mmdebstrap");
+        command.arg("--mode=unshare");
+        command
+    };
     command.args(["--quiet", "--format=tar", "--skip=output/dev", "--aptopt=Acquire::Languages \"none\""]);
     command.arg(format!("--variant={}", variant(debian)));
     // Nothing is customized where nothing is installed.
@@ -65,14 +75,15 @@ fn start(debian: &Debian, epoch: i64) -> Result<Child> {
     if std::path::Path::new(MERGED_USR).is_dir() && debian.variant != Variant::Extract {
         command.arg(format!("--hook-dir={MERGED_USR}"));
     }
-    if !nix::unistd::geteuid().is_root() {
-        command.arg("--mode=unshare");
-    }
     if !debian.include.is_empty() {
         command.arg(format!("--include={}", debian.include.join(",")));
         command.arg("--aptopt=APT::Install-Recommends \"false\"");
     }
     if !debian.docs {
+        // Some link to pages there, and fail where not even the directory is.
+        if debian.variant != Variant::Extract {
+            command.arg(r#"--essential-hook=mkdir -p "$1/usr/share/man/man1""#);
+        }
         command.args(DOCS.map(|option| format!("--dpkgopt={option}")));
     }
     command.args([debian.suite.as_str(), "-"]).args(&debian.mirror);
@@ -132,7 +143,9 @@ fn last_lines(from: Option<ChildStderr>) -> Vec<String> {
 
 fn failure(said: &[String]) -> BuildError {
     let all = said.join(" ");
-    let hint = if all.contains("NO_PUBKEY") || all.contains("no keyring") || all.contains("cannot be verified") {
+    let hint = if all.contains("failed to execute mmdebstrap") {
+        Some("apt install mmdebstrap")
+    } else if all.contains("NO_PUBKEY") || all.contains("no keyring") || all.contains("cannot be verified") {
         Some("apt install debian-archive-keyring")
     } else if all.contains("subuid") || all.contains("newuidmap") || all.contains("uidmap") {
         Some("an ordinary user needs subordinate ids and newuidmap: apt install uidmap; usermod --add-subuids …")
