@@ -13,8 +13,9 @@ use crate::{
     cgroup::Hierarchy,
     error::Hint,
     host::Host,
-    image::Ready,
+    image::{Ready, store::Installed},
     launch::{self, Extras, Input, Keeper, Observer, Upper},
+    packages::{self, Manager, PackagesError},
     plan::{self, Plan, landlock::Policy, profile::Builtin, seccomp::Profile as SeccompProfile},
     report::{Failure, Isolation, Outcome},
     request::{
@@ -60,6 +61,8 @@ pub struct Sandbox {
     terminal: bool,
     fetch: Vec<Fetch>,
     stdin: Stdin,
+    /// Nobody removes them meanwhile.
+    packages: Vec<Installed>,
     on_disk: Option<PathBuf>,
 }
 
@@ -116,6 +119,7 @@ impl Sandbox {
             terminal: false,
             fetch: Vec::new(),
             stdin: Stdin::Empty,
+            packages: Vec::new(),
             on_disk: None,
         }
     }
@@ -291,6 +295,31 @@ impl Sandbox {
     pub fn stdin(&mut self, stdin: Stdin) -> &mut Self {
         self.stdin = stdin;
         self
+    }
+
+    /// Shows packages of its language to the program, read-only. A variable that leads to them and is set later stands
+    /// over them.
+    pub fn packages(&mut self, manager: Manager, installed: Installed) -> Result<&mut Self> {
+        let (mount, variable, value) = packages::install::shown(manager, &installed).map_err(Hint::into_error)?;
+        self.packages.push(installed);
+        Ok(self.mount(mount).env(variable, value))
+    }
+
+    /// The language of the source code that it runs, and the program for it; of a command, those of the program.
+    pub fn language(&self) -> Result<(String, OsString)> {
+        let work = self.work(&mut Vec::new()).map_err(Hint::into_error)?;
+        let program = work.run.argv.into_iter().next().unwrap_or_default();
+        if let Some(runtime) = work.runtime {
+            return Ok((runtime, program));
+        }
+        let name = Path::new(&program).file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let known = runtimes::table().by_name(&name).map_err(|_| PackagesError::NoRuntime { what: name });
+        let known = known.map_err(Hint::into_error)?;
+        let found = match &self.rootfs {
+            Rootfs::Host => SearchPath::host().find(&program.to_string_lossy()).map_or(program, OsString::from),
+            _ => program,
+        };
+        Ok((known.runtime.name().to_owned(), found))
     }
 
     /// The OCI spec of this sandbox, and what it has beyond OCI.

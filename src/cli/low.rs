@@ -9,6 +9,7 @@ use std::{
 use fumehood::{
     Result,
     error::Hint,
+    packages::Index,
     plan::{landlock::Policy, profile::Builtin, seccomp::Profile as SeccompProfile},
     request::{Fetch, Hostname, Limits, Mount, Network, Rootfs, SandboxId, Secret, User},
 };
@@ -60,6 +61,8 @@ pub struct Low {
     pub image: Option<String>,
     pub entrypoint: Option<OsString>,
     pub store: Option<PathBuf>,
+    pub install: Vec<String>,
+    pub index: Option<Index>,
     pub writable: bool,
     pub read_only: bool,
     pub keep: bool,
@@ -90,6 +93,8 @@ const CONFLICTS: &[(&str, &str, &str)] = &[
     ("bundle", "rootfs", "a bundle has a root of its own"),
     ("bundle", "runtime", "a bundle names its program itself"),
     ("cmd", "entrypoint", "a line of shell is run by the shell"),
+    ("bundle", "install", "a bundle has all that it has"),
+    ("cmd", "install", "a line of shell has no packages; name the language with --runtime"),
     ("cmd", "runtime", "a line of shell is run by the shell"),
     ("entrypoint", "eval", "source code is run by its language's program"),
     ("entrypoint", "runtime", "source code is run by its language's program"),
@@ -239,10 +244,17 @@ impl Low {
             });
         }
         for flag in ["entrypoint", "store"] {
+<<<<<<< HEAD
             let kept = flag == "store" && self.keep;
+=======
+            let kept = flag == "store" && given.has("install");
+>>>>>>> build
             if given.has(flag) && self.image.is_none() && !kept {
                 return Err(UsageError::NeedsImage { flag });
             }
+        }
+        if given.has("index-url") && !given.has("install") {
+            return Err(UsageError::NeedsInstall);
         }
         match CONFLICTS.iter().find(|(first, second, _)| given.has(first) && given.has(second)) {
             Some((first, second, why)) => {

@@ -16,6 +16,12 @@ pub enum UsageError {
     Later { what: &'static str, with: &'static str },
     #[error("--{flag} says something of an image, and none is given")]
     NeedsImage { flag: &'static str },
+    #[error("--index-url says where packages come from, and none is named")]
+    NeedsInstall,
+    #[error("--install is for what runs on this host's programs or in an image")]
+    NoInstall,
+    #[error("the packages of --install are not there yet, and an explanation installs nothing")]
+    NotInstalled,
     #[error("{flag} needs a value")]
     MissingValue { flag: String, name: &'static str },
     #[error("unknown network mode `{mode}`: there are none and host")]
@@ -49,6 +55,8 @@ impl Hint for UsageError {
         Some(match self {
             Self::Assignment(_) => "--env NAME=VALUE, or --env NAME to pass on a variable of your own".to_owned(),
             Self::NeedsImage { .. } => "name it with --image".to_owned(),
+            Self::NeedsInstall => "name one with --install".to_owned(),
+            Self::NotInstalled => "they are, after the first run".to_owned(),
             Self::MissingValue { flag, name } => format!("{flag} {name}"),
             Self::Network { .. } => "networks that are limited by name come with egress".to_owned(),
             Self::Nothing { verb } => {

@@ -1,6 +1,7 @@
 //! OCI images: fetched, kept, unpacked, made (image-spec 1.1). All of an image is hostile, its names too.
 
 pub mod append;
+pub mod build;
 pub mod bundle;
 pub mod change;
 pub mod diff;

@@ -31,7 +31,7 @@ pub(super) fn hand_over(plan: &Plan, running: &Running) -> Result<(), LaunchErro
     let hand = |tree: OwnedFd| _ = running.control.mount(tree.as_fd());
     for operation in &plan.setup {
         match operation {
-            SetupOp::Bind { source, mapped: Some(owner), .. } => hand(map(plan, source, *owner)?),
+            SetupOp::Bind { source, mapped: Some(owner), writable, .. } => hand(map(plan, source, *owner, *writable)?),
             SetupOp::RootBind { source, mapped: true } => hand(image(source, running)?),
             SetupOp::RootOverlay { source, mapped, on_disk, .. } => {
                 if *mapped {
@@ -74,7 +74,7 @@ fn image(source: &HostPath, running: &Running) -> Result<OwnedFd, LaunchError> {
     Ok(tree)
 }
 
-fn map(plan: &Plan, source: &HostPath, owner: (u32, u32)) -> Result<OwnedFd, LaunchError> {
+fn map(plan: &Plan, source: &HostPath, owner: (u32, u32), writable: bool) -> Result<OwnedFd, LaunchError> {
     let failed = |errno| LaunchError::MappedMount { path: source.as_c_str().to_string_lossy().into_owned(), errno };
     let map = |lines: &[Map], owner, id| {
         let outside = outside(lines, id).ok_or(failed(Errno::EOVERFLOW))?;
@@ -87,7 +87,8 @@ fn map(plan: &Plan, source: &HostPath, owner: (u32, u32)) -> Result<OwnedFd, Lau
         fs::open_in(fs::cwd(), source.as_c_str(), libc::O_PATH | libc::O_NOFOLLOW, 0, fs::NO_LINKS).map_err(failed)?;
     // Without the mounts below it: each would need a mapping of its own.
     let tree = mount::clone_tree(path.as_fd(), c"", false).map_err(failed)?;
-    mount::set_attributes(tree.as_fd(), mount::NO_SUID | mount::NO_DEV, false).map_err(failed)?;
+    let attributes = mount::NO_SUID | mount::NO_DEV | if writable { 0 } else { mount::READ_ONLY };
+    mount::set_attributes(tree.as_fd(), attributes, false).map_err(failed)?;
     mount::map_ids(tree.as_fd(), namespace.as_fd(), false).map_err(failed)?;
     Ok(tree)
 }

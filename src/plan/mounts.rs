@@ -40,7 +40,7 @@ pub(super) fn plan(
     setup: &mut Vec<SetupOp>,
     layer: &mut Layer,
 ) -> Result<(), PlanError> {
-    let given = if ids.kind == IdsKind::Range { std::mem::take(&mut own.writable_mounts) } else { Vec::new() };
+    let given = if ids.kind == IdsKind::Range { std::mem::take(&mut own.given_mounts) } else { Vec::new() };
     // Of the host's root, whose ids inside are others outside.
     let elsewhere = |lines: &[Map]| lines.iter().any(|line| line.inside != line.outside);
     let mapped = ids.kind == IdsKind::Range && (elsewhere(&ids.users) || elsewhere(&ids.groups));

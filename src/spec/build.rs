@@ -174,7 +174,7 @@ pub fn build(request: Request<'_>) -> Result<Spec, SpecError> {
             profile: request.profile.name,
             seccomp: request.profile.seccomp,
             landlock: request.profile.landlock,
-            writable_mounts: mounts.iter().filter(|m| m.writable).map(|m| (m.target.clone(), m.owner)).collect(),
+            given_mounts: mounts.iter().filter(|m| m.given).map(|m| (m.target.clone(), m.owner)).collect(),
             fetches: !request.fetch.is_empty(),
             keeps: request.keeps,
             on_disk: request.on_disk.map(Path::to_owned),

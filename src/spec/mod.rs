@@ -50,8 +50,8 @@ pub struct Own {
     pub profile: &'static profile::Builtin,
     pub seccomp: Option<seccomp::Profile>,
     pub landlock: Option<landlock::Policy>,
-    /// The targets of writable mounts, and the host's owner of each.
-    pub writable_mounts: Vec<(PathBuf, (u32, u32))>,
+    /// The targets of mounts that are the program's own, and the host's owner of each.
+    pub given_mounts: Vec<(PathBuf, (u32, u32))>,
     /// Whether files are to be read out of the sandbox after the run.
     pub fetches: bool,
     /// Whether what is written to the root is wanted after the run.

@@ -6,7 +6,9 @@
 mod common;
 
 mod archive;
+mod build;
 mod forms;
+mod install;
 mod keep;
 mod registry;
 mod run;

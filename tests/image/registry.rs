@@ -1,7 +1,7 @@
 //! A real registry on loopback, and one that lies.
 
 mod hostile;
-mod liar;
+pub mod liar;
 mod login;
 mod made;
 mod real;

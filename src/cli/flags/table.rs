@@ -3,6 +3,8 @@
 use fumehood::{
     Error,
     error::Hint,
+    image::build::recipe::Package,
+    packages::{Index, PackagesError},
     plan::{
         landlock::Policy,
         profile::{BUILTINS, Builtin},
@@ -175,6 +177,36 @@ pub static FLAGS: &[Flag] = &[
         "Where images are kept [default: /var/lib/fumehood for root, else ~/.local/share/fumehood].",
         |low, given| {
             low.store = Some(given.path());
+            Ok(())
+        },
+    ),
+    value(
+        "install",
+        "PACKAGE",
+        Of::Text,
+        Section::Root,
+        "A package of the code's language, by pip, npm or gem: installed in a sandbox of its own, which has this host's \
+         network, kept in the store, and shown read-only. The code itself gets no network by it. What is kept is not \
+         looked for anew; `fumehood image prune` removes it.",
+        |low, given| {
+            let text = given.text()?;
+            if Package::new(&text).is_none() {
+                return Err(PackagesError::NoPackage { text }.into_error());
+            }
+            low.install.push(text);
+            Ok(())
+        },
+    )
+    .repeatable(),
+    value(
+        "index-url",
+        "URL|DIR",
+        Of::Dir,
+        Section::Root,
+        "Where the packages of --install come from: an index, or a directory with them, for which no network is \
+         needed.",
+        |low, given| {
+            low.index = Some(Index::parse(&given.text()?).map_err(Hint::into_error)?);
             Ok(())
         },
     ),
