@@ -214,7 +214,7 @@ impl Drop for Making {
 }
 
 /// Removes a file or a directory with all that is in it, also what its own rights keep its owner from.
-fn remove(path: &Path) -> Result {
+pub(super) fn remove(path: &Path) -> Result {
     let failed = StoreError::io("remove", path.to_owned());
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
