@@ -6,7 +6,10 @@
 mod common;
 
 mod archive;
+mod bundles;
 mod forms;
+mod full;
+mod makers;
 mod registry;
 mod run;
 mod unpack;

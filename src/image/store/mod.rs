@@ -34,7 +34,7 @@ use std::{
 
 use crate::{image::digest::Digest, sys};
 pub use blobs::{Incoming, Partial};
-pub use error::StoreError;
+pub use error::{FULL, StoreError};
 pub use names::Named;
 pub use trees::{Tree, TreeInfo};
 

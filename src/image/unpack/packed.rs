@@ -38,6 +38,8 @@ const USUAL_WINDOW: u64 = 8 << 20;
 
 /// Chunks that are decompressed and not hashed.
 const UNHASHED: usize = 4;
+/// Packed bytes.
+const WORTH_A_THREAD: u64 = 1 << 20;
 
 /// What can be told of a layer by its first bytes.
 pub fn packing(head: &[u8]) -> Result<Packing, ArchiveError> {
@@ -92,7 +94,7 @@ pub(super) fn is_large(file: &File) -> bool {
 
 /// Sends a layer's content, and returns its digest; `None` when nobody wants the rest. Buffers come back by `empty`.
 ///
-/// Decompressing takes the longest of all that is done for a lone layer, so hashing has a thread of its own.
+/// Decompressing takes the longest of all that is done for a lone layer, so hashing a large one has a thread of its own.
 pub(super) fn decompress(
     file: File,
     algorithm: Algorithm,
@@ -101,22 +103,32 @@ pub(super) fn decompress(
     empty: &Receiver<Vec<u8>>,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<Option<Digest>, ArchiveError> {
+    if file.metadata().map_err(ArchiveError::Read)?.len() < WORTH_A_THREAD {
+        let (mut hasher, mut wanted) = (Hasher::new(algorithm), true);
+        let pass = |chunk: Vec<u8>| {
+            hasher.update(&chunk);
+            wanted = send.send(chunk).is_ok();
+            wanted
+        };
+        inflate(file, limits, pass, empty, progress)?;
+        return Ok(wanted.then(|| hasher.finish()));
+    }
     let (pass, passed) = sync_channel(UNHASHED);
     thread::scope(|scope| {
         let work = move || hash(Hasher::new(algorithm), &passed, send);
         let hashing = thread::Builder::new().name("digest".to_owned()).spawn_scoped(scope, work);
         let hashing = hashing.map_err(ArchiveError::Read)?;
-        let whole = inflate(file, limits, pass, empty, progress);
+        let whole = inflate(file, limits, move |chunk| pass.send(chunk).is_ok(), empty, progress);
         let digest = hashing.join().map_err(|_| ArchiveError::Malformed("its thread panicked"))?;
         whole.map(|()| digest)
     })
 }
 
-/// Until the end of what is packed, or until nobody wants it.
+/// Until the end of what is packed, or until `pass` says that nobody wants more.
 fn inflate(
     file: File,
     limits: Limits,
-    pass: SyncSender<Vec<u8>>,
+    mut pass: impl FnMut(Vec<u8>) -> bool,
     empty: &Receiver<Vec<u8>>,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<(), ArchiveError> {
@@ -142,8 +154,7 @@ fn inflate(
         chunk.truncate(length);
         count += length as u64;
         Budget::expansion(&limits, packed.load(Relaxed), count)?;
-        // It stops taking when nobody takes from it.
-        if pass.send(chunk).is_err() {
+        if !pass(chunk) {
             return Ok(());
         }
     }
