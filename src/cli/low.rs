@@ -244,11 +244,7 @@ impl Low {
             });
         }
         for flag in ["entrypoint", "store"] {
-<<<<<<< HEAD
-            let kept = flag == "store" && self.keep;
-=======
-            let kept = flag == "store" && given.has("install");
->>>>>>> build
+            let kept = flag == "store" && (self.keep || given.has("install"));
             if given.has(flag) && self.image.is_none() && !kept {
                 return Err(UsageError::NeedsImage { flag });
             }

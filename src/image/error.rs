@@ -80,6 +80,9 @@ impl Hint for ImageError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Store(error) => error.hint(),
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
+                Some(super::store::FULL.to_owned())
+            }
             Self::Reference(error) => error.hint(),
             Self::Registry(error) => error.hint(),
             Self::Manifest { source, .. } | Self::Document { source, .. } => source.hint(),

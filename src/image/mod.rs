@@ -22,7 +22,7 @@ pub mod unpack;
 mod users;
 
 pub use error::ImageError;
-pub use kept::{Image, prune};
+pub use kept::{Image, prune, unreadable};
 pub use ready::Ready;
 pub use reference::Reference;
 pub use store::Store;

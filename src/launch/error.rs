@@ -126,6 +126,12 @@ impl LaunchError {
                 source.raw_os_error().and_then(|errno| explain_launch_errno("ids", file, errno))
             }
             Self::Ids(IdsError::Refused { powerless, .. }) => explain_refused_ids(*powerless),
+            // What an older kernel says to layers that are id-mapped.
+            Self::Setup { what, errno: Errno::EINVAL, .. } if what.starts_with("mount overlay of") => Some(
+                "overlayfs takes the tree of an image with its owners mapped since Linux 5.19: keep / read-only with \
+                 --read-only, or run as an ordinary user"
+                    .to_owned(),
+            ),
             Self::Setup { stage, what, errno } => explain_launch_errno(stage, what, *errno as i32),
             _ => None,
         };

@@ -3,8 +3,9 @@
 mod hostile;
 pub mod liar;
 mod login;
-mod made;
+pub mod made;
 mod real;
+mod secure;
 mod served;
 
 use std::{fs, path::Path};

@@ -37,6 +37,9 @@ impl StoreError {
     }
 }
 
+/// What to do about a full disk.
+pub const FULL: &str = "the disk is full; `fumehood image prune` frees what no image needs";
+
 impl Hint for StoreError {
     fn hint(&self) -> Option<String> {
         match self {
@@ -44,9 +47,7 @@ impl Hint for StoreError {
             Self::NotOurs { path } => {
                 Some(format!("chmod 700 {} if it is yours, or name another with --store", path.display()))
             }
-            Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
-                Some("the disk is full; `fumehood image prune` frees what no image needs".to_owned())
-            }
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => Some(FULL.to_owned()),
             Self::Missing { .. } => Some("pull or import the image again".to_owned()),
             Self::WrongContent { .. } | Self::WrongSize { .. } => {
                 Some("the sender or the way from it changed it; nothing of it was kept".to_owned())

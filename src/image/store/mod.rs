@@ -19,11 +19,8 @@ mod blobs;
 mod builds;
 mod error;
 mod names;
-<<<<<<< HEAD
-mod runs;
-=======
 mod packages;
->>>>>>> build
+mod runs;
 mod trees;
 
 #[cfg(test)]
@@ -43,13 +40,10 @@ use std::{
 
 use crate::{image::digest::Digest, sys};
 pub use blobs::{Incoming, Partial};
-pub use error::StoreError;
+pub use error::{FULL, StoreError};
 pub use names::Named;
-<<<<<<< HEAD
-pub use runs::{Run, RunBase};
-=======
 pub use packages::Installed;
->>>>>>> build
+pub use runs::{Run, RunBase};
 pub use trees::{Tree, TreeInfo};
 
 type Result<T = (), E = StoreError> = std::result::Result<T, E>;
@@ -246,7 +240,7 @@ impl Drop for Making {
 }
 
 /// Removes a file or a directory with all that is in it, also what its own rights keep its owner from.
-fn remove(path: &Path) -> Result {
+pub(super) fn remove(path: &Path) -> Result {
     let failed = StoreError::io("remove", path.to_owned());
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
