@@ -28,6 +28,8 @@ pub enum LaunchError {
     Fetch { path: PathBuf, why: String },
     #[error("{what} `{}`: the sandbox's ids may not enter `{}`", path.display(), dir.display())]
     Closed { what: &'static str, path: PathBuf, dir: PathBuf },
+    #[error("cannot {what}: {}", errno.desc())]
+    Gateway { what: &'static str, errno: Errno },
     #[error("the sandbox's init ended before the program was started")]
     Lost,
     #[error("cannot give the program `{path}` to write: {}", errno.desc())]

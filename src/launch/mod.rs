@@ -12,6 +12,7 @@ mod fetch;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod gateway;
 pub(crate) mod ids;
 mod init;
 mod mapped;
