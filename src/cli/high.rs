@@ -12,11 +12,12 @@ use fumehood::{
     Error, Result, Sandbox, Stdin,
     error::Hint,
     image::{Image, Ready, Store},
-    request::{Bytes, Rootfs, Secret, files},
+    net::policy::{Mode, Policy},
+    request::{Bytes, Network, Rootfs, Secret, files},
 };
 
 use super::{
-    low::{Low, Verb},
+    low::{Low, NetworkMode, Verb},
     progress::Progress,
     usage::UsageError,
 };
@@ -59,9 +60,7 @@ pub fn sandbox(verb: Verb, low: &mut Low) -> Result<Sandbox> {
     if let Some(name) = low.hostname.take() {
         sandbox.hostname(name);
     }
-    if let Some(network) = low.network {
-        sandbox.network(network);
-    }
+    sandbox.network(network(low).map_err(Hint::into_error)?);
     if let Some(profile) = low.profile {
         sandbox.profile(profile);
     }
@@ -87,6 +86,29 @@ pub fn sandbox(verb: Verb, low: &mut Low) -> Result<Sandbox> {
         None => Stdin::Empty,
     });
     Ok(sandbox)
+}
+
+/// Rules are for a gateway, which need not be asked for besides.
+fn network(low: &mut Low) -> Result<Network, UsageError> {
+    let ruled = [
+        ("allow", !low.allow.is_empty()),
+        ("deny", !low.deny.is_empty()),
+        ("allow-private", !low.allow_private.is_empty()),
+    ];
+    let ruled = ruled.into_iter().find_map(|(flag, given)| given.then_some(flag));
+    let mode = match (low.network, ruled) {
+        (None | Some(NetworkMode::None), None) => return Ok(Network::None),
+        (Some(NetworkMode::Host), None) => return Ok(Network::Host),
+        (Some(NetworkMode::None), Some(flag)) => return Err(UsageError::NeedsGateway { flag, mode: "none" }),
+        (Some(NetworkMode::Host), Some(flag)) => return Err(UsageError::NeedsGateway { flag, mode: "host" }),
+        (Some(NetworkMode::Gateway(mode)), _) => mode,
+        (None, Some(_)) => Mode::Filtered,
+    };
+    let mut policy = Policy::new(mode)?;
+    low.allow.drain(..).try_for_each(|rule| policy.allow(rule))?;
+    low.deny.drain(..).for_each(|rule| policy.deny(rule));
+    low.allow_private.drain(..).for_each(|private| policy.allow_private(private));
+    Ok(Network::Gateway(Box::new(policy)))
 }
 
 /// The image that is named, of the store, unpacked now if it was not.

@@ -35,6 +35,7 @@ pub use observer::{Input, Observer, Started};
 
 use crate::{
     cgroup::{Caps, Controller, CpuBandwidth, Hierarchy, Leaf},
+    net::policy::Mode,
     plan::{Plan, ids::IdsKind},
     report::{Capabilities, Cgroup, Controls, IdMap, LandlockScope, Means, Network, Outcome, Rootfs},
     request::{Fetch, Secret},
@@ -106,6 +107,7 @@ struct Running {
     /// The sandbox's user namespace, where the program's files are not the caller's and some will be fetched.
     namespace: Option<OwnedFd>,
     waited: bool,
+    listeners: Option<crate::net::Listeners>,
 }
 
 impl Running {
@@ -170,11 +172,23 @@ fn start<'a>(
         watched: holds.memory == Means::Watched,
         keep: &keep,
     };
-    let into = leaf.and_then(Leaf::clone_into);
-    let cloned = clone::clone_process(plan.clone_flags(), into).map_err(LaunchError::Clone)?;
-    let Cloned::Parent { pid, pidfd } = cloned else { world.run() };
-    let mut running = Running { pid, pidfd, control: SupervisorEnd(ours), namespace: None, waited: false };
-    ids::write(plan.ids.kind, &plan.ids.users, &plan.ids.groups, pid)?;
+    let mut listeners = None;
+    let (pid, pidfd) = if plan.egress.is_some() {
+        let made = gateway::clone_init(plan, leaf, &world)?;
+        listeners = Some(made.listeners);
+        (made.pid, made.pidfd)
+    } else {
+        let into = leaf.and_then(Leaf::clone_into);
+        match clone::clone_process(plan.clone_flags(), into).map_err(LaunchError::Clone)? {
+            Cloned::Child => world.run(),
+            Cloned::Parent { pid, pidfd } => (pid, pidfd),
+        }
+    };
+    let mut running = Running { pid, pidfd, control: SupervisorEnd(ours), namespace: None, waited: false, listeners };
+    // Behind a gateway, the helper has given an ordinary user's init its ids.
+    if running.listeners.is_none() || plan.ids.kind == IdsKind::Range {
+        ids::write(plan.ids.kind, &plan.ids.users, &plan.ids.groups, pid)?;
+    }
     if plan.fetches && plan.ids.kind == IdsKind::Subuid {
         running.namespace = Some(ids::namespace(pid)?);
     }
@@ -265,7 +279,15 @@ fn controls(plan: &Plan, hierarchy: &Hierarchy, holds: &Holds, secrets: usize) -
             Hierarchy::None { .. } => Cgroup::None,
         },
         memory: holds.memory,
-        network: if plan.network == "none" { Network::None } else { Network::Host },
+        network: match plan.egress.as_ref().map(|policy| policy.mode()) {
+            Some(Mode::Filtered) => Network::Filtered,
+            Some(Mode::Packages) => Network::Packages,
+            Some(Mode::Web) => Network::Web,
+            Some(Mode::Public) => Network::Public,
+            Some(Mode::Open) => Network::Open,
+            None if plan.own_network() => Network::None,
+            None => Network::Host,
+        },
         pids: holds.pids,
         cpu: holds.cpu,
         landlock_scopes: match layer {

@@ -1,6 +1,7 @@
-//! The sandbox's network.
+//! The network of a sandbox: what it may reach, and the way there.
 
 pub mod gateway;
+pub mod policy;
 
 use std::os::fd::OwnedFd;
 

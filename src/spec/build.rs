@@ -11,6 +11,7 @@ use super::{Base, Own, Spec, SpecError, WORKDIR, load, root, text};
 use crate::{
     host::{Layout, TopLevel},
     image::Ready,
+    net::gateway::GATEWAY,
     plan::setup::Kind,
     request::{
         Bytes, Hostname, Limits, Mount, Network, Placed, Request, Rootfs, User, mounts::inside_path, user::LAST_ID,
@@ -52,6 +53,10 @@ pub fn build(request: Request<'_>) -> Result<Spec, SpecError> {
         let layout = Layout::probe();
         host_mounts(&layout, &work.etc, &mut all, &mut shown, &mut links)?;
         synthetic_etc(&request.user, request.hostname, &mut placed);
+    }
+    if let Network::Gateway(_) = request.network {
+        let content = format!("nameserver {GATEWAY}\n").into_bytes().into();
+        placed.push(Placed::File { path: "/etc/resolv.conf".into(), mode: 0o644, content });
     }
     all.extend(own_mounts(&limits)?);
     let mut user = request.user;
@@ -144,7 +149,7 @@ pub fn build(request: Request<'_>) -> Result<Spec, SpecError> {
     oci.set_process(Some(process));
     oci.set_hostname(Some(request.hostname.to_string()));
     let kernel = oci.linux().clone().unwrap_or_default();
-    oci.set_linux(Some(linux(kernel, &limits, request.network)?));
+    oci.set_linux(Some(linux(kernel, &limits, &request.network)?));
     let root_path = match &base {
         Base::Host { .. } => PathBuf::from("rootfs"),
         Base::Dir { path, .. } => path.clone(),
@@ -375,10 +380,10 @@ fn tighten(limits: &mut Limits, bundle: &oci::Spec) {
 }
 
 /// What a bundle says of the kernel's side is replaced: a sandbox has all namespaces, and limits of its own.
-fn linux(mut linux: oci::Linux, limits: &Limits, network: Network) -> Result<oci::Linux, SpecError> {
+fn linux(mut linux: oci::Linux, limits: &Limits, network: &Network) -> Result<oci::Linux, SpecError> {
     use oci::LinuxNamespaceType as Type;
     let mut namespaces = vec![Type::User, Type::Mount, Type::Pid, Type::Ipc, Type::Uts, Type::Cgroup];
-    if network == Network::None {
+    if *network != Network::Host {
         namespaces.push(Type::Network);
     }
     let namespaces: Vec<_> = namespaces
