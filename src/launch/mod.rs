@@ -7,6 +7,7 @@
 
 pub mod build;
 pub mod container;
+mod egress;
 mod error;
 mod fetch;
 #[cfg(feature = "fuzzing")]
@@ -35,7 +36,7 @@ pub use observer::{Input, Observer, Started};
 
 use crate::{
     cgroup::{Caps, Controller, CpuBandwidth, Hierarchy, Leaf},
-    net::policy::Mode,
+    net::{Policy, policy::Mode},
     plan::{Plan, ids::IdsKind},
     report::{Capabilities, Cgroup, Controls, IdMap, LandlockScope, Means, Network, Outcome, Rootfs},
     request::{Fetch, Secret},
@@ -46,6 +47,7 @@ use crate::{
         fs, process, seccomp, socket,
     },
 };
+use egress::Egress;
 use init::World;
 use program::Image;
 use protocol::{Order, SupervisorEnd};
@@ -107,10 +109,14 @@ struct Running {
     /// The sandbox's user namespace, where the program's files are not the caller's and some will be fetched.
     namespace: Option<OwnedFd>,
     waited: bool,
-    listeners: Option<crate::net::Listeners>,
+    egress: Option<Egress>,
 }
 
 impl Running {
+    fn new(pid: i32, pidfd: OwnedFd, control: OwnedFd) -> Self {
+        Self { pid, pidfd, control: SupervisorEnd(control), namespace: None, egress: None, waited: false }
+    }
+
     fn kill(&self) {
         // ESRCH: it is gone already, which is what was wanted.
         _ = process::signal(self.pidfd.as_fd(), libc::SIGKILL);
@@ -172,25 +178,24 @@ fn start<'a>(
         watched: holds.memory == Means::Watched,
         keep: &keep,
     };
-    let mut listeners = None;
-    let (pid, pidfd) = if plan.egress.is_some() {
+    let mut running = if let Some(policy) = &plan.egress {
         let made = gateway::clone_init(plan, leaf, &world)?;
-        listeners = Some(made.listeners);
-        (made.pid, made.pidfd)
+        let mut running = Running::new(made.pid, made.pidfd, ours);
+        running.egress = Some(Egress::start(Policy::clone(policy), made.listeners)?);
+        running
     } else {
         let into = leaf.and_then(Leaf::clone_into);
         match clone::clone_process(plan.clone_flags(), into).map_err(LaunchError::Clone)? {
             Cloned::Child => world.run(),
-            Cloned::Parent { pid, pidfd } => (pid, pidfd),
+            Cloned::Parent { pid, pidfd } => Running::new(pid, pidfd, ours),
         }
     };
-    let mut running = Running { pid, pidfd, control: SupervisorEnd(ours), namespace: None, waited: false, listeners };
     // Behind a gateway, the helper has given an ordinary user's init its ids.
-    if running.listeners.is_none() || plan.ids.kind == IdsKind::Range {
-        ids::write(plan.ids.kind, &plan.ids.users, &plan.ids.groups, pid)?;
+    if plan.egress.is_none() || plan.ids.kind == IdsKind::Range {
+        ids::write(plan.ids.kind, &plan.ids.users, &plan.ids.groups, running.pid)?;
     }
     if plan.fetches && plan.ids.kind == IdsKind::Subuid {
-        running.namespace = Some(ids::namespace(pid)?);
+        running.namespace = Some(ids::namespace(running.pid)?);
     }
     _ = running.control.order(Order::Build);
     Ok((running, Streams { files, stdin: in_write, stdout: out_read, stderr: err_read }))
