@@ -16,6 +16,6 @@ mod users;
 
 pub use error::ImageError;
 pub use kept::{Image, prune};
-pub use ready::Ready;
+pub use ready::{Ready, resolve};
 pub use reference::Reference;
 pub use store::Store;

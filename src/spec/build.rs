@@ -54,10 +54,6 @@ pub fn build(request: Request<'_>) -> Result<Spec, SpecError> {
         host_mounts(&layout, &work.etc, &mut all, &mut shown, &mut links)?;
         synthetic_etc(&request.user, request.hostname, &mut placed);
     }
-    if let Network::Gateway(_) = request.network {
-        let content = format!("nameserver {GATEWAY}\n").into_bytes().into();
-        placed.push(Placed::File { path: "/etc/resolv.conf".into(), mode: 0o644, content });
-    }
     all.extend(own_mounts(&limits)?);
     let mut user = request.user;
     let image = match rootfs {
@@ -91,6 +87,25 @@ pub fn build(request: Request<'_>) -> Result<Spec, SpecError> {
                 placed.push(Placed::Dir { path: dir, mode: 0o755 });
             } else {
                 needed.push((dir, Kind::Dir));
+            }
+        }
+    }
+    if let Network::Gateway(_) = request.network {
+        let content = format!("nameserver {GATEWAY}\n").into_bytes().into();
+        let path = Path::new("/etc/resolv.conf");
+        match rootfs {
+            Rootfs::Host => placed.push(Placed::File { path: path.to_owned(), mode: 0o644, content }),
+            Rootfs::Image(_) | Rootfs::Dir(_) | Rootfs::Bundle(_) => {
+                let root = match rootfs {
+                    Rootfs::Image(image) => Some(image.root()),
+                    Rootfs::Dir(path) => Some(path.as_path()),
+                    _ => spec.root.as_deref(),
+                };
+                if let Some(root) = root {
+                    let path = crate::image::resolve(root, path)?;
+                    needed.push((path.clone(), Kind::File));
+                    placed.push(Placed::Over { path, content });
+                }
             }
         }
     }
