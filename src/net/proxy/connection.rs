@@ -1,6 +1,6 @@
 //! One connection from its first byte to its last.
 
-use std::{cell::Cell, net::SocketAddr, time::Duration};
+use std::{cell::Cell, net::SocketAddr, sync::Arc, time::Duration};
 
 use tokio::{
     net::TcpStream,
@@ -11,19 +11,20 @@ use tokio::{
 use super::{
     Shared, Target,
     dial::{DialError, Dialled, dial},
-    head::{self, Looks},
+    head::{self, Body, Looks},
     inspect::{Inspector, Stop},
     relay::{self, Flow},
-    stream::{First, both, farewell, finish, first, prepare, read_more},
+    socks,
+    stream::{First, both, farewell, finish, first, prepare, read_more, write_all},
 };
 use crate::net::{
     Policy, Protocol,
-    policy::{Host, Refusal},
+    policy::{Host, Refusal, address},
     pool::is_fake,
 };
 
 /// How long a client has to hear why it was refused.
-const FAREWELL: Duration = Duration::from_secs(2);
+pub(super) const FAREWELL: Duration = Duration::from_secs(2);
 
 /// A redirected connection: its destination says what it wants.
 pub(super) async fn redirected(shared: &Shared, client: TcpStream) {
@@ -31,16 +32,8 @@ pub(super) async fn redirected(shared: &Shared, client: TcpStream) {
         return;
     }
     let Ok(destination) = (shared.outside.destination)(&client) else { return };
-    let target = match shared.target(destination) {
-        Ok(target) => target,
-        Err(refusal) => return refuse(shared, client, Protocol::Tcp, &destination.to_string(), refusal).await,
-    };
-    let mut policies = shared.policies.clone();
-    let checked = policies.borrow_and_update().check(&target.host, target.port);
-    if let Err(refusal) = checked {
-        return refuse(shared, client, Protocol::Tcp, &target.to_string(), refusal).await;
-    }
-    carry(shared, client, target, policies, Opening::None).await;
+    let target = shared.target(destination).map_err(|refusal| (destination.to_string(), refusal));
+    carry(shared, client, target, Vec::new(), Opening::None).await;
 }
 
 impl Shared {
@@ -56,26 +49,52 @@ impl Shared {
                 None => Err(Refusal::new("no name stands behind this address")),
             };
         }
-        Ok(Target { host: Host::Address(crate::net::policy::address::normal(destination.ip())), port })
+        Ok(Target { host: Host::Address(address::normal(destination.ip())), port })
     }
 }
 
-/// What a client is told before its bytes are passed on.
+/// How the client named its target, and so what it waits for.
 pub(super) enum Opening {
-    /// It doesn't know that there is a proxy.
+    /// By connecting: it doesn't know that there is a proxy.
     None,
+    Connect,
+    Socks,
+    /// By a whole URL: this is what the server is sent for it, and nothing comes after its body.
+    Plain {
+        head: Vec<u8>,
+        body: Body,
+    },
 }
 
-/// From a target that is allowed by the policy that `policies` has last seen, to the end of the connection.
+impl Opening {
+    fn protocol(&self) -> Protocol {
+        match self {
+            Self::None => Protocol::Tcp,
+            Self::Socks => Protocol::Socks,
+            Self::Connect | Self::Plain { .. } => Protocol::Http,
+        }
+    }
+}
+
+/// From what a client wants to the end of its connection. `buffer`: what it has said after it.
 pub(super) async fn carry(
     shared: &Shared,
     client: TcpStream,
-    target: Target,
-    policies: watch::Receiver<std::sync::Arc<Policy>>,
-    _opening: Opening,
+    target: Result<Target, (String, Refusal)>,
+    buffer: Vec<u8>,
+    opening: Opening,
 ) {
+    let target = match target {
+        Ok(target) => target,
+        Err((target, refusal)) => return refuse(shared, client, &opening, &target, refusal).await,
+    };
+    let mut policies = shared.policies.clone();
+    let checked = policies.borrow_and_update().check(&target.host, target.port);
+    if let Err(refusal) = checked {
+        return refuse(shared, client, &opening, &target.to_string(), refusal).await;
+    }
     let dialled = Cell::new(None);
-    let passing = pass(shared, client, &target, &dialled);
+    let passing = pass(shared, client, &target, buffer, opening, &dialled);
     match first(forbidden(policies, &target, &dialled), passing).await {
         // Both ends are reset as they are dropped.
         First::Left(refusal) => shared.deny(Protocol::Tcp, target.to_string(), refusal),
@@ -85,7 +104,7 @@ pub(super) async fn carry(
 
 /// Until a new policy forbids what the old one allowed.
 async fn forbidden(
-    mut policies: watch::Receiver<std::sync::Arc<Policy>>,
+    mut policies: watch::Receiver<Arc<Policy>>,
     target: &Target,
     dialled: &Cell<Option<Dialled>>,
 ) -> Refusal {
@@ -104,29 +123,26 @@ async fn forbidden(
     }
 }
 
-async fn pass(shared: &Shared, client: TcpStream, target: &Target, dialled: &Cell<Option<Dialled>>) {
+async fn pass(
+    shared: &Shared,
+    client: TcpStream,
+    target: &Target,
+    buffer: Vec<u8>,
+    opening: Opening,
+    dialled: &Cell<Option<Dialled>>,
+) {
     let server = match dial(shared, target).await {
         Ok((server, checked)) => {
             dialled.set(Some(checked));
             server
         }
         Err(DialError::Refused(refusal)) => {
-            return refuse(shared, client, Protocol::Tcp, &target.to_string(), refusal).await;
+            return refuse(shared, client, &opening, &target.to_string(), refusal).await;
         }
-        Err(DialError::Failed(why)) => return fail(shared, client, &why).await,
+        Err(DialError::Failed(why)) => return fail(shared, client, &opening, &why).await,
     };
     let flow = Flow::default();
-    let down = async { Ok::<_, Stop>(relay::down(&server, &client, &shared.scratch, &flow).await?) };
-    let up = async {
-        match &target.host {
-            Host::Address(_) => Ok(relay::up(&client, &server, &shared.scratch).await?),
-            Host::Name(name) => {
-                let (client, server, flow) = (&client, &server, &flow);
-                Inspector { shared, client, server, name, target, flow, buffer: Vec::new() }.run().await
-            }
-        }
-    };
-    match both(up, down).await {
+    match converse(shared, &client, &server, target, buffer, opening, &flow).await {
         Ok(()) => {
             finish(client);
             finish(server);
@@ -144,15 +160,59 @@ async fn pass(shared: &Shared, client: TcpStream, target: &Target, dialled: &Cel
     }
 }
 
-/// Tells of a refusal, the client too if it speaks HTTP; any other is reset.
-async fn refuse(shared: &Shared, client: TcpStream, protocol: Protocol, target: &str, refusal: Refusal) {
-    let words = forbidden_page(target, &refusal);
-    shared.deny(protocol, target.to_owned(), refusal);
-    say_in_http(shared, client, &words).await;
+/// Both directions, until both have ended.
+async fn converse(
+    shared: &Shared,
+    client: &TcpStream,
+    server: &TcpStream,
+    target: &Target,
+    buffer: Vec<u8>,
+    opening: Opening,
+    flow: &Flow,
+) -> Result<(), Stop> {
+    let down = async { Ok::<_, Stop>(relay::down(server, client, &shared.scratch, flow).await?) };
+    let mut inspector = Inspector { shared, client, server, target, flow, buffer };
+    match opening {
+        Opening::None => {}
+        Opening::Connect => write_all(client, b"HTTP/1.1 200 Connection established\r\n\r\n").await?,
+        Opening::Socks => write_all(client, &socks::answer(socks::CONNECTED)).await?,
+        Opening::Plain { head, body } => {
+            let up = async {
+                write_all(server, &head).await?;
+                inspector.body(body).await?;
+                relay::discard(client).await?;
+                // The server was told that this request is the last, and ends.
+                std::future::pending::<Result<(), Stop>>().await
+            };
+            return match first(up, down).await {
+                First::Left(ended) | First::Right(ended) => ended,
+            };
+        }
+    }
+    match target.host {
+        Host::Name(_) => both(inspector.run(), down).await,
+        Host::Address(_) => both(inspector.opaque(), down).await,
+    }
 }
 
-async fn fail(shared: &Shared, client: TcpStream, why: &str) {
-    say_in_http(shared, client, &page("502 Bad Gateway", &format!("fumehood: {why}"))).await;
+/// Tells of a refusal, the client too in its own words; one that has none is reset.
+async fn refuse(shared: &Shared, client: TcpStream, opening: &Opening, target: &str, refusal: Refusal) {
+    let words = forbidden_page(target, &refusal);
+    shared.deny(opening.protocol(), target.to_owned(), refusal);
+    match opening {
+        Opening::None => say_in_http(shared, client, &words).await,
+        Opening::Connect | Opening::Plain { .. } => farewell(client, &words, FAREWELL).await,
+        Opening::Socks => farewell(client, &socks::answer(socks::REFUSED), FAREWELL).await,
+    }
+}
+
+async fn fail(shared: &Shared, client: TcpStream, opening: &Opening, why: &str) {
+    let words = page("502 Bad Gateway", &format!("fumehood: {why}"));
+    match opening {
+        Opening::None => say_in_http(shared, client, &words).await,
+        Opening::Connect | Opening::Plain { .. } => farewell(client, &words, FAREWELL).await,
+        Opening::Socks => farewell(client, &socks::answer(socks::UNREACHABLE), FAREWELL).await,
+    }
 }
 
 /// Says `words` if the client begins a request soon.
@@ -171,7 +231,7 @@ async fn say_in_http(shared: &Shared, client: TcpStream, words: &[u8]) {
     }
 }
 
-pub(super) fn forbidden_page(target: &str, refusal: &Refusal) -> Vec<u8> {
+fn forbidden_page(target: &str, refusal: &Refusal) -> Vec<u8> {
     let mut text = format!("fumehood: denied: {target} ({})", refusal.rule);
     if let Some(hint) = &refusal.hint {
         text.push_str("; hint: ");

@@ -19,7 +19,7 @@ use super::{
 };
 use crate::net::{
     Protocol,
-    policy::{Name, Refusal},
+    policy::{Host, Refusal},
 };
 
 /// Bytes read at once while they are looked at.
@@ -44,7 +44,6 @@ pub(super) struct Inspector<'a> {
     pub shared: &'a Shared,
     pub client: &'a TcpStream,
     pub server: &'a TcpStream,
-    pub name: &'a Name,
     pub target: &'a Target,
     pub flow: &'a Flow,
     /// Read and not sent.
@@ -84,7 +83,7 @@ impl Inspector<'_> {
     }
 
     /// Goes through as it is from here on.
-    async fn opaque(&mut self) -> Result<(), Stop> {
+    pub async fn opaque(&mut self) -> Result<(), Stop> {
         write_all(self.server, &self.buffer).await?;
         self.buffer = Vec::new();
         Ok(relay::up(self.client, self.server, &self.shared.scratch).await?)
@@ -134,7 +133,7 @@ impl Inspector<'_> {
             }
         };
         match hello.name {
-            Some(name) if name == *self.name => Ok(hello.end),
+            Some(name) if self.target.host == Host::Name(name.clone()) => Ok(hello.end),
             Some(name) => Err(self.refused(Protocol::Tls, &format!("the name on its hello is {name}"))),
             None => Err(self.refused(Protocol::Tls, "there is no name on its hello")),
         }

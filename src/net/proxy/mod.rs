@@ -6,11 +6,13 @@
 
 mod connection;
 mod dial;
+mod explicit;
 mod head;
 mod hello;
 mod inspect;
 mod outside;
 mod relay;
+mod socks;
 mod stream;
 #[cfg(test)]
 mod tests;
@@ -145,7 +147,8 @@ impl Proxy {
             let local = LocalSet::new();
             local.spawn_local(answer_udp(shared.clone(), sockets.dns_udp));
             local.spawn_local(answer_tcp(shared.clone(), sockets.dns_tcp));
-            local.spawn_local(take(shared, sockets.tcp, sockets.explicit));
+            local.spawn_local(take(shared.clone(), sockets.explicit, Way::Explicit));
+            local.spawn_local(take(shared, sockets.tcp, Way::Redirected));
             _ = local.block_on(&runtime, ended);
             drop(local);
             // Not waiting for the resolver.
@@ -242,17 +245,32 @@ impl TryFrom<Listeners> for Sockets {
     }
 }
 
-async fn take(shared: Rc<Shared>, tcp: TcpListener, _explicit: TcpListener) {
+/// By which listener a client came.
+#[derive(Clone, Copy)]
+enum Way {
+    Redirected,
+    Explicit,
+}
+
+async fn take(shared: Rc<Shared>, listener: TcpListener, way: Way) {
     loop {
-        let client = accept(&tcp).await;
+        let client = accept(&listener).await;
         let Some(place) = Place::take(&shared) else {
-            let most = shared.limits.connections;
-            let target = (shared.outside.destination)(&client).map_or_else(|_| "?".to_owned(), |to| to.to_string());
-            shared.deny(Protocol::Tcp, target, Refusal::new(format!("more than {most} connections at once")));
+            let target = match way {
+                Way::Redirected => (shared.outside.destination)(&client).ok().map(|to| to.to_string()),
+                Way::Explicit => None,
+            };
+            let refusal = Refusal::new(format!("more than {} connections at once", shared.limits.connections));
+            shared.deny(Protocol::Tcp, target.unwrap_or_else(|| "?".to_owned()), refusal);
             _ = client.set_zero_linger();
             continue;
         };
-        spawn_local(async move { connection::redirected(&place.0, client).await });
+        spawn_local(async move {
+            match way {
+                Way::Redirected => connection::redirected(&place.0, client).await,
+                Way::Explicit => explicit::explicit(&place.0, client).await,
+            }
+        });
     }
 }
 

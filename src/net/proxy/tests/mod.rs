@@ -2,5 +2,6 @@
 //! of known ways around such proxies.
 
 mod bypass;
+mod explicit;
 mod plain;
 mod world;
