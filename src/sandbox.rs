@@ -447,7 +447,7 @@ impl Sandbox {
             user: self.user,
             workdir: self.workdir.as_deref(),
             hostname: &self.hostname,
-            network: self.network,
+            network: self.network.clone(),
             profile: Profile { name: self.profile, seccomp: self.seccomp.clone(), landlock: self.landlock.clone() },
             terminal: self.terminal,
             fetch: &self.fetch,

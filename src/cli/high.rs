@@ -12,12 +12,13 @@ use fumehood::{
     Error, Result, Sandbox, Stdin,
     error::Hint,
     image::{Image, Ready, Store},
+    net::policy::{Mode, Policy},
     packages::{Install, Manager, PackagesError},
     request::{Bytes, Network, Rootfs, Secret, files},
 };
 
 use super::{
-    low::{Low, Verb},
+    low::{Low, NetworkMode, Verb},
     message,
     progress::Progress,
     usage::UsageError,
@@ -63,9 +64,7 @@ pub fn sandbox(verb: Verb, low: &mut Low) -> Result<Sandbox> {
     if let Some(name) = low.hostname.take() {
         sandbox.hostname(name);
     }
-    if let Some(network) = low.network {
-        sandbox.network(network);
-    }
+    sandbox.network(network(low).map_err(Hint::into_error)?);
     if let Some(profile) = low.profile {
         sandbox.profile(profile);
     }
@@ -91,6 +90,29 @@ pub fn sandbox(verb: Verb, low: &mut Low) -> Result<Sandbox> {
         None => Stdin::Empty,
     });
     Ok(sandbox)
+}
+
+/// Rules are for a gateway, which need not be asked for besides.
+fn network(low: &mut Low) -> Result<Network, UsageError> {
+    let ruled = [
+        ("allow", !low.allow.is_empty()),
+        ("deny", !low.deny.is_empty()),
+        ("allow-private", !low.allow_private.is_empty()),
+    ];
+    let ruled = ruled.into_iter().find_map(|(flag, given)| given.then_some(flag));
+    let mode = match (low.network, ruled) {
+        (None | Some(NetworkMode::None), None) => return Ok(Network::None),
+        (Some(NetworkMode::Host), None) => return Ok(Network::Host),
+        (Some(NetworkMode::None), Some(flag)) => return Err(UsageError::NeedsGateway { flag, mode: "none" }),
+        (Some(NetworkMode::Host), Some(flag)) => return Err(UsageError::NeedsGateway { flag, mode: "host" }),
+        (Some(NetworkMode::Gateway(mode)), _) => mode,
+        (None, Some(_)) => Mode::Filtered,
+    };
+    let mut policy = Policy::new(mode)?;
+    low.allow.drain(..).try_for_each(|rule| policy.allow(rule))?;
+    low.deny.drain(..).for_each(|rule| policy.deny(rule));
+    low.allow_private.drain(..).for_each(|private| policy.allow_private(private));
+    Ok(Network::Gateway(Box::new(policy)))
 }
 
 /// The image that is named, of the store, unpacked now if it was not.
@@ -132,7 +154,7 @@ fn install(verb: Verb, low: &Low, image: Option<Arc<Ready>>, sandbox: &mut Sandb
             if !low.quiet {
                 let network = match install.network() {
                     Network::Host => ", with this host's network",
-                    Network::None => "",
+                    Network::None | Network::Gateway(_) => "",
                 };
                 message::note(&format!("{} installs {}{network}", manager.name(), low.install.join(" ")));
             }

@@ -9,9 +9,10 @@ use std::{
 use fumehood::{
     Result,
     error::Hint,
+    net::policy::{Mode, Private, Rule},
     packages::Index,
     plan::{landlock::Policy, profile::Builtin, seccomp::Profile as SeccompProfile},
-    request::{Fetch, Hostname, Limits, Mount, Network, Rootfs, SandboxId, Secret, User},
+    request::{Fetch, Hostname, Limits, Mount, Rootfs, SandboxId, Secret, User},
 };
 
 use super::{
@@ -74,7 +75,10 @@ pub struct Low {
     pub user: Option<User>,
     pub workdir: Option<PathBuf>,
     pub hostname: Option<Hostname>,
-    pub network: Option<Network>,
+    pub network: Option<NetworkMode>,
+    pub allow: Vec<Rule>,
+    pub deny: Vec<Rule>,
+    pub allow_private: Vec<Private>,
     pub profile: Option<&'static Builtin>,
     pub seccomp: Option<SeccompProfile>,
     pub landlock: Option<Policy>,
@@ -85,6 +89,14 @@ pub struct Low {
     pub id: Option<SandboxId>,
     pub quiet: bool,
     pub help: bool,
+}
+
+/// How much network was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NetworkMode {
+    None,
+    Gateway(Mode),
+    Host,
 }
 
 /// Options that contradict one another, and why where it is not plain.
@@ -168,7 +180,6 @@ fn index(verb: Verb, wanted: impl Fn(&Flag) -> bool) -> Option<usize> {
 
 fn unknown(verb: Verb, file: Option<OsString>, flag: String, name: &str) -> UsageError {
     match name {
-        "allow" | "deny" => UsageError::Later { what: "limiting the network by name", with: "egress" },
         _ => {
             let known = FLAGS.iter().filter(|flag| verb.takes(flag)).map(|flag| flag.long);
             UsageError::UnknownFlag { verb: verb.name(), flag, file, nearest: nearest(name, known) }
@@ -330,7 +341,7 @@ mod tests {
         let parsed = low(&["-ite", "-1"]);
         assert_eq!((parsed.interactive, parsed.tty, parsed.eval), (true, true, Some("-1".into())));
         assert_eq!(low(&["--cpus", "0.5"]).limits.cpus, 0.5);
-        assert_eq!(low(&["--network", "host"]).network, Some(Network::Host));
+        assert_eq!(low(&["--network", "host"]).network, Some(NetworkMode::Host));
         assert_eq!(low(&["--env", "A=1", "--env", "B"]).env, words(&["A=1", "B"]));
         assert_eq!(low(&["--rootfs", "host"]).rootfs, Some(Rootfs::Host));
         assert_eq!(low(&["--rootfs", "./host"]).rootfs, Some(Rootfs::Dir("./host".into())));

@@ -2,13 +2,13 @@
 
 use std::{ffi::OsString, os::fd::AsFd, process::ExitCode, time::Instant};
 
-use fumehood::{Error, Outcome, Result, Sandbox, request::Network, sys::process};
+use fumehood::{Error, Outcome, Result, Sandbox, sys::process};
 use nix::sys::signal::{SigSet, Signal};
 
 use super::{
     help, high,
     kept::Keeping,
-    low::{self, Low, Verb},
+    low::{self, Low, NetworkMode, Verb},
     message::{self, OWN_FAILURE},
     observe::View,
     terminal::RawMode,
@@ -36,7 +36,7 @@ pub fn run(words: Vec<OsString>) -> ExitCode {
         Ok(sandbox) => sandbox,
         Err(error) => return format.fail(&Sandbox::code(""), &error, began),
     };
-    if low.network == Some(Network::Host) && format == Format::Text && !low.quiet {
+    if matches!(low.network, Some(NetworkMode::Host)) && format == Format::Text && !low.quiet {
         message::note(
             "--net host: the program shares this host's network, with its localhost services and abstract sockets",
         );

@@ -23,6 +23,6 @@ mod users;
 
 pub use error::ImageError;
 pub use kept::{Image, prune, unreadable};
-pub use ready::Ready;
+pub use ready::{Ready, resolve};
 pub use reference::Reference;
 pub use store::Store;

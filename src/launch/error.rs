@@ -6,6 +6,7 @@ use crate::{
     cgroup::CgroupError,
     error::{Error, Hint},
     host::{closed_to_others, explain_launch_errno, explain_refused_ids},
+    net::NetError,
     plan::{
         Plan, PlanError,
         ids::IdsKind,
@@ -32,6 +33,10 @@ pub enum LaunchError {
     Fetch { path: PathBuf, why: String },
     #[error("{what} `{}`: the sandbox's ids may not enter `{}`", path.display(), dir.display())]
     Closed { what: &'static str, path: PathBuf, dir: PathBuf },
+    #[error(transparent)]
+    Egress(NetError),
+    #[error("cannot {what}: {}", errno.desc())]
+    Gateway { what: &'static str, errno: Errno },
     #[error("the sandbox's init ended before the program was started")]
     Lost,
     #[error("cannot give the program `{path}` to write: {}", errno.desc())]

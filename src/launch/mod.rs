@@ -7,11 +7,13 @@
 
 pub mod build;
 pub mod container;
+mod egress;
 mod error;
 mod fetch;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod gateway;
 pub(crate) mod ids;
 mod init;
 mod mapped;
@@ -37,6 +39,7 @@ pub use upper::Upper;
 use crate::{
     cgroup::{Caps, Controller, CpuBandwidth, Hierarchy, Leaf},
     error::Hint,
+    net::{Policy, policy::Mode},
     plan::{Plan, ids::IdsKind},
     report::{Capabilities, Cgroup, Controls, Failure, IdMap, LandlockScope, Means, Network, Outcome, Rootfs},
     request::{Fetch, Secret},
@@ -47,6 +50,7 @@ use crate::{
         fs, process, seccomp, socket,
     },
 };
+use egress::Egress;
 use init::World;
 use program::Image;
 use protocol::{Order, SupervisorEnd};
@@ -134,9 +138,14 @@ struct Running {
     /// The sandbox's user namespace, where the program's files are not the caller's and some will be wanted.
     namespace: Option<OwnedFd>,
     waited: bool,
+    egress: Option<Egress>,
 }
 
 impl Running {
+    fn new(pid: i32, pidfd: OwnedFd, control: OwnedFd) -> Self {
+        Self { pid, pidfd, control: SupervisorEnd(control), namespace: None, egress: None, waited: false }
+    }
+
     fn kill(&self) {
         // ESRCH: it is gone already, which is what was wanted.
         _ = process::signal(self.pidfd.as_fd(), libc::SIGKILL);
@@ -198,13 +207,24 @@ fn start<'a>(
         watched: holds.memory == Means::Watched,
         keep: &keep,
     };
-    let into = leaf.and_then(Leaf::clone_into);
-    let cloned = clone::clone_process(plan.clone_flags(), into).map_err(LaunchError::Clone)?;
-    let Cloned::Parent { pid, pidfd } = cloned else { world.run() };
-    let mut running = Running { pid, pidfd, control: SupervisorEnd(ours), namespace: None, waited: false };
-    ids::write(plan.ids.kind, &plan.ids.users, &plan.ids.groups, pid)?;
+    let mut running = if let Some(policy) = &plan.egress {
+        let made = gateway::clone_init(plan, leaf, &world)?;
+        let mut running = Running::new(made.pid, made.pidfd, ours);
+        running.egress = Some(Egress::start(Policy::clone(policy), made.listeners)?);
+        running
+    } else {
+        let into = leaf.and_then(Leaf::clone_into);
+        match clone::clone_process(plan.clone_flags(), into).map_err(LaunchError::Clone)? {
+            Cloned::Child => world.run(),
+            Cloned::Parent { pid, pidfd } => Running::new(pid, pidfd, ours),
+        }
+    };
+    // Behind a gateway, the helper has given an ordinary user's init its ids.
+    if plan.egress.is_none() || plan.ids.kind == IdsKind::Range {
+        ids::write(plan.ids.kind, &plan.ids.users, &plan.ids.groups, running.pid)?;
+    }
     if plan.keeps || plan.on_disk().is_some() || (plan.fetches && plan.ids.kind == IdsKind::Subuid) {
-        running.namespace = Some(ids::namespace(pid)?);
+        running.namespace = Some(ids::namespace(running.pid)?);
     }
     _ = running.control.order(Order::Build);
     Ok((running, Streams { files, stdin: in_write, stdout: out_read, stderr: err_read }))
@@ -293,7 +313,15 @@ fn controls(plan: &Plan, hierarchy: &Hierarchy, holds: &Holds, secrets: usize) -
             Hierarchy::None { .. } => Cgroup::None,
         },
         memory: holds.memory,
-        network: if plan.network == "none" { Network::None } else { Network::Host },
+        network: match plan.egress.as_ref().map(|policy| policy.mode()) {
+            Some(Mode::Filtered) => Network::Filtered,
+            Some(Mode::Packages) => Network::Packages,
+            Some(Mode::Web) => Network::Web,
+            Some(Mode::Public) => Network::Public,
+            Some(Mode::Open) => Network::Open,
+            None if plan.own_network() => Network::None,
+            None => Network::Host,
+        },
         pids: holds.pids,
         cpu: holds.cpu,
         landlock_scopes: match layer {

@@ -14,7 +14,9 @@ use std::{
 };
 
 use super::{
-    Extras, Holds, LaunchError, Running, Streams, fetch,
+    Extras, Holds, LaunchError, Running, Streams,
+    egress::Egress,
+    fetch,
     observer::{Input, Observer, Started},
     protocol::{self, Order, Report},
     refused, system,
@@ -22,8 +24,11 @@ use super::{
 };
 use crate::{
     cgroup::{self, Events, Leaf, OomWatch},
+    net::Denied,
     plan::{Plan, StepKind, ids::IdsKind},
-    report::{Compile, Controls, Denials, Means, Outcome, ProducedFile, Reason, Stream, Verdict, WaitStatus},
+    report::{
+        Compile, Controls, DenialKind, Denials, Means, Outcome, ProducedFile, Reason, Stream, Verdict, WaitStatus,
+    },
     sys::{process, seccomp},
 };
 use relay::{Passed, Relay};
@@ -71,6 +76,7 @@ enum Source {
     Stdin,
     Input,
     Listener,
+    Egress,
     Oom,
     Signals,
 }
@@ -140,6 +146,7 @@ impl<'a> Supervisor<'a> {
                     Source::Stdin => self.relay.feed(),
                     Source::Input => self.relay.take_input(),
                     Source::Listener => self.answer_refused(observer),
+                    Source::Egress => self.hear_of_refusals(observer),
                     Source::Oom => {
                         if self.oom.as_ref().is_some_and(OomWatch::struck) {
                             self.kill(Reason::Memory);
@@ -169,6 +176,9 @@ impl<'a> Supervisor<'a> {
         add(Source::Init, self.running.pidfd.as_fd(), libc::POLLIN);
         if let Some(listener) = &self.listener {
             add(Source::Listener, listener.as_fd(), libc::POLLIN);
+        }
+        if let Some(egress) = &self.running.egress {
+            add(Source::Egress, egress.as_fd(), libc::POLLIN);
         }
         if let Some(oom) = &self.oom {
             add(Source::Oom, oom.as_fd(), libc::POLLIN);
@@ -318,6 +328,19 @@ impl<'a> Supervisor<'a> {
             _ = seccomp::reply_errno(listener.as_fd(), call.id, errno);
             self.begin(observer);
             if let Some(denial) = refused::record(&mut self.denials, &self.plan.seccomp.name, &call)
+                && observer.denied(denial).is_err()
+            {
+                self.kill(Reason::Cancelled(libc::SIGPIPE as u8));
+            }
+        }
+    }
+
+    /// Connections and names that the gateway refused.
+    fn hear_of_refusals(&mut self, observer: &mut dyn Observer) {
+        let refused: Vec<_> = self.running.egress.iter().flat_map(Egress::refused).collect();
+        for Denied { target, rule, hint, .. } in refused {
+            self.begin(observer);
+            if let Some(denial) = self.denials.record(DenialKind::Network, &target, &rule, || hint)
                 && observer.denied(denial).is_err()
             {
                 self.kill(Reason::Cancelled(libc::SIGPIPE as u8));

@@ -18,6 +18,7 @@ use serde::Serialize;
 
 use crate::{
     host::Host,
+    net::policy::Policy,
     request::{Limits, Network, SandboxId, StepLimits},
     spec::{Base, Spec},
 };
@@ -52,6 +53,9 @@ pub struct Plan {
     #[serde(skip)]
     pub workdir_by: &'static str,
     pub network: &'static str,
+    /// What the gateway lets out, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub egress: Option<Box<Policy>>,
     pub fetches: bool,
     #[serde(skip)]
     pub keeps: bool,
@@ -209,7 +213,7 @@ pub fn make(spec: Spec, host: &Host) -> Result<Plan, PlanError> {
     let no_setuid = if writes_host { Some(Filter::no_setuid(host)?) } else { None };
     Ok(Plan {
         no_setuid,
-        namespaces: namespaces(own.network),
+        namespaces: namespaces(&own.network),
         rootfs: match own.base {
             Base::Host { .. } => "host",
             Base::Dir { image: true, .. } => "image",
@@ -227,6 +231,10 @@ pub fn make(spec: Spec, host: &Host) -> Result<Plan, PlanError> {
         steps,
         workdir_by: own.workdir_by,
         network: own.network.name(),
+        egress: match own.network {
+            Network::Gateway(policy) => Some(policy),
+            Network::None | Network::Host => None,
+        },
         fetches: own.fetches,
         keeps: own.keeps,
         image: own.image,
@@ -254,10 +262,10 @@ impl Plan {
         })
     }
 
-    /// Whether the sandbox has a network namespace of its own.
+    /// Whether the init makes the sandbox's network namespace: that of a gateway's is there before.
     #[must_use]
     pub fn own_network(&self) -> bool {
-        self.namespaces.iter().any(|n| n.flag == libc::CLONE_NEWNET)
+        self.egress.is_none() && self.namespaces.iter().any(|n| n.flag == libc::CLONE_NEWNET)
     }
 
     /// The wall time that all steps together may take, for the backstop inside.
@@ -267,7 +275,7 @@ impl Plan {
     }
 }
 
-fn namespaces(network: Network) -> Vec<Namespace> {
+fn namespaces(network: &Network) -> Vec<Namespace> {
     let namespace = |kind, flag, why| Namespace { kind, flag, why };
     let mut all = vec![
         namespace("user", libc::CLONE_NEWUSER, "no id and no capability inside means anything outside"),
@@ -277,9 +285,12 @@ fn namespaces(network: Network) -> Vec<Namespace> {
         namespace("uts", libc::CLONE_NEWUTS, "a hostname of its own"),
         namespace("cgroup", libc::CLONE_NEWCGROUP, "its place in the host's cgroup tree is not shown"),
     ];
-    if network == Network::None {
-        all.insert(3, namespace("network", libc::CLONE_NEWNET, "no interface but its own loopback"));
-    }
+    let why = match network {
+        Network::None => "no interface but its own loopback",
+        Network::Gateway(_) => "no way out but to a gateway that refuses what is not allowed",
+        Network::Host => return all,
+    };
+    all.insert(3, namespace("network", libc::CLONE_NEWNET, why));
     all
 }
 

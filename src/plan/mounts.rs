@@ -195,6 +195,9 @@ impl Tree<'_> {
                     self.setup.push(SetupOp::Dir { path: BoxPath::new(&path)?, mode, owner: self.owner(&path) });
                 }
             }
+            Placed::Over { path, content } => {
+                self.setup.push(SetupOp::Over { path: BoxPath::new(&path)?, content: Content(content) });
+            }
             Placed::File { path, mode, content } => {
                 self.parents(&path)?;
                 self.setup.push(SetupOp::File {

@@ -72,6 +72,11 @@ pub enum SetupOp {
         owner: Owner,
         content: Content,
     },
+    /// A read-only file of our own, mounted over what is there.
+    Over {
+        path: BoxPath,
+        content: Content,
+    },
     Bind {
         source: HostPath,
         path: BoxPath,
@@ -223,6 +228,7 @@ impl fmt::Display for SetupOp {
             Self::Dir { path, mode, .. } => write!(f, "make directory {} mode {mode:o}", path.shown()),
             Self::Symlink { path, to } => write!(f, "make link {} -> {}", path.shown(), to.to_string_lossy()),
             Self::File { path, content, .. } => write!(f, "write {} ({content:?})", path.shown()),
+            Self::Over { path, content } => write!(f, "mount a file over {} ({content:?})", path.shown()),
             Self::Bind { source, path, writable, .. } => {
                 write!(f, "mount {} {} {}", host(source), path.shown(), if *writable { "rw" } else { "ro" })
             }
@@ -271,6 +277,7 @@ impl SetupOp {
             | Self::ContainerDir { .. } => "a root of its own",
             Self::Dir { .. } | Self::Symlink { .. } | Self::Link { .. } | Self::Dirs { .. } => "a place in the tree",
             Self::File { .. } => "given to the program, or a synthetic stand-in for the host's",
+            Self::Over { .. } => "of ours, and the one that was there stays as it was",
             Self::Bind { .. } => "a part of the host that the program may see",
             Self::Device { .. } => "one of the few devices that are safe to have",
             Self::Tmpfs { .. } => "writable memory that ends with the sandbox",

@@ -26,7 +26,7 @@ pub use mounts::Mount;
 pub use secrets::Secret;
 pub use user::User;
 
-use crate::{image::Ready, plan::seccomp::Profile as SeccompProfile};
+use crate::{image::Ready, net::policy::Policy, plan::seccomp::Profile as SeccompProfile};
 
 /// One run, as asked for. What the caller keeps for the next run is borrowed.
 #[derive(Debug)]
@@ -99,19 +99,22 @@ pub enum Rootfs {
 }
 
 /// How much network there is inside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Network {
     /// A loopback device of its own and nothing else.
     None,
+    /// A way out through a gateway of fumehood's, to what the policy allows.
+    Gateway(Box<Policy>),
     /// The host's own network: no isolation at all.
     Host,
 }
 
 impl Network {
     #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub fn name(&self) -> &'static str {
         match self {
             Self::None => "none",
+            Self::Gateway(policy) => policy.mode().as_str(),
             Self::Host => "host",
         }
     }

@@ -142,6 +142,7 @@ impl<'a, S: Supply> Builder<'a, S> {
             }
             SetupOp::Dir { path, mode, owner } => self.dir(path, *mode, *owner),
             SetupOp::Symlink { path, to } => fs::make_symlink(to, self.parent(path)?, path.name()),
+            SetupOp::Over { path, content } => self.over(path, &content.0),
             SetupOp::File { path, mode, owner, content } => self.file(path, *mode, *owner, &content.0),
             SetupOp::Bind { path, kind, mapped: Some(_), .. } => {
                 let tree = self.control.next_mount()?;
@@ -218,6 +219,16 @@ impl<'a, S: Supply> Builder<'a, S> {
         let file = fs::open_in(parent, path.name(), flags, mode, fs::BENEATH)?;
         fs::write_all(file.as_fd(), content)?;
         give(file.as_fd(), c"", program)
+    }
+
+    fn over(&mut self, path: &'a BoxPath, content: &[u8]) -> sys::Result<()> {
+        let place = tmpfs(content.len() as u64, TMPFS_MODE, 0)?;
+        let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
+        let file = fs::open_in(place.as_fd(), c"file", flags, 0o644, fs::BENEATH)?;
+        fs::write_all(file.as_fd(), content)?;
+        let tree = mount::clone_tree(place.as_fd(), c"file", false)?;
+        mount::set_attributes(tree.as_fd(), SAFE | mount::READ_ONLY, false)?;
+        self.attach(tree.as_fd(), path, Kind::File)
     }
 
     fn bind(&mut self, source: &HostPath, path: &'a BoxPath, kind: Kind, writable: bool) -> sys::Result<()> {

@@ -38,6 +38,7 @@ impl Supervisor<'_> {
             }
             self.hear(observer)?;
         }
+        self.hear_of_refusals(observer);
         let compiled_badly = self.compile.as_ref().is_some_and(|compile| compile.verdict != Verdict::Ok);
         (0..2).for_each(|number| self.drain(number, observer));
         let init = self.running.wait().map_err(system("wait for the sandbox's init"))?;
