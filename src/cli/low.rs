@@ -65,6 +65,7 @@ pub struct Low {
     pub index: Option<Index>,
     pub writable: bool,
     pub read_only: bool,
+    pub keep: bool,
     pub limits: Limits,
     pub timeout_asked: bool,
     pub env: Vec<OsString>,
@@ -104,6 +105,7 @@ const CONFLICTS: &[(&str, &str, &str)] = &[
     ("stdin", "tty", ""),
     ("events", "tty", "a terminal's output goes to your terminal"),
     ("json", "tty", "a terminal's output goes to your terminal"),
+    ("keep", "read-only", "nothing is written that could be kept"),
     ("read-only", "writable", ""),
     ("out", "tty", "a terminal's output goes to your terminal"),
 ];
@@ -242,7 +244,7 @@ impl Low {
             });
         }
         for flag in ["entrypoint", "store"] {
-            let kept = flag == "store" && given.has("install");
+            let kept = flag == "store" && (self.keep || given.has("install"));
             if given.has(flag) && self.image.is_none() && !kept {
                 return Err(UsageError::NeedsImage { flag });
             }

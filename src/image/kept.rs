@@ -9,7 +9,7 @@ use super::{
     digest::Digest,
     manifest::{self, Document, Wanted},
     reference::Reference,
-    store::{Freed, Store, Tree},
+    store::{Freed, RunBase, Store, Tree},
     unpack::{Layer, Limits},
 };
 
@@ -132,13 +132,23 @@ fn usual(text: &str) -> String {
     if tagged { whole } else { format!("{whole}:latest") }
 }
 
-/// Removes what no named image needs, from a store that nobody else uses.
+/// Removes what no named image and no kept run needs, from a store that nobody else uses.
 pub fn prune(store: &Store) -> Result<Freed> {
     let mut freed = store.sweep()?;
     let (mut blobs, mut trees) = (HashSet::new(), HashSet::new());
     for named in store.names()? {
         // One that cannot be read keeps its name, so that a person is told; there is nothing it needs.
         if let Ok(image) = Image::load(store, &named.manifest) {
+            trees.insert(image.chain_id().hex().to_owned());
+            blobs.extend(image.blobs());
+        }
+    }
+    // What a run wrote is a person's work, and of no use without what it stands on.
+    for run in store.runs()?.0 {
+        blobs.insert(run.layer.digest);
+        if let RunBase::Image { manifest, .. } = &run.base
+            && let Ok(image) = Image::load(store, manifest)
+        {
             trees.insert(image.chain_id().hex().to_owned());
             blobs.extend(image.blobs());
         }

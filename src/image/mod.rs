@@ -3,6 +3,8 @@
 pub mod append;
 pub mod build;
 pub mod bundle;
+pub mod change;
+pub mod diff;
 pub mod digest;
 pub mod epoch;
 mod error;
@@ -14,6 +16,7 @@ pub mod pack;
 mod ready;
 pub mod reference;
 pub mod registry;
+pub mod runs;
 pub mod store;
 pub mod unpack;
 mod users;

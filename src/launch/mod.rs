@@ -67,7 +67,9 @@ pub struct Extras<'a> {
 }
 
 /// Told once when all of the sandbox's processes are gone, however they ended.
-pub struct Keeper<'a>(pub Box<dyn FnOnce(&Upper<'_>) -> crate::Result<()> + 'a>);
+pub struct Keeper<'a>(pub Box<Take<'a>>);
+
+type Take<'a> = dyn FnOnce(&Upper<'_>) -> crate::Result<()> + 'a;
 
 impl std::fmt::Debug for Keeper<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {

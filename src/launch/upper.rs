@@ -1,8 +1,13 @@
 //! What a sandbox wrote to its root: the upper directory of its overlay, when its processes are gone.
 
 use std::{
+    ffi::OsStr,
     io::Write,
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
+    path::Path,
 };
 
 use nix::{
@@ -13,20 +18,52 @@ use nix::{
 use super::LaunchError;
 use crate::{
     image::pack::{self, Notes, Options, PackError},
-    plan::setup::OnDisk,
+    plan::{
+        Plan,
+        setup::{OnDisk, SetupOp},
+    },
+    request::SandboxId,
     sys::{self, Errno, clone, fs, process},
 };
 
 /// Reachable by descriptor alone: it lies in no mount namespace, or in a directory that nobody else may enter.
 #[derive(Debug, Clone, Copy)]
 pub struct Upper<'a> {
+    plan: &'a Plan,
     dir: BorrowedFd<'a>,
     namespace: BorrowedFd<'a>,
 }
 
 impl<'a> Upper<'a> {
-    pub(super) const fn new(dir: BorrowedFd<'a>, namespace: BorrowedFd<'a>) -> Self {
-        Self { dir, namespace }
+    pub(super) const fn new(plan: &'a Plan, dir: BorrowedFd<'a>, namespace: BorrowedFd<'a>) -> Self {
+        Self { plan, dir, namespace }
+    }
+
+    /// The sandbox's name.
+    #[must_use]
+    pub const fn id(&self) -> &'a SandboxId {
+        &self.plan.id
+    }
+
+    /// What was run; of two programs, the last.
+    #[must_use]
+    pub fn command(&self) -> &'a [String] {
+        self.plan.steps.last().map_or(&[], |step| &step.argv)
+    }
+
+    /// The digest of the image that is below it, if it is one.
+    #[must_use]
+    pub fn image(&self) -> Option<&'a str> {
+        self.plan.image.as_deref()
+    }
+
+    /// The directory that is below it.
+    #[must_use]
+    pub fn below(&self) -> Option<&'a Path> {
+        self.plan.setup.iter().find_map(|operation| match operation {
+            SetupOp::RootOverlay { source, .. } => Some(Path::new(OsStr::from_bytes(source.as_c_str().to_bytes()))),
+            _ => None,
+        })
     }
 
     /// Writes it as a layer's archive, with the owners that the program saw.

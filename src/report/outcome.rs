@@ -37,6 +37,18 @@ pub struct Outcome {
     pub error: Option<Failure>,
     /// The compiler's run, where the runtime has one.
     pub compile: Option<Compile>,
+    /// What was kept of what the program wrote to its root.
+    pub kept: Option<Kept>,
+}
+
+/// What a program has changed of its root, as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Kept {
+    /// What it is known by from now on.
+    pub name: String,
+    /// The digest of the layer, packed.
+    pub layer: String,
+    pub packed_bytes: u64,
 }
 
 impl Outcome {
@@ -67,6 +79,7 @@ impl Outcome {
             files: Vec::new(),
             error: Some(error),
             compile: None,
+            kept: None,
         }
     }
 

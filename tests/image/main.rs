@@ -9,6 +9,7 @@ mod archive;
 mod build;
 mod forms;
 mod install;
+mod keep;
 mod registry;
 mod run;
 mod unpack;

@@ -222,6 +222,14 @@ pub static FLAGS: &[Flag] = &[
             low.writable = true;
         },
     ),
+    switch(
+        "keep",
+        Section::Root,
+        "Keep what it writes to /, under its --name, when it has ended: see `fumehood diff` and `fumehood commit`.",
+        |low| {
+            low.keep = true;
+        },
+    ),
     value(
         "memory",
         "SIZE",

@@ -118,7 +118,7 @@ fn open_alone(store: Option<&std::path::Path>) -> Result<Store> {
 }
 
 /// As people read it: three digits and a unit.
-fn size(bytes: u64) -> String {
+pub fn size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
     let (mut value, mut unit) = (bytes as f64, 0);
     while value >= 999.5 && unit + 1 < UNITS.len() {

@@ -3,6 +3,7 @@
 //! ```text
 //! blobs/sha256/HEX   manifests, configurations, packed layers; whole, or not there
 //! trees/HEX/root     a root file system, by the chain id of its layers (image-spec `config.md`); whole, or not there
+//! runs/NAME          one file a run that was kept: what it changed, and of which image
 //! names/HEX          one file a name: what it is, and which manifest it stands for
 //! builds/HEX         one file a layer that a recipe made: by all that went into it, which blob it is
 //! packages/HEX       a directory of packages of `run --install`, by all that they depend on; whole, or not there
@@ -19,6 +20,7 @@ mod builds;
 mod error;
 mod names;
 mod packages;
+mod runs;
 mod trees;
 
 #[cfg(test)]
@@ -41,6 +43,7 @@ pub use blobs::{Incoming, Partial};
 pub use error::StoreError;
 pub use names::Named;
 pub use packages::Installed;
+pub use runs::{Run, RunBase};
 pub use trees::{Tree, TreeInfo};
 
 type Result<T = (), E = StoreError> = std::result::Result<T, E>;
@@ -120,7 +123,7 @@ impl Store {
         if found.uid() != nix::unistd::geteuid().as_raw() || found.mode() & 0o077 != 0 {
             return Err(StoreError::NotOurs { path });
         }
-        for dir in ["blobs/sha256", "blobs/sha512", "trees", "names", "making"] {
+        for dir in ["blobs/sha256", "blobs/sha512", "trees", "names", "runs", "making"] {
             make(&path.join(dir))?;
         }
         let at = path.join("lock");

@@ -96,6 +96,7 @@ impl Supervisor<'_> {
             files: self.files,
             error: self.fetch_error.map(|error| Failure::fetch(&error.into_error())).or(kept.err()),
             compile: self.compile,
+            kept: None,
         })
     }
 
@@ -103,7 +104,7 @@ impl Supervisor<'_> {
     fn keep(&mut self) -> Result<(), Failure> {
         let (Some(dir), Some(namespace)) = (&self.upper, &self.running.namespace) else { return Ok(()) };
         let Some(keeper) = self.extras.keeper.take() else { return Ok(()) };
-        (keeper.0)(&Upper::new(dir.as_fd(), namespace.as_fd())).map_err(|error| Failure::keep(&error))
+        (keeper.0)(&Upper::new(self.plan, dir.as_fd(), namespace.as_fd())).map_err(|error| Failure::keep(&error))
     }
 
     pub(super) fn count(&mut self) -> Result<(), LaunchError> {
