@@ -61,6 +61,7 @@ pub struct Sandbox {
     fetch: Vec<Fetch>,
     stdin: Stdin,
     on_disk: Option<PathBuf>,
+    keeps: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -117,6 +118,7 @@ impl Sandbox {
             fetch: Vec::new(),
             stdin: Stdin::Empty,
             on_disk: None,
+            keeps: false,
         }
     }
 
@@ -215,6 +217,12 @@ impl Sandbox {
         self
     }
 
+    /// Plans for [`Self::run_kept`]; a run without a keeper keeps nothing.
+    pub fn keeps(&mut self, keeps: bool) -> &mut Self {
+        self.keeps = keeps;
+        self
+    }
+
     /// Has what is written to the root in this directory instead of in memory: one that is there, empty, of the caller's
     /// alone, on a disk that overlayfs takes. It is empty again when the run has ended. The disk's size is the limit then.
     pub fn writable_on_disk(&mut self, dir: impl Into<PathBuf>) -> &mut Self {
@@ -295,7 +303,7 @@ impl Sandbox {
 
     /// The OCI spec of this sandbox, and what it has beyond OCI.
     pub fn spec(&mut self) -> Result<Spec> {
-        let request = self.request(false).map_err(Hint::into_error)?;
+        let request = self.request(self.keeps).map_err(Hint::into_error)?;
         spec::build::build(request).map_err(Hint::into_error)
     }
 

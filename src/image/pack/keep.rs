@@ -76,10 +76,11 @@ where
     let mut packer = Packer {
         packing: Packing::new(compression, incoming).map_err(failed)?,
         hasher: Hasher::new(Algorithm::Sha256),
+        piece: Vec::with_capacity(PIECE),
     };
     let done = write(&mut packer)?;
-    let (bytes, diff_id) = (packer.hasher.count(), packer.hasher.finish());
-    let incoming = packer.packing.finish().map_err(failed)?;
+    let (bytes, diff_id) = (packer.hasher.count(), packer.hasher.clone().finish());
+    let incoming = packer.finish().map_err(failed)?;
     let packed = incoming.count();
     if bytes > RATIO_FROM && bytes / packed.max(1) > Limits::default().ratio {
         return Err(KeepError::Bomb { bytes, packed }.into());
@@ -93,21 +94,42 @@ where
     Ok((NewLayer { digest, size, media_type: kind.to_string(), diff_id }, done))
 }
 
-/// What is written through it is hashed, and packed.
+/// What is written through it is hashed, and packed. What comes of packing depends on the pieces that it is given, so
+/// they are always the same: how an archive came out of a pipe must not show.
 struct Packer<'a> {
     packing: Packing<'a>,
     hasher: Hasher,
+    piece: Vec<u8>,
+}
+
+const PIECE: usize = 128 << 10;
+
+impl<'a> Packer<'a> {
+    fn pack(&mut self) -> io::Result<()> {
+        match &mut self.packing {
+            Packing::None(to) => to.write_all(&self.piece),
+            Packing::Gzip(to) => to.write_all(&self.piece),
+            Packing::Zstd(to) => to.write_all(&self.piece),
+        }?;
+        self.piece.clear();
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<Incoming<'a>, StoreError> {
+        self.pack().map_err(failed)?;
+        self.packing.finish()
+    }
 }
 
 impl Write for Packer<'_> {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let written = match &mut self.packing {
-            Packing::None(to) => to.write(bytes),
-            Packing::Gzip(to) => to.write(bytes),
-            Packing::Zstd(to) => to.write(bytes),
-        }?;
-        self.hasher.update(&bytes[..written]);
-        Ok(written)
+        let taken = &bytes[..bytes.len().min(PIECE - self.piece.len())];
+        self.piece.extend_from_slice(taken);
+        self.hasher.update(taken);
+        if self.piece.len() == PIECE {
+            self.pack()?;
+        }
+        Ok(taken.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
