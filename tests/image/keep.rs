@@ -293,7 +293,7 @@ both! {
         // Its end of the pipe is closed when the last process of the sandbox is gone.
         assert!(lines.next().is_none());
         assert!(kept.fails("diff", &["@lost"]).contains("no kept run"));
-        assert_eq!(fs::read_dir(kept.made.store().join("runs")).unwrap().count(), 0);
+        assert!(!kept.made.store().join("runs").exists());
         kept.call(&["image", "prune"]);
         assert_eq!(fs::read_dir(kept.made.store().join("making")).unwrap().count(), 0);
         let cleanup = Run::verb(who, "cleanup").env("XDG_RUNTIME_DIR", run.place.join("runtime-dir"));

@@ -118,7 +118,7 @@ impl Store {
         if found.uid() != nix::unistd::geteuid().as_raw() || found.mode() & 0o077 != 0 {
             return Err(StoreError::NotOurs { path });
         }
-        for dir in ["blobs/sha256", "blobs/sha512", "trees", "names", "runs", "making"] {
+        for dir in ["blobs/sha256", "blobs/sha512", "trees", "names", "making"] {
             make(&path.join(dir))?;
         }
         let at = path.join("lock");

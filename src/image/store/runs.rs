@@ -6,7 +6,10 @@ use std::{
     io::{self, Write},
     os::{
         fd::AsFd,
-        unix::{ffi::OsStrExt, fs::OpenOptionsExt},
+        unix::{
+            ffi::OsStrExt,
+            fs::{DirBuilderExt, OpenOptionsExt},
+        },
     },
     path::{Path, PathBuf},
 };
@@ -102,6 +105,14 @@ impl Store {
     /// Keeps it; whether its name was free.
     pub fn add_run(&self, name: &SandboxId, run: &Run) -> Result<bool> {
         let path = self.run_path(name);
+        // Made when it is needed: a store is opened on the way to every run of an image.
+        let dir = self.path.join("runs");
+        match fs::DirBuilder::new().mode(0o700).create(&dir) {
+            Err(error) if error.kind() != io::ErrorKind::AlreadyExists => {
+                return Err(StoreError::io("make", dir)(error));
+            }
+            _ => {}
+        }
         let making = self.making()?;
         let unseen = making.path.join("run");
         let written = serde_json::to_vec(run).map_err(io::Error::from).and_then(|bytes| {
@@ -129,7 +140,11 @@ impl Store {
     pub fn runs(&self) -> Result<(Vec<Run>, Vec<SandboxId>)> {
         let dir = self.path.join("runs");
         let (mut all, mut broken) = (Vec::new(), Vec::new());
-        for entry in fs::read_dir(&dir).map_err(StoreError::io("read", dir.clone()))?.flatten() {
+        let entries = match fs::read_dir(&dir) {
+            Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok((all, broken)),
+            entries => entries.map_err(StoreError::io("read", dir))?,
+        };
+        for entry in entries.flatten() {
             let Some(name) = entry.file_name().to_str().and_then(|name| SandboxId::parse(name).ok()) else { continue };
             match self.run(&name) {
                 Ok(run) => all.extend(run),

@@ -20,7 +20,7 @@ both! {
         }
         let done = kept.keep("wh").cmd("mkdir -p /a/.wh.b/c").done().expect_error("not kept");
         assert!(done.err().contains("a/.wh.b"), "{done}");
-        assert_eq!(fs::read_dir(kept.made.store().join("runs")).unwrap().count(), 0);
+        assert!(!kept.made.store().join("runs").exists());
         assert_eq!(fs::read_dir(kept.made.store().join("making")).unwrap().count(), 0);
     }
 
