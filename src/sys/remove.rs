@@ -76,7 +76,7 @@ mod tests {
             std::fs::write(root.join(name), "").unwrap();
         }
         std::os::unix::fs::symlink(place.path(), root.join("a/link")).unwrap();
-        std::fs::set_permissions(root.join("a/b"), std::fs::Permissions::from_mode(0)).unwrap();
+        std::fs::set_permissions(root.join("a/b"), std::fs::Permissions::from_mode(0o0)).unwrap();
         let mut at: OwnedFd = File::open(&root).unwrap().into();
         for _ in 0..2000 {
             fs::make_dir(at.as_fd(), c"deep", 0o700).unwrap();
