@@ -11,11 +11,13 @@ use std::{
     path::Path,
 };
 
-use super::LaunchError;
+use super::{LaunchError, mapped};
 use crate::{
+    host::Host,
     image::pack::{self, Notes, Options, PackError},
     plan::{
         Plan,
+        ids::{IdsKind, subordinate},
         setup::{OnDisk, SetupOp},
     },
     request::SandboxId,
@@ -94,23 +96,12 @@ impl<'a> Disk<'a> {
     }
 
     fn remove(&self) -> sys::Result<()> {
-        let Some(pid) = clone::fork()? else {
-            let removed = catch_unwind(AssertUnwindSafe(|| {
-                clone::enter_user_namespace(self.namespace.as_fd()).and_then(|()| remove_all(self.dir.as_fd(), false))
-            }));
-            let errno = removed.unwrap_or(Err(Errno::EFAULT)).err();
-            process::exit_now(errno.map_or(0, |errno| (errno as i32).clamp(1, 255)));
-        };
-        let ended = process::wait(pid, true)?.ok_or(Errno::ECHILD)?;
+        let removed = remove_inside(self.namespace.as_fd(), self.dir.as_fd());
         if self.at.handed {
             // It was the sandbox's root's; it is the caller's again.
             fs::change_owner(self.dir.as_fd(), c"", 0, 0)?;
         }
-        match libc::WIFEXITED(ended.status).then(|| libc::WEXITSTATUS(ended.status)) {
-            Some(0) => Ok(()),
-            Some(errno) => Err(Errno::from_raw(errno)),
-            None => Err(Errno::EINTR),
-        }
+        removed
     }
 }
 
@@ -121,4 +112,31 @@ impl Drop for Disk<'_> {
             _ = self.remove();
         }
     }
+}
+
+/// Removes all that is in the directory from within the user namespace, where rights keep nobody out.
+fn remove_inside(namespace: BorrowedFd<'_>, dir: BorrowedFd<'_>) -> sys::Result<()> {
+    let Some(pid) = clone::fork()? else {
+        let removed = catch_unwind(AssertUnwindSafe(|| {
+            clone::enter_user_namespace(namespace).and_then(|()| remove_all(dir, false))
+        }));
+        let errno = removed.unwrap_or(Err(Errno::EFAULT)).err();
+        process::exit_now(errno.map_or(0, |errno| (errno as i32).clamp(1, 255)));
+    };
+    let ended = process::wait(pid, true)?.ok_or(Errno::ECHILD)?;
+    match libc::WIFEXITED(ended.status).then(|| libc::WEXITSTATUS(ended.status)) {
+        Some(0) => Ok(()),
+        Some(errno) => Err(Errno::from_raw(errno)),
+        None => Err(Errno::EINTR),
+    }
+}
+
+/// Empties a directory of an ordinary user in which files may belong to the ids that they have by grant: what a run on a
+/// disk leaves that was killed.
+pub fn remove_granted(dir: BorrowedFd<'_>) -> Result<(), LaunchError> {
+    let mut host = Host::probe();
+    host.read_granted();
+    let (users, groups) = (subordinate(host.uid, &host.granted.uids), subordinate(host.gid, &host.granted.gids));
+    let namespace = mapped::empty_namespace(IdsKind::Subuid, &users, &groups)?;
+    remove_inside(namespace.as_fd(), dir).map_err(|errno| LaunchError::System { what: "remove what a run left", errno })
 }

@@ -258,7 +258,7 @@ both! {
         kept.keep("signalled").cmd("echo x > /left; kill -SEGV $$").done().expect_code(139);
         assert_eq!(told("signalled"), "A /left\n");
         let line = "echo x > /left; exec /bin/busybox sleep 1000";
-        kept.keep("late").args(["--timeout", "1s", "--json"]).cmd(line).done().expect_verdict("timeout");
+        kept.keep("late").args(["--timeout", "3s", "--json"]).cmd(line).done().expect_verdict("timeout");
         assert_eq!(told("late"), "A /left\n");
         let run = kept.keep("stopped").cmd("echo x > /left; echo up; exec /bin/busybox sleep 1000");
         let mut child = run.command().stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();

@@ -253,7 +253,13 @@ fn remove(path: &Path) -> Result {
         // What keeps its owner out is told by what comes next.
         _ = fs::set_permissions(path, fs::Permissions::from_mode(0o700));
     }
-    let emptied = File::open(path).and_then(|dir| Ok(sys::remove::remove_all(dir.as_fd(), mine)?));
+    let emptied = File::open(path).and_then(|dir| match sys::remove::remove_all(dir.as_fd(), mine) {
+        // What a build that was killed has left may belong to ids that its user has by grant.
+        Err(sys::Errno::EACCES | sys::Errno::EPERM) if mine => {
+            crate::launch::remove_granted(dir.as_fd()).map_err(io::Error::other)
+        }
+        emptied => Ok(emptied?),
+    });
     match emptied.and_then(|()| fs::remove_dir(path)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other.map_err(failed),
