@@ -64,6 +64,7 @@ pub struct Sandbox {
     /// Nobody removes them meanwhile.
     packages: Vec<Installed>,
     on_disk: Option<PathBuf>,
+    keeps: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -121,6 +122,7 @@ impl Sandbox {
             stdin: Stdin::Empty,
             packages: Vec::new(),
             on_disk: None,
+            keeps: false,
         }
     }
 
@@ -216,6 +218,12 @@ impl Sandbox {
     /// Lets the program write to its root, in memory. Unasked it may do so to an image's.
     pub fn writable(&mut self, writable: bool) -> &mut Self {
         self.writable_root = Some(writable);
+        self
+    }
+
+    /// Plans for [`Self::run_kept`]; a run without a keeper keeps nothing.
+    pub fn keeps(&mut self, keeps: bool) -> &mut Self {
+        self.keeps = keeps;
         self
     }
 
@@ -324,7 +332,7 @@ impl Sandbox {
 
     /// The OCI spec of this sandbox, and what it has beyond OCI.
     pub fn spec(&mut self) -> Result<Spec> {
-        let request = self.request(false).map_err(Hint::into_error)?;
+        let request = self.request(self.keeps).map_err(Hint::into_error)?;
         spec::build::build(request).map_err(Hint::into_error)
     }
 

@@ -84,6 +84,7 @@ pub fn sandbox(verb: Verb, low: &mut Low) -> Result<Sandbox> {
     if low.writable || low.read_only {
         sandbox.writable(low.writable);
     }
+    sandbox.keeps(low.keep);
     sandbox.limits(low.limits.clone()).terminal(low.tty).stdin(match low.stdin.take() {
         Some(data) => Stdin::Bytes(data.into_vec()),
         None if low.interactive || low.tty => Stdin::Inherit,

@@ -148,11 +148,15 @@ pub fn prune(store: &Store) -> Result<Freed> {
         }
     }
     // What a run wrote is a person's work, and of no use without what it stands on.
+    let mut below = store.pins()?;
     for run in store.runs()?.0 {
         blobs.insert(run.layer.digest);
-        if let RunBase::Image { manifest, .. } = &run.base
-            && let Ok(image) = Image::load(store, manifest)
-        {
+        if let RunBase::Image { manifest, .. } = run.base {
+            below.push(manifest);
+        }
+    }
+    for manifest in below {
+        if let Ok(image) = Image::load(store, &manifest) {
             trees.insert(image.chain_id().hex().to_owned());
             blobs.extend(image.blobs());
         }

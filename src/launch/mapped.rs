@@ -7,14 +7,11 @@
 
 use std::os::fd::{AsFd, OwnedFd};
 
-use super::{
-    LaunchError, Running,
-    ids::{self, Which},
-};
+use super::{LaunchError, Running, ids};
 use crate::{
     plan::{
         Plan,
-        ids::{Map, outside},
+        ids::{IdsKind, Map, outside},
         path::HostPath,
         setup::{OnDisk, SetupOp},
     },
@@ -95,14 +92,17 @@ fn map(plan: &Plan, source: &HostPath, owner: (u32, u32), writable: bool) -> Res
 
 /// A user namespace with nobody in it, that stands for a mapping.
 pub(super) fn user_namespace(users: &[Map], groups: &[Map]) -> Result<OwnedFd, LaunchError> {
+    empty_namespace(IdsKind::Range, users, groups)
+}
+
+/// As that, with maps that are written as those of a sandbox of this kind are.
+pub(super) fn empty_namespace(kind: IdsKind, users: &[Map], groups: &[Map]) -> Result<OwnedFd, LaunchError> {
     let parent = process::id();
     let cloned = clone::clone_process(libc::CLONE_NEWUSER as u64, None).map_err(LaunchError::Clone)?;
     let Cloned::Parent { pid, pidfd } = cloned else {
         process::wait_to_be_killed(parent);
     };
-    let made = ids::write_map(Which::Users, users, pid)
-        .and_then(|()| ids::write_map(Which::Groups, groups, pid))
-        .and_then(|()| ids::namespace(pid));
+    let made = ids::write(kind, users, groups, pid).and_then(|()| ids::namespace(pid));
     // It cannot refuse, and nobody else waits for it.
     _ = process::signal(pidfd.as_fd(), libc::SIGKILL);
     _ = process::wait(pid, true);

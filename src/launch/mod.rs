@@ -34,7 +34,7 @@ use std::{
 pub use error::LaunchError;
 pub use ids::IdsError;
 pub use observer::{Input, Observer, Started};
-pub use upper::Upper;
+pub use upper::{Upper, remove_granted};
 
 use crate::{
     cgroup::{Caps, Controller, CpuBandwidth, Hierarchy, Leaf},

@@ -7,23 +7,21 @@ use std::{
         fd::{AsFd, BorrowedFd, OwnedFd},
         unix::ffi::OsStrExt,
     },
+    panic::{AssertUnwindSafe, catch_unwind},
     path::Path,
 };
 
-use nix::{
-    dir::Dir,
-    unistd::{UnlinkatFlags, unlinkat},
-};
-
-use super::LaunchError;
+use super::{LaunchError, mapped};
 use crate::{
+    host::Host,
     image::pack::{self, Notes, Options, PackError},
     plan::{
         Plan,
+        ids::{IdsKind, subordinate},
         setup::{OnDisk, SetupOp},
     },
     request::SandboxId,
-    sys::{self, Errno, clone, fs, process},
+    sys::{self, Errno, clone, fs, process, remove::remove_all},
 };
 
 /// Reachable by descriptor alone: it lies in no mount namespace, or in a directory that nobody else may enter.
@@ -98,21 +96,12 @@ impl<'a> Disk<'a> {
     }
 
     fn remove(&self) -> sys::Result<()> {
-        let Some(pid) = clone::fork()? else {
-            let removed =
-                clone::enter_user_namespace(self.namespace.as_fd()).and_then(|()| remove_all(self.dir.as_fd()));
-            process::exit_now(removed.err().map_or(0, |errno| (errno as i32).clamp(1, 255)));
-        };
-        let ended = process::wait(pid, true)?.ok_or(Errno::ECHILD)?;
+        let removed = remove_inside(self.namespace.as_fd(), self.dir.as_fd());
         if self.at.handed {
             // It was the sandbox's root's; it is the caller's again.
             fs::change_owner(self.dir.as_fd(), c"", 0, 0)?;
         }
-        match libc::WIFEXITED(ended.status).then(|| libc::WEXITSTATUS(ended.status)) {
-            Some(0) => Ok(()),
-            Some(errno) => Err(Errno::from_raw(errno)),
-            None => Err(Errno::EINTR),
-        }
+        removed
     }
 }
 
@@ -125,72 +114,29 @@ impl Drop for Disk<'_> {
     }
 }
 
-/// Removes all that is in a directory, however deep it is: only one below it is open at a time. Nobody else changes it.
-fn remove_all(dir: BorrowedFd<'_>) -> sys::Result<()> {
-    const DIRECTORY: i32 = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
-    let mut here = fs::open_in(dir, c".", DIRECTORY, 0, fs::BENEATH)?;
-    let mut names = Vec::new();
-    loop {
-        let listed = Dir::from_fd(fs::open_in(here.as_fd(), c".", DIRECTORY, 0, fs::BENEATH)?)?;
-        let mut inner = None;
-        for entry in listed {
-            let entry = entry?;
-            let name = entry.file_name();
-            if matches!(name.to_bytes(), b"." | b"..") {
-                continue;
-            }
-            match unlinkat(&here, name, UnlinkatFlags::NoRemoveDir) {
-                Err(Errno::EISDIR | Errno::EPERM) => {}
-                done => {
-                    done?;
-                    continue;
-                }
-            }
-            match unlinkat(&here, name, UnlinkatFlags::RemoveDir) {
-                Err(Errno::ENOTEMPTY | Errno::EEXIST) => {
-                    inner = Some(name.to_owned());
-                    break;
-                }
-                done => done?,
-            }
-        }
-        match inner {
-            Some(name) => {
-                here = fs::open_in(here.as_fd(), &name, DIRECTORY, 0, fs::BENEATH)?;
-                names.push(name);
-            }
-            None => {
-                let Some(name) = names.pop() else { return Ok(()) };
-                here = fs::open_in(here.as_fd(), c"..", DIRECTORY, 0, 0)?;
-                unlinkat(&here, name.as_c_str(), UnlinkatFlags::RemoveDir)?;
-            }
-        }
+/// Removes all that is in the directory from within the user namespace, where rights keep nobody out.
+fn remove_inside(namespace: BorrowedFd<'_>, dir: BorrowedFd<'_>) -> sys::Result<()> {
+    let Some(pid) = clone::fork()? else {
+        let removed = catch_unwind(AssertUnwindSafe(|| {
+            clone::enter_user_namespace(namespace).and_then(|()| remove_all(dir, false))
+        }));
+        let errno = removed.unwrap_or(Err(Errno::EFAULT)).err();
+        process::exit_now(errno.map_or(0, |errno| (errno as i32).clamp(1, 255)));
+    };
+    let ended = process::wait(pid, true)?.ok_or(Errno::ECHILD)?;
+    match libc::WIFEXITED(ended.status).then(|| libc::WEXITSTATUS(ended.status)) {
+        Some(0) => Ok(()),
+        Some(errno) => Err(Errno::from_raw(errno)),
+        None => Err(Errno::EINTR),
     }
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn nothing_is_left_however_deep_it_was() {
-        let place = tempfile::tempdir().unwrap();
-        let marker = place.path().join("marker");
-        std::fs::write(&marker, "untouched").unwrap();
-        let root = place.path().join("root");
-        std::fs::create_dir_all(root.join("a/b")).unwrap();
-        for name in ["f", "a/f", "a/b/f"] {
-            std::fs::write(root.join(name), "").unwrap();
-        }
-        std::os::unix::fs::symlink(place.path(), root.join("a/link")).unwrap();
-        let mut at: OwnedFd = std::fs::File::open(&root).unwrap().into();
-        for _ in 0..2000 {
-            fs::make_dir(at.as_fd(), c"deep", 0o700).unwrap();
-            at = fs::open_in(at.as_fd(), c"deep", libc::O_PATH | libc::O_DIRECTORY, 0, 0).unwrap();
-        }
-        drop(at);
-        remove_all(std::fs::File::open(&root).unwrap().as_fd()).unwrap();
-        assert_eq!(std::fs::read_dir(&root).unwrap().count(), 0);
-        assert_eq!(std::fs::read_to_string(marker).unwrap(), "untouched");
-    }
+/// Empties a directory of an ordinary user in which files may belong to the ids that they have by grant: what a run on a
+/// disk leaves that was killed.
+pub fn remove_granted(dir: BorrowedFd<'_>) -> Result<(), LaunchError> {
+    let mut host = Host::probe();
+    host.read_granted();
+    let (users, groups) = (subordinate(host.uid, &host.granted.uids), subordinate(host.gid, &host.granted.gids));
+    let namespace = mapped::empty_namespace(IdsKind::Subuid, &users, &groups)?;
+    remove_inside(namespace.as_fd(), dir).map_err(|errno| LaunchError::System { what: "remove what a run left", errno })
 }

@@ -224,7 +224,11 @@ impl fmt::Display for SetupOp {
             Self::Cgroup => write!(f, "enter the cgroup and a cgroup namespace rooted there"),
             Self::RootTmpfs { bytes, .. } => write!(f, "mount tmpfs / size {bytes}"),
             Self::RootBind { source, .. } => write!(f, "mount {} /", host(source)),
-            Self::RootOverlay { source, .. } => write!(f, "mount overlay of {} /", host(source)),
+            Self::RootOverlay { source, on_disk, kept, .. } => {
+                write!(f, "mount overlay of {} /", host(source))?;
+                on_disk.as_ref().map_or(Ok(()), |disk| write!(f, ", written in {}", host(&disk.path)))?;
+                if *kept { f.write_str(", and what is written is kept") } else { Ok(()) }
+            }
             Self::Dir { path, mode, .. } => write!(f, "make directory {} mode {mode:o}", path.shown()),
             Self::Symlink { path, to } => write!(f, "make link {} -> {}", path.shown(), to.to_string_lossy()),
             Self::File { path, content, .. } => write!(f, "write {} ({content:?})", path.shown()),

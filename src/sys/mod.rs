@@ -17,6 +17,7 @@ pub mod netlink;
 pub mod own_binary;
 pub mod probe;
 pub mod process;
+pub mod remove;
 pub mod seccomp;
 pub mod socket;
 pub mod tty;

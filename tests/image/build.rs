@@ -163,7 +163,9 @@ both! {
             shop.run_image(image).cmd("busybox wc -l < /links").done().expect_code(0).out().trim().parse::<usize>().unwrap()
         };
         let here = fs::read_dir("/sys/class/net").unwrap().filter(|entry| entry.as_ref().unwrap().path().is_dir()).count();
-        assert_eq!((links("narrow"), links("wide")), (1, here));
+        let (narrow, wide) = (links("narrow"), links("wide"));
+        // Others of the host may come and go.
+        assert!(narrow == 1 && (here == 1 || wide > 1), "{narrow} {wide} {here}");
         shop.place.write("recipe.toml", small(&format!("{script}\nnetwork = \"host\"")));
         let said = text(&shop.call(&["image", "build", "./recipe.toml", "--no-cache"]).stderr);
         assert!(said.contains("setup: this step shares this host's network"), "{said}");

@@ -1,6 +1,6 @@
 //! `run --install`.
 
-use std::{fs, thread};
+use std::{fs, process::Command, thread};
 
 use crate::{
     both,
@@ -103,6 +103,21 @@ both! {
         let served = index(shop.place.join("modules"));
         let run = shop.run().args(["--install", "toy", "--index-url", &format!("http://127.0.0.1:{}", served.port)]);
         run.args(["-r", "js", "-e", "console.log(require('toy').number)"]).done().expect_code(0).expect_out("42\n");
+    }
+
+    fn a_gem_is_there_for_the_run(who: Who) {
+        if !has("a_gem", &[("/usr/bin/gem", "ruby")]) {
+            return;
+        }
+        let shop = Shop::new(who);
+        let about = "Gem::Specification.new do |s|\n s.name = 'toy'\n s.version = '1.0.0'\n s.summary = 'x'\n s.authors = ['x']\n s.files = ['lib/toy.rb']\nend\n";
+        shop.place.write("gems/toy.gemspec", about);
+        shop.place.write("gems/lib/toy.rb", "module Toy; NUMBER = 42; end\n");
+        let mut made = Command::new("/usr/bin/gem");
+        made.args(["build", "--quiet", "toy.gemspec"]).current_dir(shop.place.join("gems")).env("HOME", shop.place.path());
+        assert!(made.output().unwrap().status.success());
+        let run = shop.run().args(["--install", "toy", "--index-url"]).arg(shop.place.join("gems"));
+        run.args(["-r", "ruby", "-e", "require 'toy'; require 'json'; puts Toy::NUMBER"]).done().expect_code(0).expect_out("42\n");
     }
 
     fn what_cannot_be_installed_is_an_error(who: Who) {

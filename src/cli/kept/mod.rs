@@ -4,14 +4,14 @@ mod commit;
 mod diff;
 mod remove;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use fumehood::{
     Error, Result,
     error::Hint,
     image::{
-        ImageError, Store, runs,
-        store::{Run, RunBase},
+        Image, ImageError, Store, epoch, runs,
+        store::{Pin, Run, RunBase},
     },
     launch::Upper,
     report::Kept,
@@ -26,33 +26,49 @@ pub use remove::{Args as RemoveArgs, run as remove};
 /// Where a run that is going on will be kept. As long as it lives, nobody prunes the image that it stands on.
 #[derive(Debug)]
 pub struct Keeping {
-    store: Store,
+    store: PathBuf,
     image: Option<String>,
+    _pin: Option<Pin>,
     most: u64,
 }
 
 impl Keeping {
     /// Before the program runs: what cannot be kept then is not to be done in vain.
     pub fn prepare(low: &Low) -> Result<Self> {
-        let store = Store::open(low.store.as_deref()).map_err(Hint::into_error)?;
+        let store = open(low.store.as_deref())?;
         if let Some(name) = &low.id
             && store.run(name).map_err(Hint::into_error)?.is_some()
         {
             return Err(ImageError::RunTaken { name: name.to_string() }.into_error());
         }
-        Ok(Self { store, image: low.image.clone(), most: low.limits.sandbox.get() })
+        // One that is no number is told now.
+        epoch::source_date_epoch().map_err(Hint::into_error)?;
+        let pin = match &low.image {
+            Some(name) => {
+                let image = Image::find(&store, name).map_err(Hint::into_error)?;
+                Some(store.pin(&image.digest).map_err(Hint::into_error)?)
+            }
+            None => None,
+        };
+        let path = store.path().to_owned();
+        Ok(Self { store: path, image: low.image.clone(), _pin: pin, most: low.limits.sandbox.get() })
     }
 
     pub fn keep(&self, upper: &Upper<'_>) -> Result<Kept> {
+        let store = open(Some(&self.store))?;
         let name = upper.id();
         let base = match (upper.image().and_then(|digest| digest.parse().ok()), upper.below()) {
-            (Some(manifest), _) => RunBase::Image { manifest, name: self.image.clone().unwrap_or_default() },
+            (Some(manifest), _) => {
+                // If its name was given to another in the moment before it was held.
+                Image::load(&store, &manifest).map_err(Hint::into_error)?;
+                RunBase::Image { manifest, name: self.image.clone().unwrap_or_default() }
+            }
             (None, Some(dir)) => RunBase::Directory(dir.to_owned()),
             (None, None) => return Err(Error::new(format!("run `{name}` stands on nothing"))),
         };
         let command = upper.command().to_vec();
         let ended = runs::Ended { name: name.clone(), base, command, most: self.most };
-        let kept = runs::keep(&self.store, ended, |options, to| upper.pack(options, to)).map_err(Hint::into_error)?;
+        let kept = runs::keep(&store, ended, |options, to| upper.pack(options, to)).map_err(Hint::into_error)?;
         Ok(Kept { name: kept.name, layer: kept.layer.digest.to_string(), packed_bytes: kept.layer.size })
     }
 }

@@ -55,16 +55,15 @@ pub fn make(store: &Store, debian: &Debian, epoch: i64, progress: &dyn Fn(u64)) 
 }
 
 fn start(debian: &Debian, epoch: i64) -> Result<Child> {
-    let mut command = if nix::unistd::geteuid().is_root() {
-        // What it mounts is in nobody's sight, and gone with it however it ends.
-        let mut command = Command::new("unshare");
-        command.args(["--mount", "--propagation=private", "--", "mmdebstrap"]);
-        command
+    // Ended with us, however we end; and it leaves nothing when it is.
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "TERM", "--"]);
+    if nix::unistd::geteuid().is_root() {
+        // What it mounts is in nobody's sight, and gone with it.
+        command.args(["unshare", "--mount", "--propagation=private", "--", "mmdebstrap"]);
     } else {
-        let mut command = Command::new("mmdebstrap");
-        command.arg("--mode=unshare");
-        command
-    };
+        command.args(["mmdebstrap", "--mode=unshare"]);
+    }
     command.args(["--quiet", "--format=tar", "--skip=output/dev", "--aptopt=Acquire::Languages \"none\""]);
     command.arg(format!("--variant={}", variant(debian)));
     // Nothing is customized where nothing is installed.
@@ -95,7 +94,7 @@ fn start(debian: &Debian, epoch: i64) -> Result<Child> {
     command.current_dir("/").stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command.spawn().map_err(|error| BuildError::Debian {
         why: format!("it cannot be run: {error}"),
-        hint: Some("apt install mmdebstrap"),
+        hint: Some("apt install util-linux mmdebstrap"),
     })
 }
 
@@ -143,7 +142,7 @@ fn last_lines(from: Option<ChildStderr>) -> Vec<String> {
 
 fn failure(said: &[String]) -> BuildError {
     let all = said.join(" ");
-    let hint = if all.contains("failed to execute mmdebstrap") {
+    let hint = if all.contains("failed to execute") {
         Some("apt install mmdebstrap")
     } else if all.contains("NO_PUBKEY") || all.contains("no keyring") || all.contains("cannot be verified") {
         Some("apt install debian-archive-keyring")

@@ -447,7 +447,7 @@ mod tests {
             ("base = \"A B\"\n", 1, "neither scratch"),
             ("base = \"scratch\"\nvariant = \"apt\"\n", 2, "`variant` is for base = \"debian:SUITE\" alone"),
             ("base = \"scratch\"\n[packages]\napt = [\"a\"]\n", 3, "`packages.apt` is for"),
-            ("base = \"scratch\"\n[packages]\npip = [\"a\",\n\"--index-url=x\"]\n", 4, "names no package"),
+            ("base = \"scratch\"\n[packages]\npip = [\"a\",\n\"--index-url=x\"]\n", 3, "names no package"),
             ("base = \"debian:sid\"\nhost = [\"sh\"]\n", 2, "`host` is for base = \"scratch\" alone"),
             ("base = \"debian:sid\"\nvariant = \"tiny\"\n", 2, "unknown variant `tiny`"),
             ("base = \"scratch\"\nnetwork = \"host\"\n", 2, "`network` is the setup script's"),

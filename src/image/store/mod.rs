@@ -32,7 +32,7 @@ use std::{
     io,
     os::{
         fd::AsFd,
-        unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt},
+        unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     },
     path::{Path, PathBuf},
     time::{Duration, SystemTime},
@@ -43,7 +43,7 @@ pub use blobs::{Incoming, Partial};
 pub use error::{FULL, StoreError};
 pub use names::Named;
 pub use packages::Installed;
-pub use runs::{Run, RunBase};
+pub use runs::{Pin, Run, RunBase};
 pub use trees::{Tree, TreeInfo};
 
 type Result<T = (), E = StoreError> = std::result::Result<T, E>;
@@ -123,7 +123,7 @@ impl Store {
         if found.uid() != nix::unistd::geteuid().as_raw() || found.mode() & 0o077 != 0 {
             return Err(StoreError::NotOurs { path });
         }
-        for dir in ["blobs/sha256", "blobs/sha512", "trees", "names", "runs", "making"] {
+        for dir in ["blobs/sha256", "blobs/sha512", "trees", "names", "making"] {
             make(&path.join(dir))?;
         }
         let at = path.join("lock");
@@ -248,11 +248,19 @@ pub(super) fn remove(path: &Path) -> Result {
         Ok(found) if !found.is_dir() => return fs::remove_file(path).map_err(failed),
         Ok(_) => {}
     }
-    match fs::remove_dir_all(path) {
-        Err(error) if error.kind() == io::ErrorKind::PermissionDenied => {
-            trees::open_up(path);
-            fs::remove_dir_all(path).map_err(failed)
+    let mine = !nix::unistd::geteuid().is_root();
+    if mine {
+        // What keeps its owner out is told by what comes next.
+        _ = fs::set_permissions(path, fs::Permissions::from_mode(0o700));
+    }
+    let emptied = File::open(path).and_then(|dir| match sys::remove::remove_all(dir.as_fd(), mine) {
+        // What a build that was killed has left may belong to ids that its user has by grant.
+        Err(sys::Errno::EACCES | sys::Errno::EPERM) if mine => {
+            crate::launch::remove_granted(dir.as_fd()).map_err(io::Error::other)
         }
+        emptied => Ok(emptied?),
+    });
+    match emptied.and_then(|()| fs::remove_dir(path)) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(()),
         other => other.map_err(failed),
     }

@@ -5,7 +5,7 @@ use std::{
     io::{self, Write},
     os::{
         fd::AsFd,
-        unix::fs::{DirBuilderExt, MetadataExt, PermissionsExt},
+        unix::fs::{DirBuilderExt, MetadataExt},
     },
     path::{Path, PathBuf},
 };
@@ -144,18 +144,4 @@ pub(super) fn size_of(path: &Path) -> u64 {
         }
     }
     sum
-}
-
-/// Lets the owner into every directory, so that what is in it can be removed. No link is followed: they are no
-/// directories.
-pub(super) fn open_up(path: &Path) {
-    let mut left = vec![path.to_owned()];
-    while let Some(path) = left.pop() {
-        _ = fs::set_permissions(&path, fs::Permissions::from_mode(0o700));
-        for entry in fs::read_dir(&path).into_iter().flatten().flatten() {
-            if entry.file_type().is_ok_and(|kind| kind.is_dir()) {
-                left.push(entry.path());
-            }
-        }
-    }
 }

@@ -23,7 +23,10 @@ use serde_json::json;
 
 use crate::{
     both,
-    common::{Who, copy_program, granted_ids},
+    common::{
+        Who, copy_program, granted_ids,
+        host::{eventually, processes},
+    },
     run::made::{Made, dir, text},
 };
 
@@ -95,6 +98,56 @@ fn library() {
     println!("the library did it");
 }
 
+/// As that, until it is killed.
+#[test]
+#[ignore = "it is started by others"]
+fn lingering() {
+    let store = std::env::var_os(STORE).unwrap();
+    let left = Path::new(&store).join("making/left");
+    fs::DirBuilder::new().mode(0o700).create(&left).unwrap();
+    let disk = left.join("disk");
+    fs::DirBuilder::new().mode(0o700).create(&disk).unwrap();
+    let image = Ready::find(&Store::open(Some(Path::new(&store))).unwrap(), "made", &|_| {}).unwrap();
+    let mut sandbox = Sandbox::shell(
+        "b=/bin/busybox; cd /open; mkdir -m 700 d; mkdir d/e; echo x > d/e/f; $b chmod 500 d; $b chmod 0 d/e; rm old; $b sleep 1000",
+    );
+    sandbox.rootfs(fumehood::request::Rootfs::Image(Arc::new(image)));
+    sandbox.user(User::parse(&std::env::var(USER).unwrap()).unwrap()).writable_on_disk(&disk);
+    sandbox.output().unwrap();
+}
+
+#[track_caller]
+fn killed_on_disk(who: Who, test: &str, user: &str) {
+    let open = [dir("open", 0o777), crate::run::made::file("open/old", 0o666, b"")];
+    let Some(made) = Made::new(who, test, &json!({"Env": ["PATH=/bin"]}), &open) else { return };
+    let program = made.place.join("library");
+    copy_program(&std::env::current_exe().unwrap(), &program);
+    let mut command = Command::new(&program);
+    command.args(["--exact", "keep::disk::lingering", "--ignored", "--nocapture"]);
+    command.current_dir(made.place.path()).env("HOME", made.place.path()).env(STORE, made.store()).env(USER, user);
+    command.env("XDG_RUNTIME_DIR", made.place.join("runtime-dir")).stdout(std::process::Stdio::piped());
+    if let Some((uid, gid)) = who.ids() {
+        command.uid(uid).gid(gid);
+    }
+    let mut child = command.spawn().unwrap();
+    let upper = made.store().join("making/left/disk/upper");
+    // The last that it does is to remove a file of the image's.
+    let whiteout = upper.join("open/old");
+    assert!(eventually(|| whiteout.symlink_metadata().is_ok() || child.try_wait().unwrap().is_some()));
+    assert!(whiteout.symlink_metadata().is_ok(), "{:?}", child.wait_with_output());
+    child.kill().unwrap();
+    child.wait().unwrap();
+    // Its init is a fork of it, and ends by itself.
+    assert!(
+        eventually(|| processes(program.to_str().unwrap()).is_empty()),
+        "{:?}",
+        processes(program.to_str().unwrap())
+    );
+    made.call(&["image", "prune"]);
+    let left: Vec<_> = fs::read_dir(made.store().join("making")).unwrap().collect();
+    assert!(left.is_empty(), "{left:?}");
+}
+
 #[track_caller]
 fn on_disk(who: Who, test: &str, user: &str) {
     let open = [dir("open", 0o777), crate::run::made::file("open/old", 0o666, b"")];
@@ -113,6 +166,10 @@ fn on_disk(who: Who, test: &str, user: &str) {
 }
 
 both! {
+    fn what_a_killed_run_left_on_a_disk_is_swept(who: Who) {
+        killed_on_disk(who, "what_a_killed_run_left_on_a_disk_is_swept", "0:0");
+    }
+
     fn a_root_on_a_disk_is_packed_and_removed(who: Who) {
         on_disk(who, "a_root_on_a_disk_is_packed_and_removed", "0:0");
     }
@@ -125,5 +182,14 @@ fn a_root_on_a_disk_of_granted_ids() {
     let Some(who) = Who::User.find(name) else { return };
     if granted_ids(who, name).is_some() {
         on_disk(who, name, "33:33");
+    }
+}
+
+#[test]
+fn what_a_killed_run_of_granted_ids_left_is_swept() {
+    let name = "what_a_killed_run_of_granted_ids_left_is_swept";
+    let Some(who) = Who::User.find(name) else { return };
+    if granted_ids(who, name).is_some() {
+        killed_on_disk(who, name, "33:33");
     }
 }
