@@ -15,6 +15,7 @@
 mod blobs;
 mod error;
 mod names;
+mod outage;
 mod trees;
 
 #[cfg(test)]
