@@ -126,6 +126,26 @@ fn what_dead_makers_left_is_swept_and_what_is_being_made_is_not() {
 }
 
 #[test]
+fn who_sweeps_meets_who_makes() {
+    let (_dir, store) = store();
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                    store.sweep().unwrap();
+                }
+            });
+        }
+        let made: Vec<_> = (0..300_u32).map(|number| store.put(&number.to_le_bytes())).collect();
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        for (number, digest) in made.into_iter().enumerate() {
+            assert_eq!(store.read_document(&digest.unwrap()).unwrap(), (number as u32).to_le_bytes());
+        }
+    });
+}
+
+#[test]
 fn who_removes_is_alone() {
     let (_dir, store) = store();
     let path: &Path = store.path();
