@@ -10,6 +10,7 @@ use crate::{
     plan::{
         Plan, PlanError,
         ids::IdsKind,
+        seccomp::KernelVersion,
         setup::{OnDisk, SetupOp},
     },
     state::StateError,
@@ -131,12 +132,9 @@ impl LaunchError {
                 source.raw_os_error().and_then(|errno| explain_launch_errno("ids", file, errno))
             }
             Self::Ids(IdsError::Refused { powerless, .. }) => explain_refused_ids(*powerless),
-            // What an older kernel says to layers that are id-mapped.
-            Self::Setup { what, errno: Errno::EINVAL, .. } if what.starts_with("mount overlay of") => Some(
-                "overlayfs takes the tree of an image with its owners mapped since Linux 5.19: keep / read-only with \
-                 --read-only, or run as an ordinary user"
-                    .to_owned(),
-            ),
+            Self::Setup { what, errno: Errno::EINVAL, .. } if what.starts_with("mount overlay of") => {
+                unmapped_layers(&crate::sys::probe::kernel_release().unwrap_or_default())
+            }
             Self::Setup { stage, what, errno } => explain_launch_errno(stage, what, *errno as i32),
             _ => None,
         };
@@ -180,10 +178,31 @@ impl Hint for LaunchError {
     }
 }
 
+/// Of overlayfs that refuses a tree whose owners are mapped, as it does on a kernel that is too old.
+fn unmapped_layers(release: &str) -> Option<String> {
+    KernelVersion::parse(release).filter(|version| *version < KernelVersion(5, 19)).map(|_| {
+        format!(
+            "overlayfs takes the tree of an image with its owners mapped since Linux 5.19, and this is {release}: add \
+             --read-only, or run as an ordinary user"
+        )
+    })
+}
+
 fn no_directory(errno: Errno) -> &'static str {
     match errno {
         Errno::ENOENT => "no such directory inside the sandbox",
         Errno::ENOTDIR => "it is no directory inside the sandbox",
         errno => errno.desc(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn kernels_that_cannot_map_layers_are_told_so() {
+        assert!(unmapped_layers("5.15.0-91-generic").unwrap().contains("this is 5.15.0-91-generic: add --read-only"));
+        assert!(unmapped_layers("5.19.0").is_none() && unmapped_layers("6.1.0-18-amd64").is_none());
     }
 }

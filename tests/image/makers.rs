@@ -29,8 +29,12 @@ impl Workshop {
     }
 
     fn command(&self, program: &str, args: &[&str]) -> Command {
-        let mut command = Command::new(program);
-        command.args(args).current_dir(self.place.path()).env("HOME", self.place.path()).stdin(Stdio::null());
+        // What an engine mounts for a moment is not for other tests to see.
+        let apart: &[&str] =
+            if self.who == Who::Root { &["unshare", "--mount", "--propagation", "private"] } else { &[] };
+        let words = [apart, &[program], args].concat();
+        let mut command = Command::new(words[0]);
+        command.args(&words[1..]).current_dir(self.place.path()).env("HOME", self.place.path()).stdin(Stdio::null());
         command.env("FUMEHOOD_STORE", self.place.join("store"));
         command.env("CONTAINERS_STORAGE_CONF", self.place.join("storage.conf"));
         if let Some((uid, gid)) = self.who.ids() {

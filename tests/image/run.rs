@@ -185,7 +185,12 @@ both! {
         let bundle = made.place.text("bundle");
         assert_eq!(fs::metadata(&bundle).unwrap().mode() & 0o7777, 0o700, "CVE-2021-41103");
         let spec: serde_json::Value = serde_json::from_str(&made.place.read("bundle/config.json")).unwrap();
-        assert_eq!(spec["process"]["user"], json!({"uid": 7, "gid": 8, "additionalGids": [50]}));
+        let user = match who {
+            Who::Root => json!({"uid": 7, "gid": 8, "additionalGids": [50]}),
+            // The one id that there is.
+            Who::User => json!({"uid": 0, "gid": 0}),
+        };
+        assert_eq!(spec["process"]["user"], user);
         assert_eq!((&spec["process"]["cwd"], &spec["process"]["env"][0]), (&json!("/etc"), &json!("A=b")));
         // The same, of the file itself.
         made.call(&["unpack", "layout", "other"]);

@@ -19,6 +19,7 @@ mod blobs;
 mod builds;
 mod error;
 mod names;
+mod outage;
 mod packages;
 mod runs;
 mod trees;
@@ -204,9 +205,12 @@ impl Store {
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => continue,
                 made => made.map_err(StoreError::io("make", path.clone()))?,
             }
-            let dir = File::open(&path).map_err(StoreError::io("open", path.clone()))?;
+            // A sweeper may be between any two of these: what nobody has locked, nobody makes.
+            let dir = match File::open(&path) {
+                Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
+                dir => dir.map_err(StoreError::io("open", path.clone()))?,
+            };
             sys::fs::lock(dir.as_fd()).map_err(|errno| StoreError::io("lock", path.clone())(errno.into()))?;
-            // A sweeper may have been between the two.
             if path.exists() {
                 return Ok(Making { path, _lock: dir });
             }

@@ -1,4 +1,4 @@
-//! Names of images: one small file each, replaced whole.
+//! Names of images: one small file each, replaced whole. One that a power cut has emptied is not there.
 
 use std::{
     fs,
@@ -47,6 +47,7 @@ impl Store {
         match fs::read(&path) {
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(source) => Err(StoreError::io("read", path)(source)),
+            Ok(bytes) if bytes.is_empty() => Ok(None),
             Ok(bytes) => serde_json::from_slice(&bytes)
                 .map(Some)
                 .map_err(|error| StoreError::Broken { path, why: error.to_string() }),
@@ -64,6 +65,9 @@ impl Store {
                 Err(error) if error.kind() == io::ErrorKind::NotFound => continue,
                 bytes => bytes.map_err(StoreError::io("read", path.clone()))?,
             };
+            if bytes.is_empty() {
+                continue;
+            }
             let named = serde_json::from_slice(&bytes);
             all.push(named.map_err(|error| StoreError::Broken { path, why: error.to_string() })?);
         }

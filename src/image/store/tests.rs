@@ -1,6 +1,7 @@
 use std::{collections::HashSet, io::Write, path::Path};
 
 use super::*;
+use crate::image::unpack::{Layer, Limits};
 
 fn store() -> (tempfile::TempDir, Store) {
     let dir = tempfile::tempdir().unwrap();
@@ -91,6 +92,9 @@ fn a_name_is_replaced_whole_and_removed() {
         [name, "localhost/../b"]
     );
     assert!(store.remove_name(name).unwrap() && !store.remove_name(name).unwrap());
+    let [other] = fs::read_dir(store.path().join("names")).unwrap().collect::<Vec<_>>().try_into().unwrap();
+    fs::write(other.unwrap().path(), "").unwrap();
+    assert!(store.names().unwrap().is_empty() && store.name("localhost/../b").unwrap().is_none());
     assert_eq!(made(&store), 0);
 }
 
@@ -122,6 +126,26 @@ fn what_dead_makers_left_is_swept_and_what_is_being_made_is_not() {
 }
 
 #[test]
+fn who_sweeps_meets_who_makes() {
+    let (_dir, store) = store();
+    let over = std::sync::atomic::AtomicBool::new(false);
+    std::thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                while !over.load(std::sync::atomic::Ordering::Relaxed) {
+                    store.sweep().unwrap();
+                }
+            });
+        }
+        let made: Vec<_> = (0..300_u32).map(|number| store.put(&number.to_le_bytes())).collect();
+        over.store(true, std::sync::atomic::Ordering::Relaxed);
+        for (number, digest) in made.into_iter().enumerate() {
+            assert_eq!(store.read_document(&digest.unwrap()).unwrap(), (number as u32).to_le_bytes());
+        }
+    });
+}
+
+#[test]
 fn who_removes_is_alone() {
     let (_dir, store) = store();
     let path: &Path = store.path();
@@ -129,4 +153,47 @@ fn who_removes_is_alone() {
     let again = Store::open(Some(path)).unwrap();
     drop(store);
     assert!(again.try_alone().unwrap().is_some());
+}
+
+#[test]
+fn a_tree_that_a_power_cut_has_emptied_is_unpacked_again() {
+    let (_dir, store) = store();
+    let mut layer = tar::Builder::new(Vec::new());
+    let mut header = tar::Header::new_gnu();
+    header.set_size(5);
+    header.set_mode(0o644);
+    header.set_uid(nix::unistd::geteuid().as_raw().into());
+    header.set_gid(nix::unistd::getegid().as_raw().into());
+    layer.append_data(&mut header, "f", &b"whole"[..]).unwrap();
+    let digest = store.put(&layer.into_inner().unwrap()).unwrap();
+    let chain = Digest::of(b"chain");
+    let unpacked = || {
+        let (file, _) = store.open_blob(&digest).unwrap();
+        let layers = vec![Layer { name: "f".to_owned(), file, diff_id: Some(digest.clone()) }];
+        let tree = store.unpacked(&chain, Limits::default(), move || Ok(layers), &|_| {}).unwrap();
+        fs::read_to_string(tree.root.join("f")).unwrap()
+    };
+    assert_eq!(unpacked(), "whole");
+    let at = store.path().join("trees").join(chain.hex());
+    let (about, file) = (at.join("about.json"), at.join("root/f"));
+    let written = fs::read_to_string(&about).unwrap();
+    let boot = fs::read_to_string("/proc/sys/kernel/random/boot_id").unwrap();
+    let before = written.replace(boot.trim(), "another");
+    assert_ne!(before, written);
+
+    // The machine was off, and all is there: that is noted.
+    fs::write(&about, &before).unwrap();
+    assert!(store.tree(&chain).unwrap().is_some());
+    assert_eq!(fs::read_to_string(&about).unwrap(), written);
+
+    // It is looked at once after each start, and not for every run.
+    fs::write(&file, "").unwrap();
+    assert!(store.tree(&chain).unwrap().is_some());
+
+    fs::write(&about, &before).unwrap();
+    assert!(store.tree(&chain).unwrap().is_none() && !at.exists());
+    assert_eq!(unpacked(), "whole");
+    fs::write(&about, "").unwrap();
+    assert_eq!(unpacked(), "whole");
+    assert_eq!(made(&store), 0);
 }

@@ -12,7 +12,7 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
-use super::{Freed, Result, Store, StoreError};
+use super::{Freed, Result, Store, StoreError, outage::Mark};
 use crate::{
     image::{
         digest::Digest,
@@ -30,6 +30,14 @@ pub struct TreeInfo {
     pub devices_left_out: u64,
 }
 
+/// What is kept beside a tree.
+#[derive(Debug, Clone, Serialize, Deserialize)]
+struct About {
+    #[serde(flatten)]
+    info: TreeInfo,
+    mark: Option<Mark>,
+}
+
 /// An unpacked root file system; nobody removes it as long as this lives.
 #[derive(Debug)]
 pub struct Tree {
@@ -43,7 +51,7 @@ impl Store {
         self.path.join("trees").join(chain.hex())
     }
 
-    /// The tree that these layers make, if it was unpacked.
+    /// The tree that these layers make, if it was unpacked and is whole.
     pub fn tree(&self, chain: &Digest) -> Result<Option<Tree>> {
         let path = self.tree_path(chain);
         let lock = match File::open(&path) {
@@ -57,9 +65,31 @@ impl Store {
             Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(None),
             bytes => bytes.map_err(StoreError::io("read", about.clone()))?,
         };
-        let info = serde_json::from_slice(&bytes);
-        let info = info.map_err(|error| StoreError::Broken { path: about, why: error.to_string() })?;
-        Ok(Some(Tree { root: path.join("root"), info, _lock: lock }))
+        let root = path.join("root");
+        // Emptied by a power cut, it says nothing.
+        let Ok(found) = serde_json::from_slice::<About>(&bytes) else {
+            drop(lock);
+            return self.remove_tree(chain.hex()).map(|_| None);
+        };
+        match &found.mark {
+            Some(mark) if !mark.is_of_now() => match mark.renewed(&root) {
+                Some(mark) => self.renew(&about, About { mark: Some(mark), ..found.clone() })?,
+                None => {
+                    drop(lock);
+                    return self.remove_tree(chain.hex()).map(|_| None);
+                }
+            },
+            _ => {}
+        }
+        Ok(Some(Tree { root, info: found.info, _lock: lock }))
+    }
+
+    /// Others may read it meanwhile.
+    fn renew(&self, path: &Path, about: About) -> Result {
+        let making = self.making()?;
+        let unseen = making.path.join("about");
+        let written = write_about(&unseen, &about).and_then(|()| fs::rename(&unseen, path));
+        written.map_err(StoreError::io("write", path.to_owned()))
     }
 
     /// As [`Store::tree`], unpacked now if it was not. Two who do so at once both succeed.
@@ -93,14 +123,16 @@ impl Store {
         let notes = unpack::unpack(layers()?, into.into(), limits, progress)?;
         let info = TreeInfo { entries: notes.entries, bytes: notes.bytes, devices_left_out: notes.devices_left_out };
         let about = whole.join("about.json");
-        let written = serde_json::to_vec(&info)
-            .map_err(io::Error::from)
-            .and_then(|bytes| File::create_new(&about)?.write_all(&bytes));
+        let written = write_about(&about, &About { info, mark: Mark::of(&root) });
         written.map_err(StoreError::io("write", about))?;
         let path = self.tree_path(chain);
         match fs::rename(&whole, &path) {
-            // Somebody was as fast: theirs is the same.
-            Err(error) if matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists) => {}
+            // Somebody was as fast, and theirs is the same; or one that is not whole was in use a moment ago.
+            Err(error) if matches!(error.kind(), io::ErrorKind::DirectoryNotEmpty | io::ErrorKind::AlreadyExists) => {
+                if self.tree(chain)?.is_none() {
+                    fs::rename(&whole, &path).map_err(StoreError::io("keep", path.clone()))?;
+                }
+            }
             kept => kept.map_err(StoreError::io("keep", path.clone()))?,
         }
         _ = fs::remove_file(&waiting);
@@ -128,6 +160,11 @@ impl Store {
         let entries = fs::read_dir(&dir).map_err(StoreError::io("read", dir))?;
         Ok(entries.flatten().filter_map(|entry| entry.file_name().into_string().ok()).collect())
     }
+}
+
+fn write_about(path: &Path, about: &About) -> io::Result<()> {
+    let bytes = serde_json::to_vec(about)?;
+    File::create_new(path)?.write_all(&bytes)
 }
 
 /// Bytes on the disk, roughly: links count once each.
