@@ -86,7 +86,7 @@ impl Inspector<'_> {
     pub async fn opaque(&mut self) -> Result<(), Stop> {
         write_all(self.server, &self.buffer).await?;
         self.buffer = Vec::new();
-        Ok(relay::up(self.client, self.server, &self.shared.scratch).await?)
+        Ok(relay::up(self.client, self.server, &self.shared.means).await?)
     }
 
     async fn tls(&mut self) -> Result<(), Stop> {

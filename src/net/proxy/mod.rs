@@ -42,7 +42,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use self::{dial::Addresses, outside::Outside, relay::Scratch, stream::write_all};
+use self::{dial::Addresses, outside::Outside, relay::Means, stream::write_all};
 use super::{
     Denied, Listeners, NetError, Policy, Protocol, dns,
     policy::{Host, Refusal},
@@ -140,7 +140,7 @@ impl Proxy {
                 addresses: RefCell::default(),
                 denied,
                 outside,
-                scratch: Scratch::default(),
+                means: Means::default(),
                 limits,
                 connections: Cell::new(0),
             });
@@ -203,7 +203,7 @@ struct Shared {
     addresses: RefCell<Addresses>,
     denied: Box<dyn Fn(Denied) + Send>,
     outside: Outside,
-    scratch: Scratch,
+    means: Means,
     limits: Limits,
     connections: Cell<usize>,
 }
