@@ -7,6 +7,8 @@
 mod connection;
 mod dial;
 mod explicit;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod head;
 mod hello;
 mod inspect;
