@@ -63,6 +63,10 @@ pub(super) enum Looks {
 const MOST_METHOD: usize = 64;
 
 pub(super) fn looks(bytes: &[u8]) -> Looks {
+    // What load balancers put in front of a request, in its second version.
+    if bytes.starts_with(b"\r\n\r\n\0") {
+        return Looks::Http;
+    }
     // Servers skip empty lines, some also blanks.
     let Some(start) = bytes.iter().position(|byte| !b" \t\r\n".contains(byte)) else { return Looks::Open };
     let text = &bytes[start..];
@@ -93,7 +97,7 @@ pub(super) fn looks(bytes: &[u8]) -> Looks {
 }
 
 fn is_known(method: &[u8]) -> bool {
-    // PROXY: what load balancers put in front of a request.
+    // PROXY: the first version of that.
     const KNOWN: [&[u8]; 11] =
         [b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH", b"PRI", b"PROXY"];
     // In small letters there are other protocols' commands, and a line that names its version gives itself away.

@@ -223,6 +223,8 @@ impl Inspector<'_> {
     async fn more(&mut self, deadline: &mut Option<Instant>, protocol: Protocol, late: &str) -> Result<bool, Stop> {
         let (client, buffer) = (self.client, &mut self.buffer);
         if buffer.is_empty() {
+            // It may wait for long, and there may be many.
+            *buffer = Vec::new();
             return Ok(read_more(client, buffer, STEP).await? > 0);
         }
         let until = *deadline.get_or_insert_with(|| Instant::now() + self.shared.limits.head);

@@ -259,11 +259,13 @@ async fn take(shared: Rc<Shared>, listener: TcpListener, way: Way) {
         let client = accept(&listener).await;
         let Some(place) = Place::take(&shared) else {
             let target = match way {
-                Way::Redirected => (shared.outside.destination)(&client).ok().map(|to| to.to_string()),
-                Way::Explicit => None,
+                Way::Redirected => {
+                    (shared.outside.destination)(&client).map_or_else(|_| String::new(), |to| to.to_string())
+                }
+                Way::Explicit => own_address(&client),
             };
             let refusal = Refusal::new(format!("more than {} connections at once", shared.limits.connections));
-            shared.deny(Protocol::Tcp, target.unwrap_or_else(|| "?".to_owned()), refusal);
+            shared.deny(Protocol::Tcp, target, refusal);
             _ = client.set_zero_linger();
             continue;
         };
@@ -274,6 +276,11 @@ async fn take(shared: Rc<Shared>, listener: TcpListener, way: Way) {
             }
         });
     }
+}
+
+/// Where a client found the proxy, for one that has named no target.
+fn own_address(client: &TcpStream) -> String {
+    client.local_addr().map_or_else(|_| String::new(), |address| address.to_string())
 }
 
 /// The next client, however long descriptors are short.

@@ -192,6 +192,7 @@ fn what_may_be_http_is_taken_for_it() {
         "x http/",
         "PROXY TCP4 ",
         "CONNECT a",
+        "\r\n\r\n\0\r\nQUIT\n",
     ] {
         assert_eq!(looks(http.as_bytes()), Looks::Http, "{http:?}");
     }
