@@ -12,10 +12,12 @@ use serde_json::{Value, json};
 use super::{
     ImageError,
     kept::Image,
-    store::Store,
+    store::{self, Store},
     unpack::{self, Limits, Notes},
     users,
 };
+
+use crate::spec::container::{TEMPLATE, template};
 
 type Result<T> = std::result::Result<T, ImageError>;
 
@@ -41,7 +43,7 @@ impl PutBy {
 
 impl Drop for PutBy {
     fn drop(&mut self) {
-        _ = fs::remove_dir_all(&self.0);
+        _ = store::remove(&self.0);
     }
 }
 
@@ -76,12 +78,20 @@ impl Drop for Destination {
             return;
         }
         if self.ours {
-            _ = fs::remove_dir_all(&self.path);
+            _ = store::remove(&self.path);
         } else {
-            _ = fs::remove_dir_all(self.path.join("rootfs"));
+            _ = store::remove(&self.path.join("rootfs"));
             _ = fs::remove_file(self.path.join("config.json"));
         }
     }
+}
+
+/// What is to be told of a bundle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Unpacked {
+    pub notes: Notes,
+    /// The image names another user, whom an ordinary user's bundle cannot have.
+    pub runs_as_root: bool,
 }
 
 /// Unpacks the image into the destination, and says how to run it.
@@ -90,13 +100,13 @@ pub fn unpack(
     image: &Image,
     mut destination: Destination,
     progress: &(dyn Fn(u64) + Sync),
-) -> Result<Notes> {
+) -> Result<Unpacked> {
     let root = destination.path.join("rootfs");
     DirBuilder::new().mode(0o755).create(&root).map_err(ImageError::io("make", &root))?;
     let into = File::open(&root).map_err(ImageError::io("open", &root))?;
     let notes = unpack::unpack(image.layers(store)?, into.into(), Limits::default(), progress)
         .map_err(super::store::StoreError::from)?;
-    let config = config(image, &root)?;
+    let (config, runs_as_root) = config(image, &root)?;
     let path = destination.path.join("config.json");
     let file = File::options().write(true).create_new(true).mode(0o644).open(&path);
     let written = file.and_then(|mut file| {
@@ -105,13 +115,18 @@ pub fn unpack(
     });
     written.map_err(ImageError::io("write", path))?;
     destination.done = true;
-    Ok(notes)
+    Ok(Unpacked { notes, runs_as_root })
 }
 
 /// The config.json: what `fumehood-oci spec` writes, with the image's own choices. Its labels are no annotations:
 /// those are for the runtime to obey (CVE-2026-53488).
-fn config(image: &Image, root: &Path) -> Result<Value> {
-    let mut spec: Value = serde_json::from_str(crate::spec::container::TEMPLATE)
+fn config(image: &Image, root: &Path) -> Result<(Value, bool)> {
+    let (uid, gid) = (nix::unistd::geteuid(), nix::unistd::getegid());
+    let template = match uid.is_root() {
+        true => TEMPLATE.to_owned(),
+        false => template::rootless(uid.as_raw(), gid.as_raw()),
+    };
+    let mut spec: Value = serde_json::from_str(&template)
         .map_err(|error| ImageError::Import { what: "config.json".to_owned(), why: error.to_string() })?;
     let empty = oci_spec::image::Config::default();
     let config = image.config.config().as_ref().unwrap_or(&empty);
@@ -120,7 +135,12 @@ fn config(image: &Image, root: &Path) -> Result<Value> {
     let process = &mut spec["process"];
     process["terminal"] = false.into();
     process["args"] = if argv.is_empty() { json!(["sh"]) } else { json!(argv) };
-    process["user"] = json!({ "uid": who.uid, "gid": who.gid, "additionalGids": who.groups });
+    // An ordinary user has one id, and all the files are that one's.
+    let only_root = !uid.is_root() && (who.uid, who.gid) != (0, 0);
+    process["user"] = match uid.is_root() {
+        true => json!({ "uid": who.uid, "gid": who.gid, "additionalGids": who.groups }),
+        false => json!({ "uid": 0, "gid": 0 }),
+    };
     let mut env = config.env().clone().unwrap_or_default();
     env.retain(|entry| entry.find('=').is_some_and(|at| at > 0));
     if !env.iter().any(|entry| entry.starts_with("PATH=")) {
@@ -133,5 +153,5 @@ fn config(image: &Image, root: &Path) -> Result<Value> {
     spec["ociVersion"] = "1.0.2".into();
     spec["root"] = json!({ "path": "rootfs", "readonly": false });
     spec["hostname"] = "fumehood".into();
-    Ok(spec)
+    Ok((spec, only_root))
 }

@@ -9,6 +9,7 @@ mod dns;
 mod error;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
+pub mod gateway;
 pub mod policy;
 mod pool;
 mod proxy;

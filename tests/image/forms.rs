@@ -161,6 +161,48 @@ both! {
         assert!(work.image(&["prune"]).contains("0 blobs"));
     }
 
+    fn what_an_unreadable_image_may_need_is_not_pruned(who: Who) {
+        let work = Work::new(who);
+        work.import("image.tar", "test:1");
+        let about = work.json(&["inspect", "test:1"]);
+        let blob = |digest: &Value| work.place.join("store/blobs/sha256").join(&digest.as_str().unwrap()[7..]);
+        let (manifest, layer) = (blob(&about["digest"]), blob(&about["layers"][0]["digest"]));
+        let bytes = fs::read(&manifest).unwrap();
+        fs::write(&manifest, "").unwrap();
+        let prune = || work.command(work.place.binary(), &["image", "prune"]).output().unwrap();
+        let done = prune();
+        let said = String::from_utf8_lossy(&done.stderr);
+        assert!(done.status.success() && said.contains("test:1 cannot be read"), "{said}");
+        assert!(layer.exists());
+        // Mended, it is what it was; and in nobody's way once it has no name.
+        fs::write(&manifest, bytes).unwrap();
+        assert!(prune().stderr.is_empty());
+        work.tool(work.place.binary().to_str().unwrap(), &["unpack", "test:1", "bundle"]);
+        fs::write(&manifest, "").unwrap();
+        work.image(&["rm", "test:1"]);
+        assert!(!layer.exists() && !manifest.exists());
+    }
+
+    fn cve_2021_41190_what_could_be_read_as_either_is_neither(who: Who) {
+        let work = Work::new(who);
+        work.tool("skopeo", &["copy", "--quiet", "docker-archive:image.tar", "oci:layout:x"]);
+        let path = work.place.join("layout/index.json");
+        let index: Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+        let old = index["manifests"][0]["digest"].as_str().unwrap();
+        let text = work.place.read(format!("layout/blobs/sha256/{}", &old[7..]));
+        for changed in [text.replacen('{', "{\"manifests\":[],", 1), text.replace("image.manifest.v1", "image.index.v1")] {
+            let digest = fumehood::image::digest::Digest::of(changed.as_bytes());
+            work.place.write(format!("layout/blobs/sha256/{}", digest.hex()), &changed);
+            let mut index = index.clone();
+            index["manifests"][0]["digest"] = digest.to_string().into();
+            index["manifests"][0]["size"] = changed.len().into();
+            fs::write(&path, index.to_string()).unwrap();
+            let done = work.command(work.place.binary(), &["image", "import", "layout"]).output().unwrap();
+            assert_eq!(done.status.code(), Some(125), "{changed}: {}", String::from_utf8_lossy(&done.stderr));
+            assert_eq!(work.image(&["list", "-q"]), "");
+        }
+    }
+
     fn a_damaged_blob_is_not_passed_on(who: Who) {
         let work = Work::new(who);
         work.import("image.tar", "test:1");

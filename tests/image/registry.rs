@@ -1,10 +1,11 @@
 //! A real registry on loopback, and one that lies.
 
 mod hostile;
-mod liar;
+pub mod liar;
 mod login;
-mod made;
+pub mod made;
 mod real;
+mod secure;
 mod served;
 
 use std::{fs, path::Path};

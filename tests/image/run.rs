@@ -1,7 +1,7 @@
 //! `run --image`.
 
 mod hostile;
-mod made;
+pub mod made;
 
 use std::{
     fs,

@@ -84,7 +84,9 @@ fn from_engine(store: &Store, engine: &str, image: &str, mut import: Import<'_>)
     let status = child.wait().map_err(failed)?;
     match done {
         // It was us who did not take more.
-        Err(error) if status.signal() == Some(libc::SIGPIPE) => Err(error.into_error()),
+        Err(error) if status.signal() == Some(libc::SIGPIPE) || matches!(error, ImageError::Io { .. }) => {
+            Err(error.into_error())
+        }
         _ if !status.success() => Err(Error::new(format!("{}: {status}", import.what))
             .with_hint(format!("`{engine} images` lists what {engine} has"))),
         done => done.map_err(Hint::into_error),

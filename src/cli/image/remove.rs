@@ -42,7 +42,10 @@ pub fn run(store: Option<&Path>, args: &Args) -> Result<ExitCode> {
         store.remove_name(name).map_err(Hint::into_error)?;
     }
     match store.try_alone().map_err(Hint::into_error)? {
-        Some(store) => _ = image::prune(&store).map_err(Hint::into_error)?,
+        Some(store) => {
+            image::prune(&store).map_err(Hint::into_error)?;
+            super::prune::tell_unreadable(&store)?;
+        }
         None => message::note("others use the store now: `fumehood image prune` frees what was only these images'"),
     }
     Ok(message::print(&names.iter().map(|name| format!("{name}\n")).collect::<String>()))

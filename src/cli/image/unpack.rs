@@ -62,14 +62,20 @@ fn unpack(args: &Args) -> Result<ExitCode> {
 
 fn into(store: &Store, image: &Image, destination: bundle::Destination) -> Result<ExitCode> {
     let progress = Progress::new("unpacking", Some(image.packed_bytes()));
-    let notes = bundle::unpack(store, image, destination, &|bytes| progress.add(bytes)).map_err(Hint::into_error)?;
+    let done = bundle::unpack(store, image, destination, &|bytes| progress.add(bytes)).map_err(Hint::into_error)?;
     progress.finish();
+    let notes = done.notes;
     if notes.attributes_left_out > 0 {
         let what = "extended attributes were left out: only user.* and file capabilities set by root are kept";
         message::note(&format!("{} {what}", notes.attributes_left_out));
     }
     if notes.devices_left_out > 0 {
         message::note(&format!("{} device files were left out: only root can make them", notes.devices_left_out));
+    }
+    if done.runs_as_root {
+        message::note(
+            "the bundle's program runs as root of its user namespace, who is you: an ordinary user has one id",
+        );
     }
     Ok(ExitCode::SUCCESS)
 }

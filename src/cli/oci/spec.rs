@@ -2,11 +2,16 @@
 
 use std::{fs::File, io::Write, path::PathBuf, process::ExitCode};
 
-use fumehood::{Error, Result};
+use fumehood::{
+    Error, Result,
+    spec::container::{
+        TEMPLATE as SPEC,
+        template::{rootless, without_cgroup_namespace},
+    },
+};
 
 use super::{Context, flags::Given};
 
-use fumehood::spec::container::TEMPLATE as SPEC;
 const NAME: &str = "config.json";
 
 pub fn run(_: &Context, given: &Given) -> Result<ExitCode> {
@@ -26,36 +31,6 @@ pub fn run(_: &Context, given: &Given) -> Result<ExitCode> {
         }
         Err(error) => Err(Error::new(format!("write {}: {error}", path.display()))),
     }
-}
-
-/// As runc writes it for hosts with v1 trees.
-fn without_cgroup_namespace(text: &str) -> String {
-    text.replace(",\n\t\t\t{\n\t\t\t\t\"type\": \"cgroup\"\n\t\t\t}", "")
-}
-
-/// What an ordinary user can have: one id, the host's network and /sys, no control group.
-fn rootless(uid: u32, gid: u32) -> String {
-    let part = |from: &str, to: &str| {
-        let start = SPEC.find(from).unwrap_or_default();
-        let length = SPEC[start..].find(to).map_or(0, |at| at + to.len());
-        &SPEC[start..start + length]
-    };
-    let mapping = |host: u32| {
-        format!(
-            "[\n\t\t\t{{\n\t\t\t\t\"containerID\": 0,\n\t\t\t\t\"hostID\": {host},\n\t\t\t\t\"size\": 1\n\t\t\t}}\n\t\t]"
-        )
-    };
-    let maps =
-        format!("\"linux\": {{\n\t\t\"uidMappings\": {},\n\t\t\"gidMappings\": {},\n", mapping(uid), mapping(gid));
-    let sys = part("\"destination\": \"/sys\",", "\t\t}");
-    let bound = "\"destination\": \"/sys\",\n\t\t\t\"type\": \"none\",\n\t\t\t\"source\": \"/sys\",\n\t\t\t\"options\": \
-                 [\n\t\t\t\t\"rbind\",\n\t\t\t\t\"nosuid\",\n\t\t\t\t\"noexec\",\n\t\t\t\t\"nodev\",\n\t\t\t\t\"ro\"\
-                 \n\t\t\t]\n\t\t}";
-    SPEC.replace(part("\t\t\"resources\": {", "\n\t\t},\n"), "")
-        .replace("\"linux\": {\n", &maps)
-        .replace("\"type\": \"network\"", "\"type\": \"user\"")
-        .replace("\"mode=0620\",\n\t\t\t\t\"gid=5\"", "\"mode=0620\"")
-        .replace(sys, bound)
 }
 
 #[cfg(test)]

@@ -96,6 +96,15 @@ struct Pulling<'a> {
     fetched: AtomicU64,
 }
 
+/// A blob on its way.
+struct Blob<'a, 's> {
+    partial: &'a mut Partial<'s>,
+    digest: &'a Digest,
+    size: u64,
+    /// Another has failed, so that this one is not wanted any more.
+    stop: &'a AtomicBool,
+}
+
 /// A manifest or an index as it came.
 struct Got {
     bytes: Vec<u8>,
@@ -267,7 +276,8 @@ impl Pulling<'_> {
             let resumed = partial.length() > 0;
             (self.pull.progress)(Step::Bytes(partial.length()));
             if partial.length() < size {
-                self.at_any(|endpoint| self.at_one(endpoint, &mut partial, digest, size, stop))?;
+                let mut blob = Blob { partial: &mut partial, digest, size, stop };
+                self.at_any(|endpoint| self.at_one(endpoint, &mut blob))?;
             }
             match partial.keep() {
                 Err(StoreError::WrongContent { .. }) if resumed && first => continue,
@@ -278,23 +288,16 @@ impl Pulling<'_> {
         Ok(())
     }
 
-    fn at_one(
-        &self,
-        endpoint: &Endpoint,
-        partial: &mut Partial<'_>,
-        digest: &Digest,
-        size: u64,
-        stop: &AtomicBool,
-    ) -> Result<()> {
+    fn at_one(&self, endpoint: &Endpoint, blob: &mut Blob<'_, '_>) -> Result<()> {
         let mut patience = Patience::new(self.pull.access.retries);
-        let mut before = partial.length();
+        let mut before = blob.partial.length();
         loop {
-            let Err(error) = self.attempt(endpoint, partial, digest, size, stop) else { return Ok(()) };
-            if partial.length() > before + HEADWAY {
+            let Err(error) = self.attempt(endpoint, blob) else { return Ok(()) };
+            if blob.partial.length() > before + HEADWAY {
                 patience.renew();
             }
-            before = partial.length();
-            if stop.load(Ordering::Relaxed) {
+            before = blob.partial.length();
+            if blob.stop.load(Ordering::Relaxed) {
                 return Err(error);
             }
             patience.wait(error)?;
@@ -302,14 +305,9 @@ impl Pulling<'_> {
     }
 
     /// One request for what is missing of it.
-    fn attempt(
-        &self,
-        endpoint: &Endpoint,
-        partial: &mut Partial<'_>,
-        digest: &Digest,
-        size: u64,
-        stop: &AtomicBool,
-    ) -> Result<()> {
+    fn attempt(&self, endpoint: &Endpoint, blob: &mut Blob<'_, '_>) -> Result<()> {
+        let Blob { partial, digest, size, stop } = blob;
+        let (size, stop) = (*size, *stop);
         let what = format!("layer {}", digest.short());
         let start = partial.length();
         let url = endpoint.url(&format!("blobs/{digest}"))?;

@@ -25,6 +25,8 @@ pub enum StoreError {
     WrongSize { digest: Digest, wanted: u64, found: u64 },
     #[error("{path}: {why}", path = path.display())]
     Broken { path: PathBuf, why: String },
+    #[error("run `{name}`: {why}")]
+    BrokenRun { name: String, why: String },
     #[error(transparent)]
     Unpack(#[from] crate::image::unpack::UnpackError),
 }
@@ -35,6 +37,9 @@ impl StoreError {
     }
 }
 
+/// What to do about a full disk.
+pub const FULL: &str = "the disk is full; `fumehood image prune` frees what no image needs";
+
 impl Hint for StoreError {
     fn hint(&self) -> Option<String> {
         match self {
@@ -42,14 +47,13 @@ impl Hint for StoreError {
             Self::NotOurs { path } => {
                 Some(format!("chmod 700 {} if it is yours, or name another with --store", path.display()))
             }
-            Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => {
-                Some("the disk is full; `fumehood image prune` frees what no image needs".to_owned())
-            }
+            Self::Io { source, .. } if source.kind() == io::ErrorKind::StorageFull => Some(FULL.to_owned()),
             Self::Missing { .. } => Some("pull or import the image again".to_owned()),
             Self::WrongContent { .. } | Self::WrongSize { .. } => {
                 Some("the sender or the way from it changed it; nothing of it was kept".to_owned())
             }
             Self::Broken { .. } => Some("`fumehood image rm` removes it".to_owned()),
+            Self::BrokenRun { name, .. } => Some(format!("`fumehood rm {name}` removes it")),
             Self::Unpack(error) => error.hint(),
             Self::Io { .. } => None,
         }

@@ -3,7 +3,10 @@
 //! ```text
 //! blobs/sha256/HEX   manifests, configurations, packed layers; whole, or not there
 //! trees/HEX/root     a root file system, by the chain id of its layers (image-spec `config.md`); whole, or not there
+//! runs/NAME          one file a run that was kept: what it changed, and of which image
 //! names/HEX          one file a name: what it is, and which manifest it stands for
+//! builds/HEX         one file a layer that a recipe made: by all that went into it, which blob it is
+//! packages/HEX       a directory of packages of `run --install`, by all that they depend on; whole, or not there
 //! making/            what is being made, each locked by who makes it
 //! ```
 //!
@@ -13,8 +16,11 @@
 //! by others (CVE-2021-41103).
 
 mod blobs;
+mod builds;
 mod error;
 mod names;
+mod packages;
+mod runs;
 mod trees;
 
 #[cfg(test)]
@@ -34,11 +40,13 @@ use std::{
 
 use crate::{image::digest::Digest, sys};
 pub use blobs::{Incoming, Partial};
-pub use error::StoreError;
+pub use error::{FULL, StoreError};
 pub use names::Named;
+pub use packages::Installed;
+pub use runs::{Run, RunBase};
 pub use trees::{Tree, TreeInfo};
 
-type Result<T = ()> = std::result::Result<T, StoreError>;
+type Result<T = (), E = StoreError> = std::result::Result<T, E>;
 
 /// For how long what a killed download has left is kept, to be gone on with.
 const PARTIAL_KEPT: Duration = Duration::from_secs(24 * 3600);
@@ -115,7 +123,7 @@ impl Store {
         if found.uid() != nix::unistd::geteuid().as_raw() || found.mode() & 0o077 != 0 {
             return Err(StoreError::NotOurs { path });
         }
-        for dir in ["blobs/sha256", "blobs/sha512", "trees", "names", "making"] {
+        for dir in ["blobs/sha256", "blobs/sha512", "trees", "names", "runs", "making"] {
             make(&path.join(dir))?;
         }
         let at = path.join("lock");
@@ -154,6 +162,8 @@ impl Store {
         for hex in self.all_trees()?.iter().filter(|hex| !trees.contains(*hex)) {
             freed.add(self.remove_tree(hex)?);
         }
+        freed.add(self.remove_packages()?);
+        self.forget_builds()?;
         Ok(freed)
     }
 
@@ -179,6 +189,11 @@ impl Store {
         Ok(freed)
     }
 
+    /// A directory to work in, of one's own.
+    pub fn workshop(&self) -> Result<Workshop> {
+        self.making().map(Workshop)
+    }
+
     /// A new directory in `making`, locked.
     fn making(&self) -> Result<Making> {
         for _ in 0..64 {
@@ -200,6 +215,17 @@ impl Store {
     }
 }
 
+/// Removed with all that is in it when it is dropped.
+#[derive(Debug)]
+pub struct Workshop(Making);
+
+impl Workshop {
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0.path
+    }
+}
+
 /// Something on its way; removed when dropped, unless it was renamed.
 #[derive(Debug)]
 struct Making {
@@ -214,7 +240,7 @@ impl Drop for Making {
 }
 
 /// Removes a file or a directory with all that is in it, also what its own rights keep its owner from.
-fn remove(path: &Path) -> Result {
+pub(super) fn remove(path: &Path) -> Result {
     let failed = StoreError::io("remove", path.to_owned());
     match fs::symlink_metadata(path) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),

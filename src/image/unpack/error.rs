@@ -61,9 +61,7 @@ impl From<LayerError> for ArchiveError {
 impl Hint for ArchiveError {
     fn hint(&self) -> Option<String> {
         match self {
-            Self::Layer(error) if error.errno() == Some(Errno::ENOSPC) => {
-                Some("the disk is full; `fumehood image prune` frees what no image needs".to_owned())
-            }
+            Self::Layer(error) if error.errno() == Some(Errno::ENOSPC) => Some(crate::image::store::FULL.to_owned()),
             _ => None,
         }
     }

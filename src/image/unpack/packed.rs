@@ -5,8 +5,9 @@ use std::{
     io::{self, BufRead, BufReader, Read},
     sync::{
         atomic::{AtomicU64, Ordering::Relaxed},
-        mpsc::{Receiver, SyncSender},
+        mpsc::{Receiver, SyncSender, sync_channel},
     },
+    thread,
 };
 
 use flate2::bufread::MultiGzDecoder;
@@ -34,6 +35,11 @@ const ZSTD_SKIPPED: &[u8] = &[0x2a, 0x4d, 0x18];
 pub(super) const ZSTD_WINDOW: u32 = 25;
 /// 8 MiB, as all levels below 20 ask for: so much there is room for in each of the layers that are worked on at once.
 const USUAL_WINDOW: u64 = 8 << 20;
+
+/// Chunks that are decompressed and not hashed.
+const UNHASHED: usize = 4;
+/// Packed bytes.
+const WORTH_A_THREAD: u64 = 1 << 20;
 
 /// What can be told of a layer by its first bytes.
 pub fn packing(head: &[u8]) -> Result<Packing, ArchiveError> {
@@ -87,6 +93,8 @@ pub(super) fn is_large(file: &File) -> bool {
 }
 
 /// Sends a layer's content, and returns its digest; `None` when nobody wants the rest. Buffers come back by `empty`.
+///
+/// Decompressing takes the longest of all that is done for a lone layer, so hashing a large one has a thread of its own.
 pub(super) fn decompress(
     file: File,
     algorithm: Algorithm,
@@ -95,10 +103,39 @@ pub(super) fn decompress(
     empty: &Receiver<Vec<u8>>,
     progress: &(dyn Fn(u64) + Sync),
 ) -> Result<Option<Digest>, ArchiveError> {
+    if file.metadata().map_err(ArchiveError::Read)?.len() < WORTH_A_THREAD {
+        let (mut hasher, mut wanted) = (Hasher::new(algorithm), true);
+        let pass = |chunk: Vec<u8>| {
+            hasher.update(&chunk);
+            wanted = send.send(chunk).is_ok();
+            wanted
+        };
+        inflate(file, limits, pass, empty, progress)?;
+        return Ok(wanted.then(|| hasher.finish()));
+    }
+    let (pass, passed) = sync_channel(UNHASHED);
+    thread::scope(|scope| {
+        let work = move || hash(Hasher::new(algorithm), &passed, send);
+        let hashing = thread::Builder::new().name("digest".to_owned()).spawn_scoped(scope, work);
+        let hashing = hashing.map_err(ArchiveError::Read)?;
+        let whole = inflate(file, limits, move |chunk| pass.send(chunk).is_ok(), empty, progress);
+        let digest = hashing.join().map_err(|_| ArchiveError::Malformed("its thread panicked"))?;
+        whole.map(|()| digest)
+    })
+}
+
+/// Until the end of what is packed, or until `pass` says that nobody wants more.
+fn inflate(
+    file: File,
+    limits: Limits,
+    mut pass: impl FnMut(Vec<u8>) -> bool,
+    empty: &Receiver<Vec<u8>>,
+    progress: &(dyn Fn(u64) + Sync),
+) -> Result<(), ArchiveError> {
     let packed = AtomicU64::new(0);
     let counting = Counting { from: file, count: &packed, progress };
     let mut content = open(BufReader::with_capacity(CHUNK, counting))?;
-    let mut hasher = Hasher::new(algorithm);
+    let mut count = 0;
     loop {
         let mut chunk = empty.try_recv().unwrap_or_else(|_| Vec::with_capacity(CHUNK));
         chunk.resize(CHUNK, 0);
@@ -112,15 +149,24 @@ pub(super) fn decompress(
             }
         }
         if length == 0 {
-            return Ok(Some(hasher.finish()));
+            return Ok(());
         }
         chunk.truncate(length);
-        hasher.update(&chunk);
-        Budget::expansion(&limits, packed.load(Relaxed), hasher.count())?;
-        if send.send(chunk).is_err() {
-            return Ok(None);
+        count += length as u64;
+        Budget::expansion(&limits, packed.load(Relaxed), count)?;
+        if !pass(chunk) {
+            return Ok(());
         }
     }
+}
+
+/// The digest of all that passed; `None` if it was not let pass.
+fn hash(mut hasher: Hasher, from: &Receiver<Vec<u8>>, to: &SyncSender<Vec<u8>>) -> Option<Digest> {
+    for chunk in from {
+        hasher.update(&chunk);
+        to.send(chunk).ok()?;
+    }
+    Some(hasher.finish())
 }
 
 struct Counting<'a> {

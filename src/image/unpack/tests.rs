@@ -8,65 +8,16 @@ use std::{
     path::Path,
 };
 
-use tar::{EntryType, Header};
+use tar::EntryType;
 
 use super::*;
 
-/// A header as its writer wants it, be it allowed or not.
-fn header(kind: EntryType, path: &str, link: &str, size: u64) -> Header {
-    let mut header = Header::new_gnu();
-    header.as_old_mut().name[..path.len()].copy_from_slice(path.as_bytes());
-    header.as_old_mut().linkname[..link.len()].copy_from_slice(link.as_bytes());
-    header.set_entry_type(kind);
-    header.set_size(size);
-    header.set_mode(if kind == EntryType::Directory { 0o755 } else { 0o644 });
-    header.set_uid(nix::unistd::geteuid().as_raw().into());
-    header.set_gid(nix::unistd::getegid().as_raw().into());
-    header.set_mtime(1_700_000_000);
-    header.set_cksum();
-    header
-}
-
-fn raw(header: &Header, data: &[u8]) -> Vec<u8> {
-    let mut bytes = header.as_bytes().to_vec();
-    bytes.extend_from_slice(data);
-    bytes.resize(bytes.len().next_multiple_of(512), 0);
-    bytes
-}
-
-fn file(path: &str, data: &str) -> Vec<u8> {
-    raw(&header(EntryType::Regular, path, "", data.len() as u64), data.as_bytes())
-}
-
-fn dir(path: &str) -> Vec<u8> {
-    raw(&header(EntryType::Directory, path, "", 0), b"")
-}
+#[path = "../../../tests/image/archive/entries.rs"]
+mod entries;
+use entries::{dir, extended, file, gzip, header, raw, tar};
 
 fn link(kind: EntryType, path: &str, to: &str) -> Vec<u8> {
     raw(&header(kind, path, to, 0), b"")
-}
-
-fn extended(records: &[(&str, &str)]) -> Vec<u8> {
-    let mut text = String::new();
-    for (key, value) in records {
-        let rest = format!(" {key}={value}\n");
-        let mut length = rest.len() + 1;
-        while length != rest.len() + length.to_string().len() {
-            length += 1;
-        }
-        text += &format!("{length}{rest}");
-    }
-    raw(&header(EntryType::XHeader, "pax", "", text.len() as u64), text.as_bytes())
-}
-
-fn archive(entries: &[Vec<u8>]) -> Vec<u8> {
-    [entries.concat(), vec![0; 1024]].concat()
-}
-
-fn gzip(bytes: &[u8]) -> Vec<u8> {
-    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
-    packed.write_all(bytes).unwrap();
-    packed.finish().unwrap()
 }
 
 fn layer(bytes: &[u8], diff_id: Option<Digest>) -> Layer {
@@ -128,12 +79,12 @@ fn plain(layers: &[Vec<u8>]) -> Result<BTreeMap<String, String>, String> {
 
 #[track_caller]
 fn refused(entries: &[Vec<u8>], why: &str) {
-    let error = plain(&[archive(entries)]).unwrap_err();
+    let error = plain(&[tar(entries)]).unwrap_err();
     assert!(error.contains(why), "{error}");
 }
 
 fn small() -> Vec<u8> {
-    archive(&[
+    tar(&[
         dir("d/"),
         file("d/file", "content"),
         link(EntryType::Link, "d/hard", "d/file"),
@@ -190,8 +141,8 @@ fn what_is_damaged_and_not_known_by_its_digest_stays_inside() {
 
 #[test]
 fn whiteouts_take_what_is_below_and_nothing_of_their_own_layer() {
-    let below = archive(&[dir("a/"), dir("a/kept/"), file("a/kept/old", "1"), file("a/old", "1"), file("b", "1")]);
-    let above = archive(&[
+    let below = tar(&[dir("a/"), dir("a/kept/"), file("a/kept/old", "1"), file("a/old", "1"), file("b", "1")]);
+    let above = tar(&[
         dir("a/kept/"),
         file("a/new", "2"),
         link(EntryType::Link, "a/hard", "b"),
@@ -209,14 +160,14 @@ fn whiteouts_take_what_is_below_and_nothing_of_their_own_layer() {
 
 #[test]
 fn a_whiteout_of_a_directory_that_the_layer_has_as_well_empties_it() {
-    let below = archive(&[dir("a/"), file("a/old", "1"), dir("gone/"), file("gone/x", "1")]);
-    let above = archive(&[dir("a/"), file(".wh.a", ""), file(".wh.gone", "")]);
+    let below = tar(&[dir("a/"), file("a/old", "1"), dir("gone/"), file("gone/x", "1")]);
+    let above = tar(&[dir("a/"), file(".wh.a", ""), file(".wh.gone", "")]);
     assert_eq!(plain(&[below, above]).unwrap().into_keys().collect::<Vec<_>>(), ["a"]);
 }
 
 #[test]
 fn entries_replace_each_other() {
-    let tree = plain(&[archive(&[
+    let tree = plain(&[tar(&[
         dir("a/"),
         file("a/x", "1"),
         dir("z/"),
@@ -251,7 +202,7 @@ fn directories_get_their_modes_and_times_when_all_is_in_them() {
         file("a/in/f", "1"),
         closed("z/shut", 0o100),
     ];
-    let tree = plain(&[archive(&entries)]).unwrap_or_else(|error| panic!("{error}"));
+    let tree = plain(&[tar(&entries)]).unwrap_or_else(|error| panic!("{error}"));
     let beginning = |name: &str| tree[name].split(' ').take(2).collect::<Vec<_>>().join(" ");
     assert_eq!(beginning("z"), "40500 1700000000");
     assert_eq!(beginning("z/in"), "42711 1700000000");
@@ -266,7 +217,7 @@ fn rights_are_the_archives_whatever_the_umask_and_the_destination() {
     let mut open = header(EntryType::Regular, "open", "", 0);
     open.set_mode(0o666);
     open.set_cksum();
-    let bytes = archive(&[raw(&open, b""), dir("d/")]);
+    let bytes = tar(&[raw(&open, b""), dir("d/")]);
     unpack(vec![layer(&bytes, None)], File::open(&root).unwrap().into(), Limits::default(), &|_| {}).unwrap();
     assert_eq!(fs::metadata(root.join("open")).unwrap().mode(), 0o100_666);
     assert_eq!(fs::metadata(root.join("d")).unwrap().mode(), 0o40_755);
@@ -278,7 +229,7 @@ fn rights_are_the_archives_whatever_the_umask_and_the_destination() {
 #[test]
 fn limits_are_kept() {
     let few = Limits { entries: 3, bytes: 100, path: 20, directories: 150, ..Limits::default() };
-    let with = |entries: &[Vec<u8>]| unpacked(vec![layer(&archive(entries), None)], few).unwrap_err();
+    let with = |entries: &[Vec<u8>]| unpacked(vec![layer(&tar(entries), None)], few).unwrap_err();
     assert!(with(&[dir("a"), dir("a"), file("b", ""), file("c", "")]).contains("more than 3 files"));
     assert!(with(&[file("a", &"x".repeat(101))]).contains("more than 100 bytes of files"));
     assert!(with(&[extended(&[("path", &"d/".repeat(11))]), dir("x")]).contains("more than 20 bytes of a path"));
@@ -305,10 +256,10 @@ fn sizes_are_what_engines_take_them_for() {
     let mut bytes = extended(&[("size", &hidden.len().to_string())]);
     bytes.extend(raw(&header(EntryType::Regular, "f", "", 0), b""));
     bytes.extend(&hidden);
-    let tree = plain(&[archive(&[bytes])]).unwrap();
+    let tree = plain(&[tar(&[bytes])]).unwrap();
     assert_eq!(tree.into_keys().collect::<Vec<_>>(), ["f"]);
     // Of what has no data the size is nobody's business.
-    let tree = plain(&[archive(&[raw(&header(EntryType::Symlink, "l", "t", 512), b""), file("f", "")])]).unwrap();
+    let tree = plain(&[tar(&[raw(&header(EntryType::Symlink, "l", "t", 512), b""), file("f", "")])]).unwrap();
     assert_eq!(tree.into_keys().collect::<Vec<_>>(), ["f", "l"]);
     refused(&[extended(&[("size", "18446744073709551615")]), file("f", "")], "out of range");
     refused(&[extended(&[("size", "99999999999999999999")]), file("f", "")], "no number");
@@ -317,11 +268,23 @@ fn sizes_are_what_engines_take_them_for() {
 }
 
 #[test]
+fn the_padding_of_the_last_file_may_be_missing() {
+    let whole = file("f", "made");
+    for end in [whole.len() - 1, 516] {
+        let tree = plain(&[whole[..end].to_vec()]).unwrap();
+        assert!(tree["f"].ends_with(" made"), "{tree:?}");
+    }
+    for end in [515, 512, 511] {
+        assert!(plain(&[whole[..end].to_vec()]).is_err(), "{end}");
+    }
+}
+
+#[test]
 fn headers_have_an_end() {
     let long = "x".repeat(2 << 20);
     refused(&[extended(&[("comment", &long)]), file("f", "")], "more than 1 MiB");
     let many: Vec<_> = (0..64).map(|_| extended(&[("SCHILY.xattr.trusted.a", &long[..60_000])])).collect();
-    let before = plain(&[archive(&[many.concat(), file("f", "")])]);
+    let before = plain(&[tar(&[many.concat(), file("f", "")])]);
     assert!(before.is_ok(), "only the last one counts: {before:?}");
 }
 
@@ -333,7 +296,7 @@ fn sparse_files_have_their_holes() {
     data.resize(512, 0);
     data.extend(b"abc");
     let entry = raw(&header(EntryType::Regular, "GNUSparseFile.0/s", "", data.len() as u64), &data);
-    let tree = plain(&[archive(&[extended(&map), entry])]).unwrap();
+    let tree = plain(&[tar(&[extended(&map), entry])]).unwrap();
     assert!(tree["s"].ends_with("\0\0\0\0abc\0\0"), "{tree:?}");
     let overlapping = [("GNU.sparse.size", "9"), ("GNU.sparse.map", "4,3,5,1")];
     refused(&[extended(&overlapping), file("s", "abcd")], "pieces do not fit");
@@ -344,18 +307,18 @@ fn sparse_files_have_their_holes() {
 #[test]
 fn ids_are_in_range() {
     for id in ["4294967295", "4294967296", "18446744073709551616", "-1"] {
-        assert!(plain(&[archive(&[extended(&[("uid", id)]), file("f", "")])]).is_err(), "{id}");
+        assert!(plain(&[tar(&[extended(&[("uid", id)]), file("f", "")])]).is_err(), "{id}");
     }
 }
 
 #[test]
 fn links_that_lead_in_circles_or_nowhere_end() {
     let circle = [link(EntryType::Symlink, "a", "b"), link(EntryType::Symlink, "b", "a"), file("a/x", "")];
-    assert!(plain(&[archive(&circle)]).is_err());
+    assert!(plain(&[tar(&circle)]).is_err());
     let nowhere = [link(EntryType::Symlink, "a", "/../../new/deep"), file("a/x", "1")];
-    assert!(plain(&[archive(&nowhere)]).unwrap().contains_key("new/deep/x"));
+    assert!(plain(&[tar(&nowhere)]).unwrap().contains_key("new/deep/x"));
     let grows = [link(EntryType::Symlink, "a", "a/b"), file("a/x", "")];
-    assert!(plain(&[archive(&grows)]).is_err());
+    assert!(plain(&[tar(&grows)]).is_err());
 }
 
 #[test]
@@ -364,7 +327,7 @@ fn what_was_in_the_tree_before_leads_nowhere_either() {
     let root = outside.path().join("root");
     fs::create_dir(&root).unwrap();
     symlink(outside.path(), root.join("out")).unwrap();
-    let bytes = archive(&[file("out/x", ""), file("out/.wh.marker", "")]);
+    let bytes = tar(&[file("out/x", ""), file("out/.wh.marker", "")]);
     fs::write(outside.path().join("marker"), "").unwrap();
     _ = unpack(vec![layer(&bytes, None)], File::open(&root).unwrap().into(), Limits::default(), &|_| {});
     assert!(outside.path().join("marker").exists() && !outside.path().join("x").exists());

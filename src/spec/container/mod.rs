@@ -13,6 +13,7 @@ mod process;
 mod resources;
 mod seccomp;
 mod shape;
+pub mod template;
 
 use std::{
     fmt::Display,

@@ -3,6 +3,7 @@
 
 mod build;
 mod compose;
+mod images;
 mod limits;
 mod living;
 mod network;

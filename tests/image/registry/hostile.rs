@@ -12,6 +12,7 @@ use super::{
     Puller, call,
     liar::{self, Asked, Liar, Reply, head, ok, part, start, status},
     made::Made,
+    secure::Secure,
 };
 use crate::{both, common::Who};
 
@@ -219,6 +220,28 @@ both! {
             });
             fails(who, &liar, &[], error);
         }
+    }
+
+    /// What was asked for in secret is not answered in the open, by whomever.
+    fn a_redirect_does_not_lead_from_https_to_http(who: Who) {
+        let (made, layer) = one();
+        let open = Liar::of(made.clone(), |_| None);
+        let honest = Liar::of(made, |_| None);
+        for (only, error) in [("", "from HTTPS to plain HTTP"), (layer.as_str(), "from HTTPS to plain HTTP")] {
+            let Some(secure) = Secure::start(&honest, &open, only) else { return };
+            let puller = Puller::new(who);
+            let name = format!("127.0.0.1:{}/a/b:1", secure.port);
+            let trusting = puller.pull(&name).env("SSL_CERT_FILE", secure.authority()).args(["--retry", "0"]);
+            call(trusting).expect_error(error);
+            puller.check(&[]);
+        }
+        assert!(open.asked().is_empty(), "{:?}", open.asked());
+        // Without a lie it is an image like any other.
+        let Some(secure) = Secure::start(&honest, &open, "nothing") else { return };
+        let puller = Puller::new(who);
+        let name = format!("127.0.0.1:{}/a/b:1", secure.port);
+        call(puller.pull(&name).env("SSL_CERT_FILE", secure.authority())).expect_code(0);
+        puller.check(&[&name]);
     }
 
     fn credentials_stay_with_whom_they_are_for(who: Who) {

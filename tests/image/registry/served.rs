@@ -150,7 +150,7 @@ fn is_up(child: &mut Child, port: u16) -> bool {
 }
 
 /// An authority and its certificate for 127.0.0.1.
-fn certify(dir: &Path) {
+pub fn certify(dir: &Path) {
     let openssl = |args: &[&str]| {
         let done = Command::new("openssl").args(args).current_dir(dir).output().unwrap();
         assert!(done.status.success(), "openssl {args:?}: {}", String::from_utf8_lossy(&done.stderr));
