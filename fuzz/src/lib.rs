@@ -25,6 +25,7 @@ use fumehood::{
         unpack::{Archive, open_packed},
     },
     launch::fuzzing,
+    net::fuzzing as from_sandbox,
     plan::{landlock::Policy, seccomp},
     report::{Capture, Events, Mask, Stream, Tail},
     request::{
@@ -40,7 +41,7 @@ use fumehood::{
 /// A name, and what takes the bytes.
 pub type Target = (&'static str, fn(&[u8]));
 
-pub const TARGETS: [Target; 16] = [
+pub const TARGETS: [Target; 21] = [
     ("quantities", quantities),
     ("names", names),
     ("paths", paths),
@@ -57,6 +58,11 @@ pub const TARGETS: [Target; 16] = [
     ("registry", registry),
     ("layer", layer),
     ("image", image),
+    ("dns", from_sandbox::dns),
+    ("hello", from_sandbox::hello),
+    ("head", from_sandbox::head),
+    ("socks", from_sandbox::socks),
+    ("rule", rule),
 ];
 
 /// Sizes, times, CPUs, counts: within their bounds, and a size is read back as it is printed.
@@ -421,5 +427,12 @@ pub fn image(data: &[u8]) {
     }
     if let Some(wanted) = Wanted::parse(text) {
         assert!(wanted.to_string().matches('/').count() <= 2);
+    }
+}
+
+/// Rules, names and policies as a person writes them.
+pub fn rule(data: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(data) {
+        from_sandbox::rule(text);
     }
 }

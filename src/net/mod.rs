@@ -7,6 +7,8 @@
 
 mod dns;
 mod error;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 pub mod gateway;
 pub mod policy;
 mod pool;

@@ -126,7 +126,7 @@ impl FromStr for Rule {
             };
             return Ok(made(Who::Matching(anchored(pattern).map_err(|why| syntax(&why))?), port));
         }
-        if let Some((range, port)) = range(text).map_err(|why| syntax(why))? {
+        if let Some((range, port)) = range(text).map_err(syntax)? {
             return Ok(made(Who::Range(range), port));
         }
         let (name, port) = match text.split_once(':') {

@@ -170,7 +170,7 @@ async fn converse(
     opening: Opening,
     flow: &Flow,
 ) -> Result<(), Stop> {
-    let down = async { Ok::<_, Stop>(relay::down(server, client, &shared.scratch, flow).await?) };
+    let down = async { Ok::<_, Stop>(relay::down(server, client, &shared.means, flow).await?) };
     let mut inspector = Inspector { shared, client, server, target, flow, buffer };
     match opening {
         Opening::None => {}

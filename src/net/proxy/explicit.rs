@@ -14,7 +14,7 @@ use super::{
     Shared, Target,
     connection::{FAREWELL, Opening, carry, page},
     head::{self, Kind, Sent},
-    socks,
+    own_address, socks,
     stream::{farewell, prepare, read_more, write_all},
 };
 use crate::net::{
@@ -104,7 +104,7 @@ impl Asking<'_> {
                     }
                 }
                 Err((code, why)) => {
-                    self.shared.deny(Protocol::Socks, "?".to_owned(), Refusal::new(why));
+                    self.shared.deny(Protocol::Socks, own_address(&self.client), Refusal::new(why));
                     return farewell(self.client, &socks::answer(code), FAREWELL).await;
                 }
             }

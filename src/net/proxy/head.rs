@@ -63,6 +63,10 @@ pub(super) enum Looks {
 const MOST_METHOD: usize = 64;
 
 pub(super) fn looks(bytes: &[u8]) -> Looks {
+    // What load balancers put in front of a request, in its second version.
+    if bytes.starts_with(b"\r\n\r\n\0") {
+        return Looks::Http;
+    }
     // Servers skip empty lines, some also blanks.
     let Some(start) = bytes.iter().position(|byte| !b" \t\r\n".contains(byte)) else { return Looks::Open };
     let text = &bytes[start..];
@@ -93,10 +97,11 @@ pub(super) fn looks(bytes: &[u8]) -> Looks {
 }
 
 fn is_known(method: &[u8]) -> bool {
-    // PROXY: what load balancers put in front of a request.
+    // PROXY: the first version of that.
     const KNOWN: [&[u8]; 11] =
         [b"GET", b"HEAD", b"POST", b"PUT", b"DELETE", b"CONNECT", b"OPTIONS", b"TRACE", b"PATCH", b"PRI", b"PROXY"];
-    KNOWN.iter().any(|known| known.eq_ignore_ascii_case(method))
+    // In small letters there are other protocols' commands, and a line that names its version gives itself away.
+    KNOWN.contains(&method)
 }
 
 fn contains_http(line: &[u8]) -> bool {
@@ -362,5 +367,4 @@ pub(super) fn is_switched(answer: &[u8]) -> Option<bool> {
 }
 
 #[cfg(test)]
-#[path = "head_tests.rs"]
 mod tests;

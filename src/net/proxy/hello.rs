@@ -30,13 +30,9 @@ pub(super) fn is_tls(bytes: &[u8]) -> bool {
     matches!(bytes, [0x14..=0x18, 3, ..] | [0x80..=0xff, _, CLIENT_HELLO, 0 | 2 | 3, ..])
 }
 
-/// `None`: more is needed to tell. At most four bytes are.
+/// Whether more is needed to tell, which is so of at most three bytes.
 pub(super) fn may_be_tls(bytes: &[u8]) -> bool {
-    match bytes {
-        [0x14..=0x18] => true,
-        [0x80..=0xff] | [0x80..=0xff, _] | [0x80..=0xff, _, CLIENT_HELLO] => true,
-        _ => false,
-    }
+    matches!(bytes, [0x14..=0x18] | [0x80..=0xff] | [0x80..=0xff, _] | [0x80..=0xff, _, CLIENT_HELLO])
 }
 
 /// The hello that `bytes` begin with; `None` when it is not whole yet.

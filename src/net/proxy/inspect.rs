@@ -86,7 +86,7 @@ impl Inspector<'_> {
     pub async fn opaque(&mut self) -> Result<(), Stop> {
         write_all(self.server, &self.buffer).await?;
         self.buffer = Vec::new();
-        Ok(relay::up(self.client, self.server, &self.shared.scratch).await?)
+        Ok(relay::up(self.client, self.server, &self.shared.means).await?)
     }
 
     async fn tls(&mut self) -> Result<(), Stop> {
@@ -223,6 +223,8 @@ impl Inspector<'_> {
     async fn more(&mut self, deadline: &mut Option<Instant>, protocol: Protocol, late: &str) -> Result<bool, Stop> {
         let (client, buffer) = (self.client, &mut self.buffer);
         if buffer.is_empty() {
+            // It may wait for long, and there may be many.
+            *buffer = Vec::new();
             return Ok(read_more(client, buffer, STEP).await? > 0);
         }
         let until = *deadline.get_or_insert_with(|| Instant::now() + self.shared.limits.head);

@@ -7,6 +7,8 @@
 mod connection;
 mod dial;
 mod explicit;
+#[cfg(feature = "fuzzing")]
+pub mod fuzzing;
 mod head;
 mod hello;
 mod inspect;
@@ -42,7 +44,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use self::{dial::Addresses, outside::Outside, relay::Scratch, stream::write_all};
+use self::{dial::Addresses, outside::Outside, relay::Means, stream::write_all};
 use super::{
     Denied, Listeners, NetError, Policy, Protocol, dns,
     policy::{Host, Refusal},
@@ -140,7 +142,7 @@ impl Proxy {
                 addresses: RefCell::default(),
                 denied,
                 outside,
-                scratch: Scratch::default(),
+                means: Means::default(),
                 limits,
                 connections: Cell::new(0),
             });
@@ -203,7 +205,7 @@ struct Shared {
     addresses: RefCell<Addresses>,
     denied: Box<dyn Fn(Denied) + Send>,
     outside: Outside,
-    scratch: Scratch,
+    means: Means,
     limits: Limits,
     connections: Cell<usize>,
 }
@@ -257,11 +259,13 @@ async fn take(shared: Rc<Shared>, listener: TcpListener, way: Way) {
         let client = accept(&listener).await;
         let Some(place) = Place::take(&shared) else {
             let target = match way {
-                Way::Redirected => (shared.outside.destination)(&client).ok().map(|to| to.to_string()),
-                Way::Explicit => None,
+                Way::Redirected => {
+                    (shared.outside.destination)(&client).map_or_else(|_| String::new(), |to| to.to_string())
+                }
+                Way::Explicit => own_address(&client),
             };
             let refusal = Refusal::new(format!("more than {} connections at once", shared.limits.connections));
-            shared.deny(Protocol::Tcp, target.unwrap_or_else(|| "?".to_owned()), refusal);
+            shared.deny(Protocol::Tcp, target, refusal);
             _ = client.set_zero_linger();
             continue;
         };
@@ -272,6 +276,11 @@ async fn take(shared: Rc<Shared>, listener: TcpListener, way: Way) {
             }
         });
     }
+}
+
+/// Where a client found the proxy, for one that has named no target.
+fn own_address(client: &TcpStream) -> String {
+    client.local_addr().map_or_else(|_| String::new(), |address| address.to_string())
 }
 
 /// The next client, however long descriptors are short.

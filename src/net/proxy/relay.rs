@@ -1,22 +1,40 @@
 //! Bytes from one side to the other, as they are.
+//!
+//! The first ones are copied, which costs the least for the many connections that are over soon. What goes on is left to
+//! the kernel: splice(2) moves its pages from socket to socket, through a pipe of ours.
 
 use std::{
     cell::{Cell, RefCell},
     io,
+    os::fd::OwnedFd,
 };
 
-use tokio::{net::TcpStream, sync::Notify};
+use nix::{
+    fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice},
+    unistd::pipe2,
+};
+use tokio::{io::Interest, net::TcpStream, sync::Notify};
 
 use super::stream::{end_writing, read_more, write_all};
 
 /// Bytes taken at once, through a buffer that all connections share: nothing waits while it is in use.
 const SCRATCH: usize = 128 << 10;
+/// Bytes of one direction that are copied before a pipe is worth it.
+const COPIED: u64 = 512 << 10;
+/// Of a pipe, where the host lets us.
+const PIPE: usize = 1 << 20;
+/// Pipes at once: they are two descriptors each, and the kernel's memory.
+const PIPES: usize = 64;
 
-pub(super) struct Scratch(RefCell<Box<[u8]>>);
+/// What relaying takes, for all connections of one proxy.
+pub(super) struct Means {
+    buffer: RefCell<Box<[u8]>>,
+    pipes: Cell<usize>,
+}
 
-impl Default for Scratch {
+impl Default for Means {
     fn default() -> Self {
-        Self(RefCell::new(vec![0; SCRATCH].into()))
+        Self { buffer: RefCell::new(vec![0; SCRATCH].into()), pipes: Cell::new(0) }
     }
 }
 
@@ -70,25 +88,50 @@ impl Flow {
 }
 
 /// From the server to the client until it ends, which the client is told.
-pub(super) async fn down(server: &TcpStream, client: &TcpStream, scratch: &Scratch, flow: &Flow) -> io::Result<()> {
-    while pass(server, client, scratch, |bytes| flow.pass(bytes)).await? {}
+pub(super) async fn down(server: &TcpStream, client: &TcpStream, means: &Means, flow: &Flow) -> io::Result<()> {
+    pass_all(server, client, means, |bytes| flow.pass(bytes), || flow.watch.borrow().is_none()).await?;
     flow.settle(false);
     end_writing(client)
 }
 
 /// From the client to the server, unread, until it ends.
-pub(super) async fn up(client: &TcpStream, server: &TcpStream, scratch: &Scratch) -> io::Result<()> {
-    while pass(client, server, scratch, |_| ()).await? {}
+pub(super) async fn up(client: &TcpStream, server: &TcpStream, means: &Means) -> io::Result<()> {
+    pass_all(client, server, means, |_| (), || true).await?;
     end_writing(server)
 }
 
-/// Passes on what is there, waiting for it. `false`: nothing more comes.
-async fn pass(from: &TcpStream, to: &TcpStream, scratch: &Scratch, see: impl FnOnce(&[u8])) -> io::Result<bool> {
-    let rest = loop {
+/// `see` is shown the bytes until, after enough of them, `blind` says that nobody needs to.
+async fn pass_all(
+    from: &TcpStream,
+    to: &TcpStream,
+    means: &Means,
+    see: impl Fn(&[u8]),
+    blind: impl Fn() -> bool,
+) -> io::Result<()> {
+    let mut copied = 0;
+    loop {
+        let length = copy(from, to, means, &see).await?;
+        if length == 0 {
+            return Ok(());
+        }
+        copied += length;
+        if copied >= COPIED && blind() {
+            match Pipe::new(means) {
+                Some(pipe) => return pipe.pass_all(from, to).await,
+                // Later perhaps.
+                None => copied = 0,
+            }
+        }
+    }
+}
+
+/// Passes on what is there, waiting for it. 0: nothing more comes.
+async fn copy(from: &TcpStream, to: &TcpStream, means: &Means, see: impl Fn(&[u8])) -> io::Result<u64> {
+    let (length, rest) = loop {
         from.readable().await?;
-        let mut buffer = scratch.0.borrow_mut();
+        let mut buffer = means.buffer.borrow_mut();
         let read = match from.try_read(&mut buffer) {
-            Ok(0) => return Ok(false),
+            Ok(0) => return Ok(0),
             Ok(read) => read,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
             Err(error) => return Err(error),
@@ -100,10 +143,54 @@ async fn pass(from: &TcpStream, to: &TcpStream, scratch: &Scratch, see: impl FnO
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
             Err(error) => return Err(error),
         };
-        break bytes[written..].to_vec();
+        break (read as u64, bytes[written..].to_vec());
     };
     write_all(to, &rest).await?;
-    Ok(true)
+    Ok(length)
+}
+
+/// What the kernel moves pages through.
+struct Pipe<'a> {
+    read: OwnedFd,
+    write: OwnedFd,
+    means: &'a Means,
+}
+
+impl<'a> Pipe<'a> {
+    /// `None` when there are enough, or no descriptors left.
+    fn new(means: &'a Means) -> Option<Self> {
+        let taken = means.pipes.get();
+        if taken >= PIPES {
+            return None;
+        }
+        let (read, write) = pipe2(OFlag::O_CLOEXEC | OFlag::O_NONBLOCK).ok()?;
+        // A smaller one does it too.
+        _ = fcntl(&write, FcntlArg::F_SETPIPE_SZ(PIPE as i32));
+        means.pipes.set(taken + 1);
+        Some(Self { read, write, means })
+    }
+
+    async fn pass_all(&self, from: &TcpStream, to: &TcpStream) -> io::Result<()> {
+        let flags = SpliceFFlags::SPLICE_F_MOVE | SpliceFFlags::SPLICE_F_NONBLOCK;
+        loop {
+            // The pipe is empty here, so that waiting is for the socket alone; and full enough below.
+            let fill = || Ok(splice(from, None, &self.write, None, PIPE, flags)?);
+            let mut left = from.async_io(Interest::READABLE, fill).await?;
+            if left == 0 {
+                return Ok(());
+            }
+            while left > 0 {
+                let drain = || Ok(splice(&self.read, None, to, None, left, flags)?);
+                left -= to.async_io(Interest::WRITABLE, drain).await?;
+            }
+        }
+    }
+}
+
+impl Drop for Pipe<'_> {
+    fn drop(&mut self) {
+        self.means.pipes.set(self.means.pipes.get() - 1);
+    }
 }
 
 /// Reads and forgets until nothing more comes.

@@ -181,7 +181,7 @@ fn a_proxy_is_sent_whole_urls_and_passes_on_paths() {
 fn what_may_be_http_is_taken_for_it() {
     for http in [
         "GET /",
-        "get /",
+        "get / http/1.1\r\n",
         "\r\n\r\nGET /",
         " GET /",
         "GET\t/",
@@ -192,6 +192,7 @@ fn what_may_be_http_is_taken_for_it() {
         "x http/",
         "PROXY TCP4 ",
         "CONNECT a",
+        "\r\n\r\n\0\r\nQUIT\n",
     ] {
         assert_eq!(looks(http.as_bytes()), Looks::Http, "{http:?}");
     }

@@ -1,0 +1,51 @@
+//! What reads a sandbox's bytes and a person's rules, for the fuzz targets: each asserts what must hold for any bytes.
+
+use std::{net::Ipv4Addr, time::Instant};
+
+pub use super::proxy::fuzzing::{head, hello, socks};
+use super::{
+    dns,
+    policy::{Host, Name, Policy, Private, Rule},
+    pool::{Pool, is_fake},
+};
+
+/// Any message: an answer is to that question, short, and has made-up addresses in it alone.
+pub fn dns(message: &[u8]) {
+    let Ok(policy) = serde_json::from_str::<Policy>(r#"{"mode":"public","deny":["*.evil.example"]}"#) else { return };
+    let mut pool = Pool::default();
+    let Some((answer, refused)) = dns::answer(message, &policy, &mut pool, Instant::now()) else { return };
+    assert!(answer.len() <= 512 + 32 && answer[..2] == message[..2] && answer[2] & 0x80 != 0);
+    let (code, answers, kind_a) = (answer[3] & 0xf, answer[7], [0xc0, 12, 0, 1]);
+    assert!(refused.is_none() || (code == 3 && answers == 0));
+    assert!(answers == 0 || code == 0);
+    if answers == 1
+        && let Some(at) = answer.windows(4).rposition(|window| window == kind_a)
+        && let Some(address) = answer.get(at + 12..at + 16)
+        && let Ok(address) = <[u8; 4]>::try_from(address)
+    {
+        assert!(is_fake(Ipv4Addr::from(address)), "{address:?}");
+    }
+}
+
+/// A rule, a host that may be private, a name: what is read is read back as it is printed, and a name is none of an
+/// address's spellings.
+pub fn rule(text: &str) {
+    if let Ok(rule) = text.parse::<Rule>() {
+        assert_eq!(rule.to_string().parse(), Ok(rule));
+    }
+    if let Ok(private) = text.parse::<Private>() {
+        assert_eq!(private.to_string().parse(), Ok(private));
+    }
+    if let Ok(name) = text.parse::<Name>() {
+        assert_eq!(Name::from_wire(name.as_str().as_bytes()), Ok(name.clone()));
+        assert!(!name.as_str().rsplit('.').next().is_some_and(|last| last.bytes().all(|byte| byte.is_ascii_digit())));
+    }
+    if let Ok(host) = Host::from_wire(text.as_bytes()) {
+        assert_eq!(Host::from_wire(host.to_string().as_bytes()), Ok(host));
+    }
+    _ = Rule::list(text);
+    if let Ok(policy) = serde_json::from_str::<Policy>(text) {
+        let printed = serde_json::to_string(&policy).unwrap_or_default();
+        assert_eq!(serde_json::from_str::<Policy>(&printed).ok(), Some(policy));
+    }
+}
