@@ -93,7 +93,7 @@ impl World {
         });
         let beyond = making.recv().unwrap();
         let beyond = format!("/proc/{}/fd/{}", std::process::id(), beyond.as_raw_fd());
-        ip(&format!("link set lo up"));
+        ip("link set lo up");
         ip(&format!("link add up0 type veth peer name down0 netns {beyond}"));
         ip("addr add 5.5.5.1/24 dev up0");
         ip("link set up0 up");

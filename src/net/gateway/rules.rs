@@ -93,25 +93,35 @@ pub fn load(sandbox: Ipv4Addr, gateway: Ipv4Addr, ports: Ports) -> (Vec<Vec<u8>>
         &[Protocol(TCP), Reset],
         &[Reject],
     ];
-    let chains: [(&str, &str, Hook, i32, u32, &[&[Expr]]); 4] = [
-        ("early", "filter", Hook::Prerouting, -300, DROP, early),
-        ("divert", "nat", Hook::Prerouting, -100, ACCEPT, divert),
-        ("input", "filter", Hook::Input, 0, DROP, input),
-        ("forward", "filter", Hook::Forward, 0, DROP, &[]),
+    let chain = |name, kind, hook, priority, policy, rules| Chain { name, kind, hook, priority, policy, rules };
+    let chains = [
+        chain("early", "filter", Hook::Prerouting, -300, DROP, early),
+        chain("divert", "nat", Hook::Prerouting, -100, ACCEPT, divert),
+        chain("input", "filter", Hook::Input, 0, DROP, input),
+        chain("forward", "filter", Hook::Forward, 0, DROP, &[]),
     ];
     let mut batch = Batch::begin();
     batch.add(NEW_TABLE, &[text(1, TABLE)]);
-    for (name, kind, hook, priority, policy, _) in &chains {
+    for Chain { name, kind, hook, priority, policy, .. } in &chains {
         let hook = nested(4, &[number(1, *hook as u32), number(2, *priority as u32)]);
         batch.add(NEW_CHAIN, &[text(1, TABLE), text(3, name), hook, number(5, *policy), text(7, kind)]);
     }
-    for (name, .., rules) in &chains {
+    for Chain { name, rules, .. } in &chains {
         for rule in *rules {
             let expressions: Vec<_> = rule.iter().flat_map(|expr| expr.encode()).collect();
             batch.add(NEW_RULE, &[text(1, TABLE), text(2, name), nested(4, &expressions)]);
         }
     }
     batch.end()
+}
+
+struct Chain<'a> {
+    name: &'static str,
+    kind: &'static str,
+    hook: Hook,
+    priority: i32,
+    policy: u32,
+    rules: &'a [&'a [Expr]],
 }
 
 struct Batch {
