@@ -12,6 +12,8 @@ pub mod error;
 pub mod host;
 pub mod image;
 pub mod launch;
+pub mod net;
+pub mod packages;
 pub mod plan;
 pub mod report;
 pub mod request;

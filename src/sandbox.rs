@@ -13,8 +13,9 @@ use crate::{
     cgroup::Hierarchy,
     error::Hint,
     host::Host,
-    image::Ready,
-    launch::{self, Extras, Input, Observer},
+    image::{Ready, store::Installed},
+    launch::{self, Extras, Input, Keeper, Observer, Upper},
+    packages::{self, Manager, PackagesError},
     plan::{self, Plan, landlock::Policy, profile::Builtin, seccomp::Profile as SeccompProfile},
     report::{Failure, Isolation, Outcome},
     request::{
@@ -60,6 +61,9 @@ pub struct Sandbox {
     terminal: bool,
     fetch: Vec<Fetch>,
     stdin: Stdin,
+    /// Nobody removes them meanwhile.
+    packages: Vec<Installed>,
+    on_disk: Option<PathBuf>,
 }
 
 #[derive(Debug, Clone)]
@@ -115,6 +119,8 @@ impl Sandbox {
             terminal: false,
             fetch: Vec::new(),
             stdin: Stdin::Empty,
+            packages: Vec::new(),
+            on_disk: None,
         }
     }
 
@@ -213,6 +219,14 @@ impl Sandbox {
         self
     }
 
+    /// Has what is written to the root in this directory instead of in memory: one that is there, empty, of the caller's
+    /// alone, on a disk that overlayfs takes. It is empty again when the run has ended. The disk's size is the limit then.
+    pub fn writable_on_disk(&mut self, dir: impl Into<PathBuf>) -> &mut Self {
+        self.writable_root = Some(true);
+        self.on_disk = Some(dir.into());
+        self
+    }
+
     pub fn limits(&mut self, limits: Limits) -> &mut Self {
         self.limits = limits;
         self
@@ -283,9 +297,34 @@ impl Sandbox {
         self
     }
 
+    /// Shows packages of its language to the program, read-only. A variable that leads to them and is set later stands
+    /// over them.
+    pub fn packages(&mut self, manager: Manager, installed: Installed) -> Result<&mut Self> {
+        let (mount, variable, value) = packages::install::shown(manager, &installed).map_err(Hint::into_error)?;
+        self.packages.push(installed);
+        Ok(self.mount(mount).env(variable, value))
+    }
+
+    /// The language of the source code that it runs, and the program for it; of a command, those of the program.
+    pub fn language(&self) -> Result<(String, OsString)> {
+        let work = self.work(&mut Vec::new()).map_err(Hint::into_error)?;
+        let program = work.run.argv.into_iter().next().unwrap_or_default();
+        if let Some(runtime) = work.runtime {
+            return Ok((runtime, program));
+        }
+        let name = Path::new(&program).file_name().unwrap_or_default().to_string_lossy().into_owned();
+        let known = runtimes::table().by_name(&name).map_err(|_| PackagesError::NoRuntime { what: name });
+        let known = known.map_err(Hint::into_error)?;
+        let found = match &self.rootfs {
+            Rootfs::Host => SearchPath::host().find(&program.to_string_lossy()).map_or(program, OsString::from),
+            _ => program,
+        };
+        Ok((known.runtime.name().to_owned(), found))
+    }
+
     /// The OCI spec of this sandbox, and what it has beyond OCI.
     pub fn spec(&mut self) -> Result<Spec> {
-        let request = self.request().map_err(Hint::into_error)?;
+        let request = self.request(false).map_err(Hint::into_error)?;
         spec::build::build(request).map_err(Hint::into_error)
     }
 
@@ -317,8 +356,28 @@ impl Sandbox {
     /// As [`Self::output`], seen by `observer` as it happens. What can be read from `signals` (a signalfd(2))
     /// ends the run.
     pub fn run(&mut self, signals: Option<BorrowedFd<'_>>, observer: &mut dyn Observer) -> Result<Outcome> {
+        self.run_with(signals, observer, None)
+    }
+
+    /// As [`Self::run`], with what the program wrote to its root given to `keeper` when it has ended, however it did; not
+    /// when it could not be started. An error of the keeper's is in the outcome, as [`Failure::keep`].
+    pub fn run_kept(
+        &mut self,
+        signals: Option<BorrowedFd<'_>>,
+        observer: &mut dyn Observer,
+        keeper: impl FnOnce(&Upper<'_>) -> Result<()>,
+    ) -> Result<Outcome> {
+        self.run_with(signals, observer, Some(Keeper(Box::new(keeper))))
+    }
+
+    fn run_with(
+        &mut self,
+        signals: Option<BorrowedFd<'_>>,
+        observer: &mut dyn Observer,
+        keeper: Option<Keeper<'_>>,
+    ) -> Result<Outcome> {
         let began = Instant::now();
-        let request = self.request().map_err(Hint::into_error)?;
+        let request = self.request(keeper.is_some()).map_err(Hint::into_error)?;
         let runtime = request.work.runtime.clone();
         let spec = spec::build::build(request).map_err(Hint::into_error)?;
         let plan = plan::make(spec, &self.host()).map_err(Hint::into_error)?;
@@ -327,7 +386,7 @@ impl Sandbox {
             Stdin::Bytes(bytes) => Input::Bytes(bytes),
             Stdin::Inherit => Input::Stream(own_stdin()?),
         };
-        let extras = Extras { runtime, secrets: &self.secrets, fetch: &self.fetch, input, signals, began };
+        let extras = Extras { runtime, secrets: &self.secrets, fetch: &self.fetch, input, signals, began, keeper };
         launch::launch(&plan, &Hierarchy::detect(), extras, observer).map_err(launch::LaunchError::explain)
     }
 
@@ -346,12 +405,22 @@ impl Sandbox {
         ))
     }
 
-    fn request(&mut self) -> Result<Request<'_>, RequestError> {
+    fn request(&mut self, keeps: bool) -> Result<Request<'_>, RequestError> {
         let id = match &self.id {
             Some(id) => id.clone(),
             None => SandboxId::random().map_err(RequestError::Random)?,
         };
         self.id = Some(id.clone());
+        let writable_root = self.writable_root.unwrap_or(matches!(self.rootfs, Rootfs::Image(_)));
+        let wanted = [(keeps, "kept"), (self.on_disk.is_some(), "on a disk")];
+        for (_, what) in wanted.into_iter().filter(|(wanted, _)| *wanted) {
+            let refused = |why| Err(RequestError::NotKept { what, why });
+            match self.rootfs {
+                Rootfs::Host => return refused("/ is made for each run, and has no image below it"),
+                _ if !writable_root => return refused("/ is read-only"),
+                _ => {}
+            }
+        }
         let mut placed = Vec::new();
         let work = self.work(&mut placed)?;
         for (host, inside, kind) in &self.inputs {
@@ -371,17 +440,19 @@ impl Sandbox {
             placed,
             mounts: &self.mounts,
             hidden: &self.hidden,
-            writable_root: self.writable_root.unwrap_or(matches!(self.rootfs, Rootfs::Image(_))),
+            writable_root,
             limits: self.limits.clone(),
             env: &self.env,
             secrets: &self.secrets,
             user: self.user,
             workdir: self.workdir.as_deref(),
             hostname: &self.hostname,
-            network: self.network,
+            network: self.network.clone(),
             profile: Profile { name: self.profile, seccomp: self.seccomp.clone(), landlock: self.landlock.clone() },
             terminal: self.terminal,
             fetch: &self.fetch,
+            keeps,
+            on_disk: self.on_disk.as_deref(),
         })
     }
 

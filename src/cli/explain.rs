@@ -61,7 +61,7 @@ fn text(plan: &Plan) -> String {
     for namespace in &plan.namespaces {
         list.item(namespace.kind, namespace.why);
     }
-    if plan.network == "host" {
+    if plan.egress.is_none() && !plan.own_network() {
         list.item(
             "no network namespace",
             "asked for with --net host: localhost services and abstract sockets are in reach",

@@ -59,13 +59,22 @@ pub enum Section {
     Root,
     Limits,
     Environment,
+    Network,
     Isolation,
     Output,
 }
 
 impl Section {
-    pub const ALL: [Self; 7] =
-        [Self::Code, Self::Files, Self::Root, Self::Limits, Self::Environment, Self::Isolation, Self::Output];
+    pub const ALL: [Self; 8] = [
+        Self::Code,
+        Self::Files,
+        Self::Root,
+        Self::Limits,
+        Self::Environment,
+        Self::Network,
+        Self::Isolation,
+        Self::Output,
+    ];
 }
 
 /// An option's value as it was typed.

@@ -2,7 +2,7 @@
 
 use std::{
     ffi::{OsStr, OsString},
-    io::IsTerminal,
+    io::{IsTerminal, Write},
     os::unix::ffi::{OsStrExt, OsStringExt},
     path::Path,
     sync::{Arc, OnceLock},
@@ -12,11 +12,14 @@ use fumehood::{
     Error, Result, Sandbox, Stdin,
     error::Hint,
     image::{Image, Ready, Store},
-    request::{Bytes, Rootfs, Secret, files},
+    net::policy::{Mode, Policy},
+    packages::{Install, Manager, PackagesError},
+    request::{Bytes, Network, Rootfs, Secret, files},
 };
 
 use super::{
-    low::{Low, Verb},
+    low::{Low, NetworkMode, Verb},
+    message,
     progress::Progress,
     usage::UsageError,
 };
@@ -27,6 +30,7 @@ const ENV_FILE: Bytes = Bytes::mib(4);
 /// Takes what it needs out of `low`; what remains says how to report.
 pub fn sandbox(verb: Verb, low: &mut Low) -> Result<Sandbox> {
     let image = image(low)?;
+    let image_of_packages = image.clone().filter(|_| !low.install.is_empty());
     let mut sandbox = program(verb, low, image)?;
     if let Some(runtime) = low.runtime.take() {
         sandbox.runtime(runtime);
@@ -49,6 +53,7 @@ pub fn sandbox(verb: Verb, low: &mut Low) -> Result<Sandbox> {
     for path in low.exclude.drain(..) {
         sandbox.exclude(path);
     }
+    install(verb, low, image_of_packages, &mut sandbox)?;
     environment(verb, low, &mut sandbox)?;
     if let Some(user) = low.user {
         sandbox.user(user);
@@ -59,9 +64,7 @@ pub fn sandbox(verb: Verb, low: &mut Low) -> Result<Sandbox> {
     if let Some(name) = low.hostname.take() {
         sandbox.hostname(name);
     }
-    if let Some(network) = low.network {
-        sandbox.network(network);
-    }
+    sandbox.network(network(low).map_err(Hint::into_error)?);
     if let Some(profile) = low.profile {
         sandbox.profile(profile);
     }
@@ -89,6 +92,29 @@ pub fn sandbox(verb: Verb, low: &mut Low) -> Result<Sandbox> {
     Ok(sandbox)
 }
 
+/// Rules are for a gateway, which need not be asked for besides.
+fn network(low: &mut Low) -> Result<Network, UsageError> {
+    let ruled = [
+        ("allow", !low.allow.is_empty()),
+        ("deny", !low.deny.is_empty()),
+        ("allow-private", !low.allow_private.is_empty()),
+    ];
+    let ruled = ruled.into_iter().find_map(|(flag, given)| given.then_some(flag));
+    let mode = match (low.network, ruled) {
+        (None | Some(NetworkMode::None), None) => return Ok(Network::None),
+        (Some(NetworkMode::Host), None) => return Ok(Network::Host),
+        (Some(NetworkMode::None), Some(flag)) => return Err(UsageError::NeedsGateway { flag, mode: "none" }),
+        (Some(NetworkMode::Host), Some(flag)) => return Err(UsageError::NeedsGateway { flag, mode: "host" }),
+        (Some(NetworkMode::Gateway(mode)), _) => mode,
+        (None, Some(_)) => Mode::Filtered,
+    };
+    let mut policy = Policy::new(mode)?;
+    low.allow.drain(..).try_for_each(|rule| policy.allow(rule))?;
+    low.deny.drain(..).for_each(|rule| policy.deny(rule));
+    low.allow_private.drain(..).for_each(|private| policy.allow_private(private));
+    Ok(Network::Gateway(Box::new(policy)))
+}
+
 /// The image that is named, of the store, unpacked now if it was not.
 fn image(low: &Low) -> Result<Option<Arc<Ready>>> {
     let Some(name) = &low.image else { return Ok(None) };
@@ -105,6 +131,39 @@ fn image(low: &Low) -> Result<Option<Arc<Ready>>> {
         bar.finish();
     }
     ready.map(|ready| Some(Arc::new(ready))).map_err(Hint::into_error)
+}
+
+/// The packages that are named: those of an earlier run, or installed now.
+fn install(verb: Verb, low: &Low, image: Option<Arc<Ready>>, sandbox: &mut Sandbox) -> Result<()> {
+    if low.install.is_empty() {
+        return Ok(());
+    }
+    if low.bundle.is_some() || matches!(low.rootfs, Some(Rootfs::Dir(_))) {
+        return Err(UsageError::NoInstall.into_error());
+    }
+    let (language, program) = sandbox.language()?;
+    let manager = Manager::of_runtime(&language);
+    let manager = manager.ok_or_else(|| PackagesError::NoRuntime { what: language }.into_error())?;
+    let store = Store::open(low.store.as_deref()).map_err(Hint::into_error)?;
+    let install = Install { manager, program: &program, packages: &low.install, index: low.index.as_ref(), image };
+    let found = install.find(&store).map_err(Hint::into_error)?;
+    let installed = match (found, verb) {
+        (Some(found), _) => found,
+        (None, Verb::Explain) => return Err(UsageError::NotInstalled.into_error()),
+        (None, Verb::Run) => {
+            if !low.quiet {
+                let network = match install.network() {
+                    Network::Host => ", with this host's network",
+                    Network::None | Network::Gateway(_) => "",
+                };
+                message::note(&format!("{} installs {}{network}", manager.name(), low.install.join(" ")));
+            }
+            let mut tell = |text: &str| _ = std::io::stderr().lock().write_all(text.as_bytes());
+            install.install(&store, &mut tell).map_err(Hint::into_error)?
+        }
+    };
+    sandbox.packages(manager, installed)?;
+    Ok(())
 }
 
 fn program(verb: Verb, low: &mut Low, image: Option<Arc<Ready>>) -> Result<Sandbox> {

@@ -9,8 +9,10 @@ use std::{
 use fumehood::{
     Result,
     error::Hint,
+    net::policy::{Mode, Private, Rule},
+    packages::Index,
     plan::{landlock::Policy, profile::Builtin, seccomp::Profile as SeccompProfile},
-    request::{Fetch, Hostname, Limits, Mount, Network, Rootfs, SandboxId, Secret, User},
+    request::{Fetch, Hostname, Limits, Mount, Rootfs, SandboxId, Secret, User},
 };
 
 use super::{
@@ -60,8 +62,11 @@ pub struct Low {
     pub image: Option<String>,
     pub entrypoint: Option<OsString>,
     pub store: Option<PathBuf>,
+    pub install: Vec<String>,
+    pub index: Option<Index>,
     pub writable: bool,
     pub read_only: bool,
+    pub keep: bool,
     pub limits: Limits,
     pub timeout_asked: bool,
     pub env: Vec<OsString>,
@@ -70,7 +75,10 @@ pub struct Low {
     pub user: Option<User>,
     pub workdir: Option<PathBuf>,
     pub hostname: Option<Hostname>,
-    pub network: Option<Network>,
+    pub network: Option<NetworkMode>,
+    pub allow: Vec<Rule>,
+    pub deny: Vec<Rule>,
+    pub allow_private: Vec<Private>,
     pub profile: Option<&'static Builtin>,
     pub seccomp: Option<SeccompProfile>,
     pub landlock: Option<Policy>,
@@ -83,12 +91,22 @@ pub struct Low {
     pub help: bool,
 }
 
+/// How much network was asked for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum NetworkMode {
+    None,
+    Gateway(Mode),
+    Host,
+}
+
 /// Options that contradict one another, and why where it is not plain.
 const CONFLICTS: &[(&str, &str, &str)] = &[
     ("bundle", "image", ""),
     ("bundle", "rootfs", "a bundle has a root of its own"),
     ("bundle", "runtime", "a bundle names its program itself"),
     ("cmd", "entrypoint", "a line of shell is run by the shell"),
+    ("bundle", "install", "a bundle has all that it has"),
+    ("cmd", "install", "a line of shell has no packages; name the language with --runtime"),
     ("cmd", "runtime", "a line of shell is run by the shell"),
     ("entrypoint", "eval", "source code is run by its language's program"),
     ("entrypoint", "runtime", "source code is run by its language's program"),
@@ -99,6 +117,7 @@ const CONFLICTS: &[(&str, &str, &str)] = &[
     ("stdin", "tty", ""),
     ("events", "tty", "a terminal's output goes to your terminal"),
     ("json", "tty", "a terminal's output goes to your terminal"),
+    ("keep", "read-only", "nothing is written that could be kept"),
     ("read-only", "writable", ""),
     ("out", "tty", "a terminal's output goes to your terminal"),
 ];
@@ -161,7 +180,6 @@ fn index(verb: Verb, wanted: impl Fn(&Flag) -> bool) -> Option<usize> {
 
 fn unknown(verb: Verb, file: Option<OsString>, flag: String, name: &str) -> UsageError {
     match name {
-        "allow" | "deny" => UsageError::Later { what: "limiting the network by name", with: "egress" },
         _ => {
             let known = FLAGS.iter().filter(|flag| verb.takes(flag)).map(|flag| flag.long);
             UsageError::UnknownFlag { verb: verb.name(), flag, file, nearest: nearest(name, known) }
@@ -237,9 +255,13 @@ impl Low {
             });
         }
         for flag in ["entrypoint", "store"] {
-            if given.has(flag) && self.image.is_none() {
+            let kept = flag == "store" && (self.keep || given.has("install"));
+            if given.has(flag) && self.image.is_none() && !kept {
                 return Err(UsageError::NeedsImage { flag });
             }
+        }
+        if given.has("index-url") && !given.has("install") {
+            return Err(UsageError::NeedsInstall);
         }
         match CONFLICTS.iter().find(|(first, second, _)| given.has(first) && given.has(second)) {
             Some((first, second, why)) => {
@@ -319,7 +341,7 @@ mod tests {
         let parsed = low(&["-ite", "-1"]);
         assert_eq!((parsed.interactive, parsed.tty, parsed.eval), (true, true, Some("-1".into())));
         assert_eq!(low(&["--cpus", "0.5"]).limits.cpus, 0.5);
-        assert_eq!(low(&["--network", "host"]).network, Some(Network::Host));
+        assert_eq!(low(&["--network", "host"]).network, Some(NetworkMode::Host));
         assert_eq!(low(&["--env", "A=1", "--env", "B"]).env, words(&["A=1", "B"]));
         assert_eq!(low(&["--rootfs", "host"]).rootfs, Some(Rootfs::Host));
         assert_eq!(low(&["--rootfs", "./host"]).rootfs, Some(Rootfs::Dir("./host".into())));

@@ -12,6 +12,7 @@ mod help;
 mod high;
 mod image;
 mod install;
+mod kept;
 mod kill;
 mod low;
 mod message;

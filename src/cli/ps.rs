@@ -1,6 +1,7 @@
 //! `fumehood ps`: the sandboxes that are running.
 
 use std::{
+    path::PathBuf,
     process::ExitCode,
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
@@ -8,11 +9,18 @@ use std::{
 use fumehood::{
     Result,
     error::Hint,
+    image::{
+        Store,
+        store::{Run, RunBase},
+    },
     request::Bytes,
     state::{self, Liveness, Record},
 };
 
+use serde::Serialize;
+
 use super::{
+    image::size,
     message,
     table::{self, Align},
 };
@@ -25,9 +33,26 @@ pub struct Args {
     /// Print ids only
     #[arg(short, long)]
     quiet: bool,
+    /// Kept runs too (run --keep)
+    #[arg(short, long)]
+    all: bool,
+    /// Where kept runs are, instead of /var/lib/fumehood or ~/.local/share/fumehood
+    #[arg(long, value_name = "DIR", requires = "all")]
+    store: Option<PathBuf>,
+}
+
+/// With --all: one of either kind.
+#[derive(Debug, Serialize)]
+#[serde(tag = "status", rename_all = "snake_case")]
+enum Any {
+    Running(Record),
+    Kept(Run),
 }
 
 pub fn run(args: &Args) -> ExitCode {
+    if args.all {
+        return all(args).unwrap_or_else(|error| message::fail(&error));
+    }
     let records = match running() {
         Ok(records) => records,
         Err(error) => return message::fail(&error),
@@ -60,6 +85,59 @@ pub fn run(args: &Args) -> ExitCode {
         ("COMMAND", Align::Left),
     ];
     message::print(&table::text(HEAD, records.iter().map(row)))
+}
+
+fn all(args: &Args) -> Result<ExitCode> {
+    let store = Store::open(args.store.as_deref()).map_err(Hint::into_error)?;
+    let (kept, broken) = store.runs().map_err(Hint::into_error)?;
+    for name in broken {
+        message::note(&format!("run {name} cannot be read: `fumehood rm {name}` removes it"));
+    }
+    let all: Vec<Any> = kept.into_iter().map(Any::Kept).chain(running()?.into_iter().map(Any::Running)).collect();
+    if args.json {
+        return Ok(message::print_json(&all));
+    }
+    if args.quiet {
+        return Ok(message::print(&all.iter().map(|one| format!("{}\n", one.row()[0])).collect::<String>()));
+    }
+    const HEAD: [(&str, Align); 6] = [
+        ("ID", Align::Left),
+        ("STATUS", Align::Left),
+        ("AGE", Align::Right),
+        ("IMAGE", Align::Left),
+        ("CHANGED", Align::Right),
+        ("COMMAND", Align::Left),
+    ];
+    Ok(message::print(&table::text(HEAD, all.iter().map(Any::row))))
+}
+
+impl Any {
+    fn row(&self) -> [String; 6] {
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+        let since = |ms| age(now.saturating_sub(Duration::from_millis(ms)));
+        let none = || "-".to_owned();
+        match self {
+            Self::Running(record) => [
+                record.id.clone(),
+                "running".to_owned(),
+                since(record.created_ms),
+                none(),
+                none(),
+                record.command.clone(),
+            ],
+            Self::Kept(run) => {
+                let below = match &run.base {
+                    RunBase::Image { name, .. } => name.clone(),
+                    RunBase::Directory(path) => path.display().to_string(),
+                };
+                let words = run.command.join(" ");
+                // Of a line: what does not fit is in the JSON.
+                let command = words.chars().map(|c| if c.is_whitespace() { ' ' } else { c }).take(70).collect();
+                let changed = size(run.layer.size);
+                [run.name.clone(), "kept".to_owned(), since(run.kept_ms), below, changed, command]
+            }
+        }
+    }
 }
 
 /// Those somebody stands by, oldest first.

@@ -2,12 +2,13 @@
 
 use std::{ffi::OsString, os::fd::AsFd, process::ExitCode, time::Instant};
 
-use fumehood::{Error, Outcome, Result, Sandbox, request::Network, sys::process};
+use fumehood::{Error, Outcome, Result, Sandbox, sys::process};
 use nix::sys::signal::{SigSet, Signal};
 
 use super::{
     help, high,
-    low::{self, Low, Verb},
+    kept::Keeping,
+    low::{self, Low, NetworkMode, Verb},
     message::{self, OWN_FAILURE},
     observe::View,
     terminal::RawMode,
@@ -35,7 +36,7 @@ pub fn run(words: Vec<OsString>) -> ExitCode {
         Ok(sandbox) => sandbox,
         Err(error) => return format.fail(&Sandbox::code(""), &error, began),
     };
-    if low.network == Some(Network::Host) && format == Format::Text && !low.quiet {
+    if matches!(low.network, Some(NetworkMode::Host)) && format == Format::Text && !low.quiet {
         message::note(
             "--net host: the program shares this host's network, with its localhost services and abstract sockets",
         );
@@ -44,17 +45,26 @@ pub fn run(words: Vec<OsString>) -> ExitCode {
 }
 
 fn attempt(low: &Low, sandbox: &mut Sandbox, began: Instant) -> Result<ExitCode> {
+    let keeping = low.keep.then(|| Keeping::prepare(low)).transpose()?;
     let taken = if low.tty { &SIGNALS[..] } else { &SIGNALS[..SIGNALS.len() - 1] };
     let signals = process::take_signals(taken).map_err(|errno| Error::new(format!("signals: {}", errno.desc())))?;
     // A terminal's new size must not end the waiting for it.
     let mut view = View::new(low, began, (!low.tty).then(|| signals.as_fd()))?;
     let raw = low.tty.then(RawMode::enter).transpose()?;
-    let ran = sandbox.run(Some(signals.as_fd()), &mut view);
+    let mut kept = None;
+    let ran = match &keeping {
+        None => sandbox.run(Some(signals.as_fd()), &mut view),
+        Some(keeping) => sandbox.run_kept(Some(signals.as_fd()), &mut view, |upper| {
+            kept = Some(keeping.keep(upper)?);
+            Ok(())
+        }),
+    };
     drop(raw);
     // From here on a signal ends us as it does any program. It only fails for a mask that is no mask.
     _ = SigSet::all().thread_unblock();
 
     let mut outcome = ran.map_err(|error| high::explain_file(low, error))?;
+    outcome.kept = kept;
     if let Some(error) = view.failure() {
         return Err(error);
     }
@@ -83,6 +93,10 @@ fn tell(outcome: &Outcome, quiet: bool) {
         });
     } else if !quiet {
         verdict::lines(outcome).iter().for_each(|line| message::note(line));
+    }
+    if let Some(kept) = outcome.kept.as_ref().filter(|_| !quiet) {
+        let name = &kept.name;
+        message::note(&format!("kept as {name}: see `fumehood diff {name}`, or `fumehood commit {name} IMAGE`"));
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use fumehood::error::Hint;
+use fumehood::{error::Hint, net::policy::RuleError};
 
 #[derive(Debug, thiserror::Error)]
 pub enum UsageError {
@@ -12,13 +12,21 @@ pub enum UsageError {
     Conflict { first: String, second: String, why: &'static str },
     #[error("cannot read `{}`: {why}", path.display())]
     EnvFile { path: std::path::PathBuf, why: String },
-    #[error("{what} is not there yet: it comes with {with}")]
-    Later { what: &'static str, with: &'static str },
     #[error("--{flag} says something of an image, and none is given")]
     NeedsImage { flag: &'static str },
+    #[error("--index-url says where packages come from, and none is named")]
+    NeedsInstall,
+    #[error("--install is for what runs on this host's programs or in an image")]
+    NoInstall,
+    #[error("the packages of --install are not there yet, and an explanation installs nothing")]
+    NotInstalled,
+    #[error("--{flag} says what may be reached, and with --net {mode} nothing asks")]
+    NeedsGateway { flag: &'static str, mode: &'static str },
+    #[error(transparent)]
+    Rule(#[from] RuleError),
     #[error("{flag} needs a value")]
     MissingValue { flag: String, name: &'static str },
-    #[error("unknown network mode `{mode}`: there are none and host")]
+    #[error("unknown network mode `{mode}`")]
     Network { mode: String },
     #[error("--{flag}: `{}` is not UTF-8", raw.to_string_lossy())]
     NotUtf8 { flag: &'static str, raw: OsString },
@@ -49,8 +57,12 @@ impl Hint for UsageError {
         Some(match self {
             Self::Assignment(_) => "--env NAME=VALUE, or --env NAME to pass on a variable of your own".to_owned(),
             Self::NeedsImage { .. } => "name it with --image".to_owned(),
+            Self::NeedsInstall => "name one with --install".to_owned(),
+            Self::NotInstalled => "they are, after the first run".to_owned(),
+            Self::NeedsGateway { .. } => "--net filtered, or leave --net out".to_owned(),
+            Self::Rule(error) => return error.hint(),
             Self::MissingValue { flag, name } => format!("{flag} {name}"),
-            Self::Network { .. } => "networks that are limited by name come with egress".to_owned(),
+            Self::Network { .. } => "there are none, filtered, packages, web, public, open and host".to_owned(),
             Self::Nothing { verb } => {
                 format!("fumehood {verb} script.py, fumehood {verb} -e 'print(1)', or fumehood {verb} -- ls -l")
             }

@@ -6,7 +6,7 @@ use clap::{CommandFactory, FromArgMatches, Parser, Subcommand, error::ErrorKind}
 use fumehood::{Error, error::Hint};
 
 use super::{
-    cleanup, completions, doctor, help, image, install, kill,
+    cleanup, completions, doctor, help, image, install, kept, kill,
     low::Verb as RunVerb,
     message, profile, ps, runtimes,
     usage::{UsageError, nearest},
@@ -31,8 +31,8 @@ Examples:
 
 #[derive(Debug, Subcommand)]
 enum Verb {
-    /// List the sandboxes that are running
-    #[command(after_help = "Examples:\n  fumehood ps\n  fumehood kill $(fumehood ps -q)")]
+    /// List the sandboxes that are running, and runs that were kept
+    #[command(after_help = "Examples:\n  fumehood ps\n  fumehood kill $(fumehood ps -q)\n  fumehood ps --all")]
     Ps(ps::Args),
     /// End running sandboxes
     #[command(after_help = "Examples:\n  fumehood kill 3f2a\n  fumehood kill --all")]
@@ -46,6 +46,22 @@ enum Verb {
     /// Keep images: import, list, inspect, remove
     #[command(after_help = "Examples:\n  fumehood image import image.tar\n  fumehood image list")]
     Image(image::Args),
+    /// List what a kept run has changed: A added, C changed, D deleted
+    #[command(
+        after_help = "Examples:\n  fumehood run --keep --name try --image debian:12 --user 0 --cmd 'touch /etc/new'\n  \
+                      fumehood diff try\n  fumehood diff try --json"
+    )]
+    Diff(kept::DiffArgs),
+    /// Make an image of a kept run and what it stood on
+    #[command(after_help = "Examples:\n  fumehood commit try mine:2\n  \
+                      fumehood commit try mine:2 --message 'with tools' --change 'CMD [\"bash\"]' --change 'ENV A=1'\n  \
+                      fumehood run --image mine:2\n\n\
+                      Instructions: CMD, ENTRYPOINT, ENV, EXPOSE, LABEL, STOPSIGNAL, USER, VOLUME, WORKDIR. With \
+                      SOURCE_DATE_EPOCH set, when the run is kept and here, the same changes give the same digest.")]
+    Commit(kept::CommitArgs),
+    /// Remove kept runs
+    #[command(after_help = "Examples:\n  fumehood rm try\n  fumehood rm --all")]
+    Rm(kept::RemoveArgs),
     /// Make an OCI bundle from an image, for any runtime
     #[command(
         after_help = "Examples:\n  fumehood unpack image.tar bundle/\n  fumehood unpack python:3.12-slim bundle/"
@@ -121,6 +137,9 @@ fn dispatch(verb: Verb) -> ExitCode {
         Verb::Cleanup(args) => cleanup::run(&args),
         Verb::Runtimes(args) => runtimes::run(&args),
         Verb::Image(args) => image::run(&args),
+        Verb::Diff(args) => kept::diff(&args),
+        Verb::Commit(args) => kept::commit(&args),
+        Verb::Rm(args) => kept::remove(&args),
         Verb::Unpack(args) => image::run_unpack(&args),
         Verb::Profile(args) => profile::run(&args),
         Verb::Install(args) => install::run(&args),

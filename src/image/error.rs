@@ -3,7 +3,8 @@
 use std::{io, path::PathBuf};
 
 use super::{
-    digest::Digest, manifest::ManifestError, reference::ReferenceError, store::StoreError, unpack::ArchiveError,
+    digest::Digest, manifest::ManifestError, pack::KeepError, reference::ReferenceError, store::StoreError,
+    unpack::ArchiveError,
 };
 use crate::error::Hint;
 
@@ -45,6 +46,20 @@ pub enum ImageError {
         #[source]
         source: ManifestError,
     },
+    #[error("what run `{name}` wrote is not kept")]
+    Keep {
+        name: String,
+        #[source]
+        source: KeepError,
+    },
+    #[error("no kept run called `{name}`")]
+    UnknownRun { name: String },
+    #[error("a kept run is called `{name}` already")]
+    RunTaken { name: String },
+    #[error("run `{name}` stood on {path} and on no image, so no image can stand on that", path = path.display())]
+    NoImageBelow { name: String, path: PathBuf },
+    #[error("--change `{text}`: {why}")]
+    Change { text: String, why: String },
     #[error("cannot {action} {path}", path = path.display())]
     Io {
         action: &'static str,
@@ -78,6 +93,12 @@ impl Hint for ImageError {
             )),
             Self::User { .. } => Some("choose another with --user UID:GID".to_owned()),
             Self::NotEmpty { .. } => Some("name a directory that is not there yet".to_owned()),
+            Self::Keep { source, .. } => source.hint(),
+            Self::UnknownRun { name } => Some(format!(
+                "`fumehood ps --all` lists them; `fumehood run --keep --name {name} …` makes one, when it has ended"
+            )),
+            Self::RunTaken { name } => Some(format!("choose another --name, or remove that one: fumehood rm {name}")),
+            Self::NoImageBelow { .. } => Some("run it with --image instead of --rootfs".to_owned()),
             Self::Ambiguous { .. } => Some("give more of it".to_owned()),
             _ => None,
         }

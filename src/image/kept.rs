@@ -9,7 +9,7 @@ use super::{
     digest::Digest,
     manifest::{self, Document, Wanted},
     reference::Reference,
-    store::{Freed, Store, Tree},
+    store::{Freed, RunBase, Store, Tree},
     unpack::{Layer, Limits},
 };
 
@@ -132,8 +132,8 @@ fn usual(text: &str) -> String {
     if tagged { whole } else { format!("{whole}:latest") }
 }
 
-/// Removes what no named image needs, from a store that nobody else uses; nothing but leftovers while one of the images
-/// is [`unreadable`].
+/// Removes what no named image and no kept run needs, from a store that nobody else uses; nothing but leftovers while one
+/// of the images is [`unreadable`].
 pub fn prune(store: &Store) -> Result<Freed> {
     let mut freed = store.sweep()?;
     let (mut blobs, mut trees) = (HashSet::new(), HashSet::new());
@@ -145,6 +145,16 @@ pub fn prune(store: &Store) -> Result<Freed> {
             }
             // What it needs is not known, so anything may be: a pull that mends it finds all that is here.
             Err(_) => return Ok(freed),
+        }
+    }
+    // What a run wrote is a person's work, and of no use without what it stands on.
+    for run in store.runs()?.0 {
+        blobs.insert(run.layer.digest);
+        if let RunBase::Image { manifest, .. } = &run.base
+            && let Ok(image) = Image::load(store, manifest)
+        {
+            trees.insert(image.chain_id().hex().to_owned());
+            blobs.extend(image.blobs());
         }
     }
     freed.add(store.remove_all_but(&blobs, &trees)?);

@@ -146,30 +146,38 @@ impl Ready {
 
     /// Where `path` leads, links followed within the tree. What is not there is below what is (CVE-2018-15664).
     pub fn resolve(&self, path: &Path) -> Result<PathBuf> {
-        let failed = |source: io::Error| ImageError::Io { action: "find", path: path.to_owned(), source };
-        let name = |file: &File| std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).map_err(failed);
-        let root = name(&File::open(self.root()).map_err(failed)?)?;
-        for above in path.ancestors() {
-            match self.open(above) {
-                Ok(found) => {
-                    let found = name(&found)?;
-                    let inside = found.strip_prefix(&root).map_err(|_| failed(io::ErrorKind::NotFound.into()))?;
-                    let rest = path.strip_prefix(above).unwrap_or(Path::new(""));
-                    // Joined with nothing it would end with a slash.
-                    return Ok(Path::new("/").join(inside).join(rest).components().collect());
-                }
-                Err(Errno::ENOENT | Errno::ENOTDIR) => {}
-                Err(errno) => return Err(failed(errno.into())),
-            }
-        }
-        Err(failed(io::ErrorKind::NotFound.into()))
+        resolve(self.root(), path)
     }
 
     fn open(&self, path: &Path) -> std::result::Result<File, Errno> {
-        let root =
-            File::open(self.root()).map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
-        let inside = path.strip_prefix("/").unwrap_or(path).as_os_str().as_bytes();
-        let inside = CString::new(if inside.is_empty() { b"." } else { inside }).map_err(|_| Errno::EINVAL)?;
-        fs::open_in(root.as_fd(), &inside, libc::O_PATH, 0, fs::LINKS_IN_ROOT).map(File::from)
+        open(self.root(), path)
     }
+}
+
+/// Where `path` leads within `root`, as [`Ready::resolve`].
+pub fn resolve(root: &Path, path: &Path) -> Result<PathBuf> {
+    let failed = |source: io::Error| ImageError::Io { action: "find", path: path.to_owned(), source };
+    let name = |file: &File| std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).map_err(failed);
+    let top = name(&File::open(root).map_err(failed)?)?;
+    for above in path.ancestors() {
+        match open(root, above) {
+            Ok(found) => {
+                let found = name(&found)?;
+                let inside = found.strip_prefix(&top).map_err(|_| failed(io::ErrorKind::NotFound.into()))?;
+                let rest = path.strip_prefix(above).unwrap_or(Path::new(""));
+                // Joined with nothing it would end with a slash.
+                return Ok(Path::new("/").join(inside).join(rest).components().collect());
+            }
+            Err(Errno::ENOENT | Errno::ENOTDIR) => {}
+            Err(errno) => return Err(failed(errno.into())),
+        }
+    }
+    Err(failed(io::ErrorKind::NotFound.into()))
+}
+
+fn open(root: &Path, path: &Path) -> std::result::Result<File, Errno> {
+    let root = File::open(root).map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
+    let inside = path.strip_prefix("/").unwrap_or(path).as_os_str().as_bytes();
+    let inside = CString::new(if inside.is_empty() { b"." } else { inside }).map_err(|_| Errno::EINVAL)?;
+    fs::open_in(root.as_fd(), &inside, libc::O_PATH, 0, fs::LINKS_IN_ROOT).map(File::from)
 }

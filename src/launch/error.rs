@@ -6,7 +6,13 @@ use crate::{
     cgroup::CgroupError,
     error::{Error, Hint},
     host::{closed_to_others, explain_launch_errno, explain_refused_ids},
-    plan::{Plan, PlanError, ids::IdsKind, seccomp::KernelVersion, setup::SetupOp},
+    net::NetError,
+    plan::{
+        Plan, PlanError,
+        ids::IdsKind,
+        seccomp::KernelVersion,
+        setup::{OnDisk, SetupOp},
+    },
     state::StateError,
     sys::Errno,
 };
@@ -28,12 +34,18 @@ pub enum LaunchError {
     Fetch { path: PathBuf, why: String },
     #[error("{what} `{}`: the sandbox's ids may not enter `{}`", path.display(), dir.display())]
     Closed { what: &'static str, path: PathBuf, dir: PathBuf },
+    #[error(transparent)]
+    Egress(NetError),
+    #[error("cannot {what}: {}", errno.desc())]
+    Gateway { what: &'static str, errno: Errno },
     #[error("the sandbox's init ended before the program was started")]
     Lost,
     #[error("cannot give the program `{path}` to write: {}", errno.desc())]
     MappedMount { path: String, errno: Errno },
     #[error("cannot show the files of the image in `{path}` as their owners': {}", errno.desc())]
     MappedImage { path: String, errno: Errno },
+    #[error("cannot have what is written to / in `{path}`: {}", errno.desc())]
+    OnDisk { path: String, errno: Errno },
     #[error(transparent)]
     Plan(PlanError),
     #[error("{what}: {}", errno.desc())]
@@ -51,6 +63,10 @@ pub enum LaunchError {
 }
 
 impl LaunchError {
+    pub(super) fn on_disk(at: &OnDisk, errno: Errno) -> Self {
+        Self::OnDisk { path: at.path.as_c_str().to_string_lossy().into_owned(), errno }
+    }
+
     /// The words for a place in the plan.
     pub(super) fn at(plan: &Plan, step: usize, failure: Failure) -> Self {
         let index = usize::from(failure.index);

@@ -6,7 +6,7 @@
 //! process that they are told by its number is our child and not waited for yet, so nobody else can have that number.
 
 use std::{
-    io::Read,
+    io::{Read, Write},
     os::{fd::OwnedFd, unix::fs::PermissionsExt},
     path::{Path, PathBuf},
     process::{Child, Command, Stdio},
@@ -14,7 +14,7 @@ use std::{
 
 use crate::{
     error::Hint,
-    plan::ids::{IdsKind, Map},
+    plan::ids::{Ids, IdsKind, Map},
 };
 
 /// Where a helper is trusted to be the system's, whatever PATH says.
@@ -94,9 +94,42 @@ pub(super) fn write(kind: IdsKind, users: &[Map], groups: &[Map], pid: i32) -> R
 }
 
 pub(super) fn write_map(which: Which, lines: &[Map], pid: i32) -> Result<(), IdsError> {
-    let text: String =
-        lines.iter().map(|Map { inside, outside, count }| format!("{inside} {outside} {count}\n")).collect();
-    write_file(pid, which.file(), &text)
+    write_file(pid, which.file(), &text(lines))
+}
+
+/// Maps of a namespace below that of a process which has every capability there, made before that process, which must
+/// not allocate.
+pub(super) struct Nested {
+    deny_groups: bool,
+    users: String,
+    groups: String,
+}
+
+impl Nested {
+    pub(super) fn new(ids: &Ids) -> Self {
+        Self { deny_groups: ids.kind == IdsKind::Single, users: text(&ids.users), groups: text(&ids.groups) }
+    }
+
+    pub(super) fn write(&self, pid: i32) -> std::io::Result<()> {
+        if self.deny_groups {
+            Self::file(pid, "setgroups", "deny")?;
+        }
+        Self::file(pid, "uid_map", &self.users)?;
+        Self::file(pid, "gid_map", &self.groups)
+    }
+
+    fn file(pid: i32, name: &str, text: &str) -> std::io::Result<()> {
+        let mut path = [0_u8; 40];
+        let mut rest = &mut path[..];
+        write!(rest, "/proc/{pid}/{name}")?;
+        let left = rest.len();
+        let path = std::str::from_utf8(&path[..path.len() - left]).map_err(std::io::Error::other)?;
+        std::fs::File::options().write(true).open(path)?.write_all(text.as_bytes())
+    }
+}
+
+fn text(lines: &[Map]) -> String {
+    lines.iter().map(|Map { inside, outside, count }| format!("{inside} {outside} {count}\n")).collect()
 }
 
 fn write_file(pid: i32, file: &'static str, text: &str) -> Result<(), IdsError> {

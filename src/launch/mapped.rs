@@ -16,7 +16,7 @@ use crate::{
         Plan,
         ids::{Map, outside},
         path::HostPath,
-        setup::SetupOp,
+        setup::{OnDisk, SetupOp},
     },
     sys::{
         Errno,
@@ -27,18 +27,37 @@ use crate::{
 
 /// Makes and hands over the plan's mapped mounts, in its order.
 pub(super) fn hand_over(plan: &Plan, running: &Running) -> Result<(), LaunchError> {
+    // An init that is gone has left word why, and the supervisor will read it.
+    let hand = |tree: OwnedFd| _ = running.control.mount(tree.as_fd());
     for operation in &plan.setup {
-        let tree = match operation {
-            SetupOp::Bind { source, mapped: Some(owner), .. } => map(plan, source, *owner)?,
-            SetupOp::RootBind { source, mapped: true } | SetupOp::RootOverlay { source, mapped: true, .. } => {
-                image(source, running)?
+        match operation {
+            SetupOp::Bind { source, mapped: Some(owner), writable, .. } => hand(map(plan, source, *owner, *writable)?),
+            SetupOp::RootBind { source, mapped: true } => hand(image(source, running)?),
+            SetupOp::RootOverlay { source, mapped, on_disk, .. } => {
+                if *mapped {
+                    hand(image(source, running)?);
+                }
+                if let Some(at @ OnDisk { handed: true, .. }) = on_disk {
+                    hand(disk(plan, at)?);
+                }
             }
-            _ => continue,
-        };
-        // An init that is gone has left word why, and the supervisor will read it.
-        _ = running.control.mount(tree.as_fd());
+            _ => {}
+        }
     }
     Ok(())
+}
+
+/// The sandbox's root is to make what it wants in it, wherever it lies: it is given to it.
+fn disk(plan: &Plan, at: &OnDisk) -> Result<OwnedFd, LaunchError> {
+    let failed = |errno| LaunchError::on_disk(at, errno);
+    let owner = |lines: &[Map], id| outside(lines, id).ok_or(failed(Errno::EOVERFLOW));
+    let (uid, gid) = (owner(&plan.ids.users, plan.ids.setup.0)?, owner(&plan.ids.groups, plan.ids.setup.1)?);
+    let flags = libc::O_PATH | libc::O_NOFOLLOW | libc::O_DIRECTORY;
+    let dir = fs::open_in(fs::cwd(), at.path.as_c_str(), flags, 0, fs::NO_LINKS).map_err(failed)?;
+    fs::change_owner(dir.as_fd(), c"", uid, gid).map_err(failed)?;
+    let tree = mount::clone_tree(dir.as_fd(), c"", false).map_err(failed)?;
+    mount::set_attributes(tree.as_fd(), mount::NO_SUID | mount::NO_DEV, false).map_err(failed)?;
+    Ok(tree)
 }
 
 /// Id 0 of the tree's files is the sandbox's root, and so on: the map is the sandbox's own. What the sandbox's root may
@@ -55,7 +74,7 @@ fn image(source: &HostPath, running: &Running) -> Result<OwnedFd, LaunchError> {
     Ok(tree)
 }
 
-fn map(plan: &Plan, source: &HostPath, owner: (u32, u32)) -> Result<OwnedFd, LaunchError> {
+fn map(plan: &Plan, source: &HostPath, owner: (u32, u32), writable: bool) -> Result<OwnedFd, LaunchError> {
     let failed = |errno| LaunchError::MappedMount { path: source.as_c_str().to_string_lossy().into_owned(), errno };
     let map = |lines: &[Map], owner, id| {
         let outside = outside(lines, id).ok_or(failed(Errno::EOVERFLOW))?;
@@ -68,7 +87,8 @@ fn map(plan: &Plan, source: &HostPath, owner: (u32, u32)) -> Result<OwnedFd, Lau
         fs::open_in(fs::cwd(), source.as_c_str(), libc::O_PATH | libc::O_NOFOLLOW, 0, fs::NO_LINKS).map_err(failed)?;
     // Without the mounts below it: each would need a mapping of its own.
     let tree = mount::clone_tree(path.as_fd(), c"", false).map_err(failed)?;
-    mount::set_attributes(tree.as_fd(), mount::NO_SUID | mount::NO_DEV, false).map_err(failed)?;
+    let attributes = mount::NO_SUID | mount::NO_DEV | if writable { 0 } else { mount::READ_ONLY };
+    mount::set_attributes(tree.as_fd(), attributes, false).map_err(failed)?;
     mount::map_ids(tree.as_fd(), namespace.as_fd(), false).map_err(failed)?;
     Ok(tree)
 }

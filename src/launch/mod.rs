@@ -7,11 +7,13 @@
 
 pub mod build;
 pub mod container;
+mod egress;
 mod error;
 mod fetch;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
+mod gateway;
 pub(crate) mod ids;
 mod init;
 mod mapped;
@@ -21,6 +23,7 @@ mod program;
 mod protocol;
 mod refused;
 mod supervise;
+mod upper;
 mod watch;
 
 use std::{
@@ -31,11 +34,14 @@ use std::{
 pub use error::LaunchError;
 pub use ids::IdsError;
 pub use observer::{Input, Observer, Started};
+pub use upper::Upper;
 
 use crate::{
     cgroup::{Caps, Controller, CpuBandwidth, Hierarchy, Leaf},
+    error::Hint,
+    net::{Policy, policy::Mode},
     plan::{Plan, ids::IdsKind},
-    report::{Capabilities, Cgroup, Controls, IdMap, LandlockScope, Means, Network, Outcome, Rootfs},
+    report::{Capabilities, Cgroup, Controls, Failure, IdMap, LandlockScope, Means, Network, Outcome, Rootfs},
     request::{Fetch, Secret},
     state::Entry,
     sys::{
@@ -44,6 +50,7 @@ use crate::{
         fs, process, seccomp, socket,
     },
 };
+use egress::Egress;
 use init::World;
 use program::Image;
 use protocol::{Order, SupervisorEnd};
@@ -59,6 +66,19 @@ pub struct Extras<'a> {
     pub signals: Option<BorrowedFd<'a>>,
     /// When the request was made.
     pub began: Instant,
+    /// Who takes what was written to the root, if the plan keeps it.
+    pub keeper: Option<Keeper<'a>>,
+}
+
+/// Told once when all of the sandbox's processes are gone, however they ended.
+pub struct Keeper<'a>(pub Box<Take<'a>>);
+
+type Take<'a> = dyn FnOnce(&Upper<'_>) -> crate::Result<()> + 'a;
+
+impl std::fmt::Debug for Keeper<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Keeper")
+    }
 }
 
 /// Runs the plan to its end.
@@ -78,7 +98,12 @@ pub fn launch(
     // On v2 the init is cloned into its cgroup; on v1 it enters by itself, and the cgroup is made while it builds.
     let entered_by_clone = matches!(hierarchy, Hierarchy::V2(_));
     let mut leaf = if entered_by_clone { holds.create_leaf(plan, hierarchy)? } else { None };
+    // Dropped after what it belongs to.
+    let mut disk = None;
     let (running, streams) = start(plan, &images, &holds, leaf.as_ref(), files, extras.input.window())?;
+    if let (Some(at), Some(namespace)) = (plan.on_disk(), &running.namespace) {
+        disk = Some(upper::Disk::open(at, namespace.as_fd())?);
+    }
     mapped::hand_over(plan, &running)?;
     let entry = Entry::create(plan, extras.runtime.as_deref(), running.pid).map_err(LaunchError::State)?;
     if !entered_by_clone {
@@ -93,7 +118,15 @@ pub fn launch(
     let outcome = supervise::Supervisor::new(plan, running, streams, leaf, holds, controls, extras)
         .and_then(|supervisor| supervisor.run(observer));
     drop(entry);
-    outcome
+    match (outcome, disk) {
+        (Ok(mut outcome), Some(disk)) => {
+            if let Err(error) = disk.empty() {
+                outcome.error.get_or_insert(Failure::keep(&error.into_error()));
+            }
+            Ok(outcome)
+        }
+        (outcome, _) => outcome,
+    }
 }
 
 /// The sandbox's init, and the way to it. Dropped, it is killed, and with it all of the sandbox.
@@ -102,12 +135,17 @@ struct Running {
     pid: i32,
     pidfd: OwnedFd,
     control: SupervisorEnd,
-    /// The sandbox's user namespace, where the program's files are not the caller's and some will be fetched.
+    /// The sandbox's user namespace, where the program's files are not the caller's and some will be wanted.
     namespace: Option<OwnedFd>,
     waited: bool,
+    egress: Option<Egress>,
 }
 
 impl Running {
+    fn new(pid: i32, pidfd: OwnedFd, control: OwnedFd) -> Self {
+        Self { pid, pidfd, control: SupervisorEnd(control), namespace: None, egress: None, waited: false }
+    }
+
     fn kill(&self) {
         // ESRCH: it is gone already, which is what was wanted.
         _ = process::signal(self.pidfd.as_fd(), libc::SIGKILL);
@@ -169,13 +207,24 @@ fn start<'a>(
         watched: holds.memory == Means::Watched,
         keep: &keep,
     };
-    let into = leaf.and_then(Leaf::clone_into);
-    let cloned = clone::clone_process(plan.clone_flags(), into).map_err(LaunchError::Clone)?;
-    let Cloned::Parent { pid, pidfd } = cloned else { world.run() };
-    let mut running = Running { pid, pidfd, control: SupervisorEnd(ours), namespace: None, waited: false };
-    ids::write(plan.ids.kind, &plan.ids.users, &plan.ids.groups, pid)?;
-    if plan.fetches && plan.ids.kind == IdsKind::Subuid {
-        running.namespace = Some(ids::namespace(pid)?);
+    let mut running = if let Some(policy) = &plan.egress {
+        let made = gateway::clone_init(plan, leaf, &world)?;
+        let mut running = Running::new(made.pid, made.pidfd, ours);
+        running.egress = Some(Egress::start(Policy::clone(policy), made.listeners)?);
+        running
+    } else {
+        let into = leaf.and_then(Leaf::clone_into);
+        match clone::clone_process(plan.clone_flags(), into).map_err(LaunchError::Clone)? {
+            Cloned::Child => world.run(),
+            Cloned::Parent { pid, pidfd } => Running::new(pid, pidfd, ours),
+        }
+    };
+    // Behind a gateway, the helper has given an ordinary user's init its ids.
+    if plan.egress.is_none() || plan.ids.kind == IdsKind::Range {
+        ids::write(plan.ids.kind, &plan.ids.users, &plan.ids.groups, running.pid)?;
+    }
+    if plan.keeps || plan.on_disk().is_some() || (plan.fetches && plan.ids.kind == IdsKind::Subuid) {
+        running.namespace = Some(ids::namespace(running.pid)?);
     }
     _ = running.control.order(Order::Build);
     Ok((running, Streams { files, stdin: in_write, stdout: out_read, stderr: err_read }))
@@ -264,7 +313,15 @@ fn controls(plan: &Plan, hierarchy: &Hierarchy, holds: &Holds, secrets: usize) -
             Hierarchy::None { .. } => Cgroup::None,
         },
         memory: holds.memory,
-        network: if plan.network == "none" { Network::None } else { Network::Host },
+        network: match plan.egress.as_ref().map(|policy| policy.mode()) {
+            Some(Mode::Filtered) => Network::Filtered,
+            Some(Mode::Packages) => Network::Packages,
+            Some(Mode::Web) => Network::Web,
+            Some(Mode::Public) => Network::Public,
+            Some(Mode::Open) => Network::Open,
+            None if plan.own_network() => Network::None,
+            None => Network::Host,
+        },
         pids: holds.pids,
         cpu: holds.cpu,
         landlock_scopes: match layer {

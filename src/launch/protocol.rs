@@ -18,6 +18,8 @@ pub enum Report {
     Terminal(OwnedFd),
     /// The sandbox's root directory, to fetch files from.
     Root(OwnedFd),
+    /// What the sandbox writes to its root.
+    Upper(OwnedFd),
     /// The program of this step is running.
     Started,
     /// The program of this step has ended, with a waitpid(2) status.
@@ -128,6 +130,10 @@ impl InitEnd<'_> {
         socket::send(self.0, &record(b'R', 0, 0, 0), Some(fd))
     }
 
+    pub fn upper(self, fd: BorrowedFd<'_>) -> sys::Result<()> {
+        socket::send(self.0, &record(b'U', 0, 0, 0), Some(fd))
+    }
+
     /// The next mount that only the supervisor can make.
     pub fn next_mount(self) -> sys::Result<OwnedFd> {
         let mut byte = [0];
@@ -195,6 +201,7 @@ impl SupervisorEnd {
             (b'L', Some(fd)) => Report::Listener(fd),
             (b'T', Some(fd)) => Report::Terminal(fd),
             (b'R', Some(fd)) => Report::Root(fd),
+            (b'U', Some(fd)) => Report::Upper(fd),
             _ => return None,
         })
     }

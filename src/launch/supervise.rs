@@ -14,7 +14,9 @@ use std::{
 };
 
 use super::{
-    Extras, Holds, LaunchError, Running, Streams, fetch,
+    Extras, Holds, LaunchError, Running, Streams,
+    egress::Egress,
+    fetch,
     observer::{Input, Observer, Started},
     protocol::{self, Order, Report},
     refused, system,
@@ -22,8 +24,11 @@ use super::{
 };
 use crate::{
     cgroup::{self, Events, Leaf, OomWatch},
-    plan::{Plan, StepKind},
-    report::{Compile, Controls, Denials, Means, Outcome, ProducedFile, Reason, Stream, Verdict, WaitStatus},
+    net::Denied,
+    plan::{Plan, StepKind, ids::IdsKind},
+    report::{
+        Compile, Controls, DenialKind, Denials, Means, Outcome, ProducedFile, Reason, Stream, Verdict, WaitStatus,
+    },
     sys::{process, seccomp},
 };
 use relay::{Passed, Relay};
@@ -42,6 +47,7 @@ pub(super) struct Supervisor<'a> {
     control_open: bool,
     listener: Option<OwnedFd>,
     root: Option<OwnedFd>,
+    upper: Option<OwnedFd>,
     oom: Option<OomWatch>,
     watch: Option<Watch<'a>>,
     denials: Denials,
@@ -70,6 +76,7 @@ enum Source {
     Stdin,
     Input,
     Listener,
+    Egress,
     Oom,
     Signals,
 }
@@ -103,6 +110,7 @@ impl<'a> Supervisor<'a> {
             control_open: true,
             listener: None,
             root: None,
+            upper: None,
             oom,
             denials: Denials::default(),
             step: 0,
@@ -138,6 +146,7 @@ impl<'a> Supervisor<'a> {
                     Source::Stdin => self.relay.feed(),
                     Source::Input => self.relay.take_input(),
                     Source::Listener => self.answer_refused(observer),
+                    Source::Egress => self.hear_of_refusals(observer),
                     Source::Oom => {
                         if self.oom.as_ref().is_some_and(OomWatch::struck) {
                             self.kill(Reason::Memory);
@@ -168,6 +177,9 @@ impl<'a> Supervisor<'a> {
         if let Some(listener) = &self.listener {
             add(Source::Listener, listener.as_fd(), libc::POLLIN);
         }
+        if let Some(egress) = &self.running.egress {
+            add(Source::Egress, egress.as_fd(), libc::POLLIN);
+        }
         if let Some(oom) = &self.oom {
             add(Source::Oom, oom.as_fd(), libc::POLLIN);
         }
@@ -191,6 +203,7 @@ impl<'a> Supervisor<'a> {
             Some(Report::Failed(failure)) => self.failure = Some(failure),
             Some(Report::Listener(fd)) => self.listener = Some(fd),
             Some(Report::Root(fd)) => self.root = Some(fd),
+            Some(Report::Upper(fd)) => self.upper = Some(fd),
             Some(Report::Terminal(master)) => {
                 self.relay.attach(master).map_err(system("make the terminal non-blocking"))?;
             }
@@ -240,7 +253,8 @@ impl<'a> Supervisor<'a> {
             if self.plan.fetches
                 && let Some(root) = self.root.take()
             {
-                let inside = fetch::Inside::new(root.as_fd(), self.running.namespace.as_ref().map(AsFd::as_fd));
+                let namespace = self.running.namespace.as_ref().filter(|_| self.plan.ids.kind == IdsKind::Subuid);
+                let inside = fetch::Inside::new(root.as_fd(), namespace.map(AsFd::as_fd));
                 let (files, error) = fetch::fetch(inside, &self.targets, self.plan.limits.sandbox);
                 (self.files, self.fetch_error) = (files, error);
                 _ = self.running.control.order(Order::Next);
@@ -314,6 +328,19 @@ impl<'a> Supervisor<'a> {
             _ = seccomp::reply_errno(listener.as_fd(), call.id, errno);
             self.begin(observer);
             if let Some(denial) = refused::record(&mut self.denials, &self.plan.seccomp.name, &call)
+                && observer.denied(denial).is_err()
+            {
+                self.kill(Reason::Cancelled(libc::SIGPIPE as u8));
+            }
+        }
+    }
+
+    /// Connections and names that the gateway refused.
+    fn hear_of_refusals(&mut self, observer: &mut dyn Observer) {
+        let refused: Vec<_> = self.running.egress.iter().flat_map(Egress::refused).collect();
+        for Denied { target, rule, hint, .. } in refused {
+            self.begin(observer);
+            if let Some(denial) = self.denials.record(DenialKind::Network, &target, &rule, || hint)
                 && observer.denied(denial).is_err()
             {
                 self.kill(Reason::Cancelled(libc::SIGPIPE as u8));

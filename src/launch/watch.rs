@@ -32,7 +32,9 @@ impl<'a> Watch<'a> {
         let disks = setup.iter().filter_map(|operation| match operation {
             SetupOp::RootTmpfs { .. } => Some((c".", libc::TMPFS_MAGIC)),
             // It tells of its upper layer. What is read-only tells of the host's disk.
-            SetupOp::RootOverlay { writable_bytes: Some(_), .. } => Some((c".", libc::OVERLAYFS_SUPER_MAGIC)),
+            SetupOp::RootOverlay { writable_bytes: Some(_), on_disk: None, .. } => {
+                Some((c".", libc::OVERLAYFS_SUPER_MAGIC))
+            }
             SetupOp::Tmpfs { path, .. } => Some((path.full(), libc::TMPFS_MAGIC)),
             _ => None,
         });

@@ -18,12 +18,13 @@ use serde::Serialize;
 
 use crate::{
     host::Host,
+    net::policy::Policy,
     request::{Limits, Network, SandboxId, StepLimits},
     spec::{Base, Spec},
 };
 use ids::{Ids, IdsKind};
 use landlock::{Access, Layer};
-use setup::SetupOp;
+use setup::{OnDisk, SetupOp};
 
 #[derive(Debug, Serialize)]
 pub struct Plan {
@@ -52,7 +53,12 @@ pub struct Plan {
     #[serde(skip)]
     pub workdir_by: &'static str,
     pub network: &'static str,
+    /// What the gateway lets out, if there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub egress: Option<Box<Policy>>,
     pub fetches: bool,
+    #[serde(skip)]
+    pub keeps: bool,
     /// What a bundle wanted and does not get.
     pub left_out: Vec<String>,
 }
@@ -207,7 +213,7 @@ pub fn make(spec: Spec, host: &Host) -> Result<Plan, PlanError> {
     let no_setuid = if writes_host { Some(Filter::no_setuid(host)?) } else { None };
     Ok(Plan {
         no_setuid,
-        namespaces: namespaces(own.network),
+        namespaces: namespaces(&own.network),
         rootfs: match own.base {
             Base::Host { .. } => "host",
             Base::Dir { image: true, .. } => "image",
@@ -225,7 +231,12 @@ pub fn make(spec: Spec, host: &Host) -> Result<Plan, PlanError> {
         steps,
         workdir_by: own.workdir_by,
         network: own.network.name(),
+        egress: match own.network {
+            Network::Gateway(policy) => Some(policy),
+            Network::None | Network::Host => None,
+        },
         fetches: own.fetches,
+        keeps: own.keeps,
         image: own.image,
         left_out: own.left_out,
         id: own.id,
@@ -241,10 +252,20 @@ impl Plan {
         self.namespaces.iter().filter(|n| !later.contains(&n.flag)).map(|n| n.flag as u64).sum()
     }
 
-    /// Whether the sandbox has a network namespace of its own.
+    /// Where what is written to the root is, if not in memory.
+    #[must_use]
+    pub fn on_disk(&self) -> Option<&OnDisk> {
+        // It is the second operation, if anything is.
+        self.setup.iter().take(3).find_map(|operation| match operation {
+            SetupOp::RootOverlay { on_disk, .. } => on_disk.as_ref(),
+            _ => None,
+        })
+    }
+
+    /// Whether the init makes the sandbox's network namespace: that of a gateway's is there before.
     #[must_use]
     pub fn own_network(&self) -> bool {
-        self.namespaces.iter().any(|n| n.flag == libc::CLONE_NEWNET)
+        self.egress.is_none() && self.namespaces.iter().any(|n| n.flag == libc::CLONE_NEWNET)
     }
 
     /// The wall time that all steps together may take, for the backstop inside.
@@ -254,7 +275,7 @@ impl Plan {
     }
 }
 
-fn namespaces(network: Network) -> Vec<Namespace> {
+fn namespaces(network: &Network) -> Vec<Namespace> {
     let namespace = |kind, flag, why| Namespace { kind, flag, why };
     let mut all = vec![
         namespace("user", libc::CLONE_NEWUSER, "no id and no capability inside means anything outside"),
@@ -264,9 +285,12 @@ fn namespaces(network: Network) -> Vec<Namespace> {
         namespace("uts", libc::CLONE_NEWUTS, "a hostname of its own"),
         namespace("cgroup", libc::CLONE_NEWCGROUP, "its place in the host's cgroup tree is not shown"),
     ];
-    if network == Network::None {
-        all.insert(3, namespace("network", libc::CLONE_NEWNET, "no interface but its own loopback"));
-    }
+    let why = match network {
+        Network::None => "no interface but its own loopback",
+        Network::Gateway(_) => "no way out but to a gateway that refuses what is not allowed",
+        Network::Host => return all,
+    };
+    all.insert(3, namespace("network", libc::CLONE_NEWNET, why));
     all
 }
 

@@ -13,7 +13,7 @@ use super::{
     ids::{Ids, IdsKind, Map},
     landlock::{Access, Layer},
     path::{BoxPath, HostPath},
-    setup::{Content, Kind, Owner, SetupOp, Skeleton},
+    setup::{Content, Kind, OnDisk, Owner, SetupOp, Skeleton},
 };
 use crate::{
     request::Placed,
@@ -40,7 +40,7 @@ pub(super) fn plan(
     setup: &mut Vec<SetupOp>,
     layer: &mut Layer,
 ) -> Result<(), PlanError> {
-    let given = if ids.kind == IdsKind::Range { std::mem::take(&mut own.writable_mounts) } else { Vec::new() };
+    let given = if ids.kind == IdsKind::Range { std::mem::take(&mut own.given_mounts) } else { Vec::new() };
     // Of the host's root, whose ids inside are others outside.
     let elsewhere = |lines: &[Map]| lines.iter().any(|line| line.inside != line.outside);
     let mapped = ids.kind == IdsKind::Range && (elsewhere(&ids.users) || elsewhere(&ids.groups));
@@ -59,6 +59,9 @@ pub(super) fn plan(
             tree.setup.push(SetupOp::RootBind { source: HostPath::new(path)?, mapped: *image && mapped });
         }
         Base::Dir { path, skeleton, image } => {
+            let on_disk = own.on_disk.as_deref().filter(|_| writable_root).map(|dir| {
+                Ok::<_, PlanError>(OnDisk { path: HostPath::new(dir)?, handed: ids.kind == IdsKind::Range })
+            });
             let skeleton = skeleton.iter().map(|(path, kind)| Ok(Skeleton { path: BoxPath::new(path)?, kind: *kind }));
             tree.setup.push(SetupOp::RootOverlay {
                 source: HostPath::new(path)?,
@@ -66,6 +69,8 @@ pub(super) fn plan(
                 writable_bytes: writable_root.then_some(own.limits.sandbox.get()),
                 owner: if *image { Owner::Setup } else { Owner::Program },
                 mapped: *image && mapped,
+                on_disk: on_disk.transpose()?,
+                kept: own.keeps,
             });
         }
     }
@@ -189,6 +194,9 @@ impl Tree<'_> {
                 if self.made.insert(path.clone()) {
                     self.setup.push(SetupOp::Dir { path: BoxPath::new(&path)?, mode, owner: self.owner(&path) });
                 }
+            }
+            Placed::Over { path, content } => {
+                self.setup.push(SetupOp::Over { path: BoxPath::new(&path)?, content: Content(content) });
             }
             Placed::File { path, mode, content } => {
                 self.parents(&path)?;

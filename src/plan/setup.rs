@@ -49,6 +49,12 @@ pub enum SetupOp {
         /// that view of it, which takes the host's rights.
         #[serde(skip_serializing_if = "std::ops::Not::not")]
         mapped: bool,
+        /// Where the writable layer is, if it is not in memory.
+        #[serde(skip_serializing_if = "Option::is_none")]
+        on_disk: Option<OnDisk>,
+        /// What was written is wanted when the sandbox has ended.
+        #[serde(skip_serializing_if = "std::ops::Not::not")]
+        kept: bool,
     },
     Dir {
         path: BoxPath,
@@ -64,6 +70,11 @@ pub enum SetupOp {
         path: BoxPath,
         mode: u32,
         owner: Owner,
+        content: Content,
+    },
+    /// A read-only file of our own, mounted over what is there.
+    Over {
+        path: BoxPath,
         content: Content,
     },
     Bind {
@@ -152,6 +163,15 @@ pub enum SetupOp {
     },
 }
 
+/// A directory of the host that a writable layer is in.
+#[derive(Debug, Serialize)]
+pub struct OnDisk {
+    pub path: HostPath,
+    /// Only the supervisor may enter it, so it is given to the sandbox's root and handed in.
+    #[serde(skip)]
+    pub handed: bool,
+}
+
 /// Something that must exist before it can be mounted on.
 #[derive(Debug, Serialize)]
 pub struct Skeleton {
@@ -208,6 +228,7 @@ impl fmt::Display for SetupOp {
             Self::Dir { path, mode, .. } => write!(f, "make directory {} mode {mode:o}", path.shown()),
             Self::Symlink { path, to } => write!(f, "make link {} -> {}", path.shown(), to.to_string_lossy()),
             Self::File { path, content, .. } => write!(f, "write {} ({content:?})", path.shown()),
+            Self::Over { path, content } => write!(f, "mount a file over {} ({content:?})", path.shown()),
             Self::Bind { source, path, writable, .. } => {
                 write!(f, "mount {} {} {}", host(source), path.shown(), if *writable { "rw" } else { "ro" })
             }
@@ -256,6 +277,7 @@ impl SetupOp {
             | Self::ContainerDir { .. } => "a root of its own",
             Self::Dir { .. } | Self::Symlink { .. } | Self::Link { .. } | Self::Dirs { .. } => "a place in the tree",
             Self::File { .. } => "given to the program, or a synthetic stand-in for the host's",
+            Self::Over { .. } => "of ours, and the one that was there stays as it was",
             Self::Bind { .. } => "a part of the host that the program may see",
             Self::Device { .. } => "one of the few devices that are safe to have",
             Self::Tmpfs { .. } => "writable memory that ends with the sandbox",

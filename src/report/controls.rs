@@ -55,6 +55,11 @@ pub enum Means {
 #[serde(rename_all = "snake_case")]
 pub enum Network {
     None,
+    Filtered,
+    Packages,
+    Web,
+    Public,
+    Open,
     Host,
 }
 

@@ -19,6 +19,6 @@ pub use controls::{Capabilities, Cgroup, Controls, IdMap, LandlockScope, Means, 
 pub use denials::{Denial, DenialKind, Denials};
 pub use events::{Events, Stream};
 pub use mask::{Mask, Tail};
-pub use outcome::{Compile, Failure, FailureKind, Isolation, Outcome, ProducedFile, Usage};
+pub use outcome::{Compile, Failure, FailureKind, Isolation, Kept, Outcome, ProducedFile, Usage};
 pub use stream::{Capture, Captured};
 pub use verdict::{Ending, Reason, Verdict, WaitStatus};

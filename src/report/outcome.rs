@@ -37,6 +37,18 @@ pub struct Outcome {
     pub error: Option<Failure>,
     /// The compiler's run, where the runtime has one.
     pub compile: Option<Compile>,
+    /// What was kept of what the program wrote to its root.
+    pub kept: Option<Kept>,
+}
+
+/// What a program has changed of its root, as it is kept.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+pub struct Kept {
+    /// What it is known by from now on.
+    pub name: String,
+    /// The digest of the layer, packed.
+    pub layer: String,
+    pub packed_bytes: u64,
 }
 
 impl Outcome {
@@ -67,6 +79,7 @@ impl Outcome {
             files: Vec::new(),
             error: Some(error),
             compile: None,
+            kept: None,
         }
     }
 
@@ -162,6 +175,12 @@ impl Failure {
         Self::new(FailureKind::Fetch, error)
     }
 
+    /// The program ran, and then what it wrote could not be kept.
+    #[must_use]
+    pub fn keep(error: &Error) -> Self {
+        Self::new(FailureKind::Keep, error)
+    }
+
     fn new(kind: FailureKind, error: &Error) -> Self {
         Self { kind, message: error.message().to_owned(), hint: error.hint().map(str::to_owned) }
     }
@@ -175,12 +194,14 @@ pub enum FailureKind {
     NotFound,
     /// The program ran; a file that was wanted of it was not to be had.
     Fetch,
+    /// The program ran; what it wrote was to be kept and is not.
+    Keep,
 }
 
 impl FailureKind {
     fn exit_status(self) -> u8 {
         match self {
-            Self::Setup | Self::Fetch => 125,
+            Self::Setup | Self::Fetch | Self::Keep => 125,
             Self::CannotRun => 126,
             Self::NotFound => 127,
         }

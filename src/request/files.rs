@@ -26,8 +26,20 @@ use crate::sys::{Errno, fs};
 /// One thing written into the sandbox before the program starts.
 #[derive(Debug, Clone)]
 pub enum Placed {
-    Dir { path: PathBuf, mode: u32 },
-    File { path: PathBuf, mode: u32, content: Arc<[u8]> },
+    Dir {
+        path: PathBuf,
+        mode: u32,
+    },
+    File {
+        path: PathBuf,
+        mode: u32,
+        content: Arc<[u8]>,
+    },
+    /// Mounted read-only over the file that is there, which stays as it was.
+    Over {
+        path: PathBuf,
+        content: Arc<[u8]>,
+    },
 }
 
 /// A directory copied in at most this deep, and with at most this many entries.

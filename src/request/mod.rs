@@ -26,7 +26,7 @@ pub use mounts::Mount;
 pub use secrets::Secret;
 pub use user::User;
 
-use crate::{image::Ready, plan::seccomp::Profile as SeccompProfile};
+use crate::{image::Ready, net::policy::Policy, plan::seccomp::Profile as SeccompProfile};
 
 /// One run, as asked for. What the caller keeps for the next run is borrowed.
 #[derive(Debug)]
@@ -51,6 +51,10 @@ pub struct Request<'a> {
     pub terminal: bool,
     /// What is to be read out of the sandbox after the run.
     pub fetch: &'a [Fetch],
+    /// Whether what is written to the root is wanted after the run.
+    pub keeps: bool,
+    /// Where on the disk what is written to the root is, instead of in memory: empty, and nobody else's.
+    pub on_disk: Option<&'a Path>,
 }
 
 /// What runs: at most two programs one after another in the same sandbox.
@@ -95,19 +99,22 @@ pub enum Rootfs {
 }
 
 /// How much network there is inside.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Network {
     /// A loopback device of its own and nothing else.
     None,
+    /// A way out through a gateway of fumehood's, to what the policy allows.
+    Gateway(Box<Policy>),
     /// The host's own network: no isolation at all.
     Host,
 }
 
 impl Network {
     #[must_use]
-    pub const fn name(self) -> &'static str {
+    pub fn name(&self) -> &'static str {
         match self {
             Self::None => "none",
+            Self::Gateway(policy) => policy.mode().as_str(),
             Self::Host => "host",
         }
     }
@@ -141,6 +148,8 @@ pub enum RequestError {
     Runtime(#[from] runtimes::RuntimeError),
     #[error(transparent)]
     Secret(#[from] secrets::SecretError),
+    #[error("what is written to / cannot be {what}: {why}")]
+    NotKept { what: &'static str, why: &'static str },
     #[error("no random sandbox id: {0}")]
     Random(std::io::Error),
     #[error(transparent)]
@@ -155,6 +164,7 @@ impl crate::error::Hint for RequestError {
             Self::Runtime(error) => error.hint(),
             Self::Secret(error) => error.hint(),
             Self::NoProgram => Some("name one: fumehood run --image IMAGE -- COMMAND".to_owned()),
+            Self::NotKept { .. } => Some("it takes --image IMAGE, or --rootfs DIR --writable".to_owned()),
             Self::Quantity(_) | Self::Id(_) | Self::Random(_) | Self::User(_) => None,
         }
     }

@@ -13,6 +13,9 @@ pub struct Mount {
     /// Absolute, without `.` and `..`.
     pub target: PathBuf,
     pub writable: bool,
+    /// Whether the program is its owner inside, and whoever keeps others out lets it in: of what it may write to, and of
+    /// what was made for it.
+    pub given: bool,
 }
 
 impl Mount {
@@ -55,7 +58,22 @@ impl Mount {
         if !found.is_dir() && !found.is_file() {
             return Err(MountError::Special { path: source.to_owned() });
         }
-        Ok(Self { source: source.clone(), is_dir: found.is_dir(), owner: (found.uid(), found.gid()), target, writable })
+        Ok(Self {
+            source: source.clone(),
+            is_dir: found.is_dir(),
+            owner: (found.uid(), found.gid()),
+            target,
+            writable,
+            given: writable,
+        })
+    }
+}
+
+impl Mount {
+    /// Read-only, also of a directory that is the caller's alone.
+    #[must_use]
+    pub fn given(self) -> Self {
+        Self { given: true, ..self }
     }
 }
 

@@ -11,6 +11,7 @@ use super::{Base, Own, Spec, SpecError, WORKDIR, load, root, text};
 use crate::{
     host::{Layout, TopLevel},
     image::Ready,
+    net::gateway::GATEWAY,
     plan::setup::Kind,
     request::{
         Bytes, Hostname, Limits, Mount, Network, Placed, Request, Rootfs, User, mounts::inside_path, user::LAST_ID,
@@ -89,6 +90,25 @@ pub fn build(request: Request<'_>) -> Result<Spec, SpecError> {
             }
         }
     }
+    if let Network::Gateway(_) = request.network {
+        let content = format!("nameserver {GATEWAY}\n").into_bytes().into();
+        let path = Path::new("/etc/resolv.conf");
+        match rootfs {
+            Rootfs::Host => placed.push(Placed::File { path: path.to_owned(), mode: 0o644, content }),
+            Rootfs::Image(_) | Rootfs::Dir(_) | Rootfs::Bundle(_) => {
+                let root = match rootfs {
+                    Rootfs::Image(image) => Some(image.root()),
+                    Rootfs::Dir(path) => Some(path.as_path()),
+                    _ => spec.root.as_deref(),
+                };
+                if let Some(root) = root {
+                    let path = crate::image::resolve(root, path)?;
+                    needed.push((path.clone(), Kind::File));
+                    placed.push(Placed::Over { path, content });
+                }
+            }
+        }
+    }
     for mount in mounts {
         shown.push((mount.source.clone(), mount.target.clone()));
         all.push(user_mount(mount)?);
@@ -144,7 +164,7 @@ pub fn build(request: Request<'_>) -> Result<Spec, SpecError> {
     oci.set_process(Some(process));
     oci.set_hostname(Some(request.hostname.to_string()));
     let kernel = oci.linux().clone().unwrap_or_default();
-    oci.set_linux(Some(linux(kernel, &limits, request.network)?));
+    oci.set_linux(Some(linux(kernel, &limits, &request.network)?));
     let root_path = match &base {
         Base::Host { .. } => PathBuf::from("rootfs"),
         Base::Dir { path, .. } => path.clone(),
@@ -174,8 +194,10 @@ pub fn build(request: Request<'_>) -> Result<Spec, SpecError> {
             profile: request.profile.name,
             seccomp: request.profile.seccomp,
             landlock: request.profile.landlock,
-            writable_mounts: mounts.iter().filter(|m| m.writable).map(|m| (m.target.clone(), m.owner)).collect(),
+            given_mounts: mounts.iter().filter(|m| m.given).map(|m| (m.target.clone(), m.owner)).collect(),
             fetches: !request.fetch.is_empty(),
+            keeps: request.keeps,
+            on_disk: request.on_disk.map(Path::to_owned),
             image: image.map(|image| image.digest().to_string()),
             left_out: spec.left_out,
         },
@@ -375,10 +397,10 @@ fn tighten(limits: &mut Limits, bundle: &oci::Spec) {
 }
 
 /// What a bundle says of the kernel's side is replaced: a sandbox has all namespaces, and limits of its own.
-fn linux(mut linux: oci::Linux, limits: &Limits, network: Network) -> Result<oci::Linux, SpecError> {
+fn linux(mut linux: oci::Linux, limits: &Limits, network: &Network) -> Result<oci::Linux, SpecError> {
     use oci::LinuxNamespaceType as Type;
     let mut namespaces = vec![Type::User, Type::Mount, Type::Pid, Type::Ipc, Type::Uts, Type::Cgroup];
-    if network == Network::None {
+    if *network != Network::Host {
         namespaces.push(Type::Network);
     }
     let namespaces: Vec<_> = namespaces

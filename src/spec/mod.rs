@@ -50,10 +50,14 @@ pub struct Own {
     pub profile: &'static profile::Builtin,
     pub seccomp: Option<seccomp::Profile>,
     pub landlock: Option<landlock::Policy>,
-    /// The targets of writable mounts, and the host's owner of each.
-    pub writable_mounts: Vec<(PathBuf, (u32, u32))>,
+    /// The targets of mounts that are the program's own, and the host's owner of each.
+    pub given_mounts: Vec<(PathBuf, (u32, u32))>,
     /// Whether files are to be read out of the sandbox after the run.
     pub fetches: bool,
+    /// Whether what is written to the root is wanted after the run.
+    pub keeps: bool,
+    /// Where on the disk what is written to the root is, instead of in memory.
+    pub on_disk: Option<PathBuf>,
     /// The digest of the image that is run.
     pub image: Option<String>,
     /// What a bundle or an image wants that fumehood does not give, told by `explain`.

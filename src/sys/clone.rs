@@ -78,6 +78,14 @@ pub fn spawn_sharing_memory<T>(
     if pid == -1 { Err(Errno::last()) } else { Ok(pid) }
 }
 
+/// Forks as the C library does it, which sees to its allocator: the child may allocate, whatever other threads the caller
+/// has, but must take no lock that one of them may hold. It has one thread. `None` in the child.
+pub fn fork() -> Result<Option<libc::pid_t>> {
+    // SAFETY: both sides return from this call; what the child may do is said above.
+    let pid = check(unsafe { libc::fork() }.into())? as libc::pid_t;
+    Ok((pid != 0).then_some(pid))
+}
+
 /// Leaves for a new cgroup namespace rooted where this process now is.
 pub fn unshare_cgroup_namespace() -> Result<()> {
     // SAFETY: affects this process only and takes no pointer.

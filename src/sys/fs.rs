@@ -287,6 +287,27 @@ pub fn attributes(file: BorrowedFd<'_>) -> Result<Vec<CString>> {
     }
 }
 
+/// The value of an open file's extended attribute.
+pub fn attribute(file: BorrowedFd<'_>, name: &CStr) -> Result<Vec<u8>> {
+    let mut value: Vec<u8> = Vec::new();
+    loop {
+        let buffer = if value.is_empty() { std::ptr::null_mut() } else { value.as_mut_ptr().cast() };
+        // SAFETY: the buffer is as long as is said; without one, the length is asked for.
+        let length = check(unsafe { libc::fgetxattr(file.as_raw_fd(), name.as_ptr(), buffer, value.len()) } as i64);
+        match length {
+            Ok(0) => return Ok(Vec::new()),
+            // It is longer by now.
+            Err(Errno::ERANGE) => value.clear(),
+            Err(errno) => return Err(errno),
+            Ok(length) if value.is_empty() => value.resize(length as usize, 0),
+            Ok(length) => {
+                value.truncate(length as usize);
+                return Ok(value);
+            }
+        }
+    }
+}
+
 /// Removes an extended attribute of an open file or directory, if it has it.
 pub fn remove_attribute(file: BorrowedFd<'_>, name: &CStr) -> Result<()> {
     // SAFETY: the name is valid for the call.

@@ -1,6 +1,7 @@
 //! Netlink messages: as much as it takes to ask the kernel for a network device or a rule (netlink(7)).
 //!
-//! Unlike the rest of this room it allocates, and is for processes that have not been cloned from a caller's.
+//! Unlike the rest of this room it allocates, and is for processes that have not been cloned from a caller's; but for
+//! [`Netlink::carry_out`], which may be given what was made before.
 //! Whatever the kernel sends is read as hostile bytes are: what is cut short ends the reading.
 
 use std::os::fd::{AsRawFd, OwnedFd};
@@ -87,12 +88,30 @@ impl Netlink {
 
     /// Sends `messages` at once and reads until `acknowledgements` came or one error.
     pub fn transact(&self, messages: &[Vec<u8>], acknowledgements: usize) -> Result<()> {
+        self.carry_out(&messages.concat(), acknowledgements)
+    }
+
+    /// The same of messages that are one after the other already. Allocates nothing.
+    pub fn carry_out(&self, messages: &[u8], acknowledgements: usize) -> Result<()> {
         let mut seen = 0;
-        self.send(&messages.concat())?;
-        self.receive(|message| {
+        self.send(messages)?;
+        self.receive(&mut [0; 8 << 10], |message| {
             seen += usize::from(acknowledged(message)?.is_some());
             Ok(seen >= acknowledgements)
         })
+    }
+
+    /// What `read` finds in the one message with which the kernel answers `message`. Allocates nothing, and has room for
+    /// 8 KiB.
+    pub fn look<T>(&self, message: &[u8], read: impl Fn(&[u8]) -> Option<T>) -> Result<T> {
+        let mut found = None;
+        self.send(message)?;
+        self.receive(&mut [0; 8 << 10], |answer| {
+            acknowledged(answer)?;
+            found = read(answer.payload);
+            Ok(true)
+        })?;
+        found.ok_or(Errno::EBADMSG)
     }
 
     /// The payloads of all messages with which the kernel answers `message`, which asks for a dump, or is one for one
@@ -103,7 +122,7 @@ impl Netlink {
         for last in [false, false, true] {
             let (mut found, mut interrupted) = (Vec::new(), false);
             self.send(message)?;
-            self.receive(|answer| {
+            self.receive(&mut vec![0; 32 << 10], |answer| {
                 interrupted |= answer.flags & INTERRUPTED != 0;
                 if answer.kind == DONE || acknowledged(answer)?.is_some() {
                     return Ok(true);
@@ -124,10 +143,9 @@ impl Netlink {
 
     /// Hands on each message until `take` is content. The kernel has answered by the time that a send returns, or it
     /// answers the rest as it is read: there is nothing to wait for.
-    fn receive(&self, mut take: impl FnMut(&Message<'_>) -> Result<bool>) -> Result<()> {
-        let mut buffer = vec![0; 32 << 10];
+    fn receive(&self, buffer: &mut [u8], mut take: impl FnMut(&Message<'_>) -> Result<bool>) -> Result<()> {
         loop {
-            let length = recv(self.0.as_raw_fd(), &mut buffer, MsgFlags::MSG_DONTWAIT)?;
+            let length = recv(self.0.as_raw_fd(), buffer, MsgFlags::MSG_DONTWAIT)?;
             let mut rest = &buffer[..length];
             while let Some((message, next)) = split(rest) {
                 if take(&message)? {

@@ -6,9 +6,12 @@
 mod common;
 
 mod archive;
+mod build;
 mod bundles;
 mod forms;
 mod full;
+mod install;
+mod keep;
 mod makers;
 mod registry;
 mod run;

@@ -282,7 +282,7 @@ fn many_layers(who: Who) -> Vec<Vec<u8>> {
 }
 
 /// Lists a tree, one line for each file, with all that is to be the same.
-const LISTER: &str = r#"
+pub const LISTER: &str = r#"
 import hashlib, os, stat, sys
 root, owners = sys.argv[1], sys.argv[2] == "Root"
 os.chdir(root)

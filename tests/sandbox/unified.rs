@@ -33,6 +33,10 @@ fn assert_limits_are_in_force(leaf: &Group) {
     assert_eq!(leaf.read("cpu.max"), "50000 100000");
 }
 
+fn is_called(pid: i32, name: &str) -> bool {
+    fs::read_to_string(format!("/proc/{pid}/comm")).is_ok_and(|comm| comm.trim_end() == name)
+}
+
 fn systemctl(who: Who, program: &str, args: &[&str]) {
     let mut command = Command::new(program);
     if who == Who::User {
@@ -88,6 +92,8 @@ both! {
         let line = "while [ ! -e /gate/open ]; do sleep 0.05; done; ./probe memory private 300 & wait; echo survived";
         let running = Running::start(run.args(["--mount", &mount]).cmd(line));
         let supervisor = Pid::from_raw(running.child.id() as i32);
+        // Stopped before it has let the program begin, it would keep it from ever doing so.
+        assert!(eventually(|| running.leaf.pids().iter().any(|&pid| is_called(pid, "sleep"))));
         kill(supervisor, Signal::SIGSTOP).unwrap();
         running.run.place.write("gate/open", "");
         let leaf = &running.leaf;

@@ -1,19 +1,27 @@
 //! Every option, section by section, in the order of `--help`. To add one is to add an entry.
 
+use std::str::FromStr;
+
 use fumehood::{
     Error,
     error::Hint,
+    image::build::recipe::Package,
+    net::policy::{Private, Rule},
+    packages::{Index, PackagesError},
     plan::{
         landlock::Policy,
         profile::{BUILTINS, Builtin},
         seccomp::Profile as SeccompProfile,
     },
-    request::{Bytes, Fetch, Hostname, Mount, Network, Rootfs, SandboxId, Secret, User, files, limits},
+    request::{Bytes, Fetch, Hostname, Mount, Rootfs, SandboxId, Secret, User, files, limits},
 };
 
+use super::super::low::NetworkMode;
 use super::{Flag, Of, Section, UsageError, prefixed, shown, switch, value};
 
 const PROFILES: &[&str] = &[BUILTINS[0].name, BUILTINS[1].name, BUILTINS[2].name];
+
+const NETWORK_MODES: &[&str] = &["none", "filtered", "packages", "web", "public", "open", "host"];
 
 /// For who means by zero or less, as docker-run(1) does, that there be no limit.
 const BOUNDED: &str = "0 and -1 mean no limit elsewhere; here every sandbox has one: give the most it may need";
@@ -178,6 +186,36 @@ pub static FLAGS: &[Flag] = &[
             Ok(())
         },
     ),
+    value(
+        "install",
+        "PACKAGE",
+        Of::Text,
+        Section::Root,
+        "A package of the code's language, by pip, npm or gem: installed in a sandbox of its own, which has this host's \
+         network, kept in the store, and shown read-only. The code itself gets no network by it. What is kept is not \
+         looked for anew; `fumehood image prune` removes it.",
+        |low, given| {
+            let text = given.text()?;
+            if Package::new(&text).is_none() {
+                return Err(PackagesError::NoPackage { text }.into_error());
+            }
+            low.install.push(text);
+            Ok(())
+        },
+    )
+    .repeatable(),
+    value(
+        "index-url",
+        "URL|DIR",
+        Of::Dir,
+        Section::Root,
+        "Where the packages of --install come from: an index, or a directory with them, for which no network is \
+         needed.",
+        |low, given| {
+            low.index = Some(Index::parse(&given.text()?).map_err(Hint::into_error)?);
+            Ok(())
+        },
+    ),
     switch("read-only", Section::Root, "Keep the / of an image read-only; others are, unasked.", |low| {
         low.read_only = true;
     }),
@@ -188,6 +226,14 @@ pub static FLAGS: &[Flag] = &[
          stays read-only.",
         |low| {
             low.writable = true;
+        },
+    ),
+    switch(
+        "keep",
+        Section::Root,
+        "Keep what it writes to /, under its --name, when it has ended: see `fumehood diff` and `fumehood commit`.",
+        |low| {
+            low.keep = true;
         },
     ),
     value(
@@ -349,20 +395,62 @@ pub static FLAGS: &[Flag] = &[
     value(
         "net",
         "MODE",
-        Of::Any(&["none", "host"]),
-        Section::Isolation,
-        "none, the default: nothing but a localhost of its own. host: your own network, with no \
-         isolation.",
+        Of::Any(NETWORK_MODES),
+        Section::Network,
+        "none, the default: nothing but a localhost of its own. filtered: what --allow names. \
+         packages: that, and the registries of languages and distributions. web: public hosts, ports \
+         80 and 443. public: public hosts, all ports but those of mail. open: as public. host: your \
+         own network, with no isolation.",
         |low, given| {
-            low.network = Some(match given.text()?.as_str() {
-                "none" => Network::None,
-                "host" => Network::Host,
-                other => return Err(UsageError::Network { mode: other.to_owned() }.into_error()),
+            let mode = given.text()?;
+            low.network = Some(match (mode.as_str(), mode.parse()) {
+                ("none", _) => NetworkMode::None,
+                ("host", _) => NetworkMode::Host,
+                (_, Ok(mode)) => NetworkMode::Gateway(mode),
+                _ => return Err(UsageError::Network { mode }.into_error()),
             });
             Ok(())
         },
     )
     .alias(&["network"]),
+    value(
+        "allow",
+        "RULE",
+        Of::Text,
+        Section::Network,
+        "Let it reach NAME, *.NAME, NAME:PORT, CIDR[:PORT] or /REGEX/; --net filtered is then the \
+         default. Repeatable.",
+        |low, given| {
+            low.allow.push(given.named(Rule::from_str)?);
+            Ok(())
+        },
+    )
+    .repeatable(),
+    value(
+        "deny",
+        "RULE",
+        Of::Text,
+        Section::Network,
+        "Keep it from reaching that, whatever is allowed. Repeatable.",
+        |low, given| {
+            low.deny.push(given.named(Rule::from_str)?);
+            Ok(())
+        },
+    )
+    .repeatable(),
+    value(
+        "allow-private",
+        "HOST:PORT",
+        Of::Text,
+        Section::Network,
+        "Let it reach one port of a host that is not public, which nothing else opens; \
+         localhost:PORT is this host's own, as host.fumehood.internal:PORT inside. Repeatable.",
+        |low, given| {
+            low.allow_private.push(given.named(Private::from_str)?);
+            Ok(())
+        },
+    )
+    .repeatable(),
     value(
         "profile",
         "NAME",

@@ -1,5 +1,6 @@
 //! `fumehood image`: the images of this user.
 
+mod build;
 mod export;
 mod history;
 mod import;
@@ -34,6 +35,15 @@ pub struct Args {
 
 #[derive(Debug, Subcommand)]
 enum Verb {
+    /// Make an image from a recipe
+    #[command(
+        after_help = "Examples:\n  fumehood image build --list\n  fumehood image build python\n  fumehood image build \
+                      ./recipe.toml -t mine:2\n  fumehood image build ./recipe.toml --no-cache --json\n\nThe same recipe and \
+                      inputs give the same digest, and what was built is not built again. Packages that have changed \
+                      where they come from are not seen without --no-cache. Recipes are described in docs/images.md; files \
+                      get the time of $SOURCE_DATE_EPOCH, or always the same."
+    )]
+    Build(build::Args),
     /// Take images from a file, a directory, an engine or standard input
     #[command(
         after_help = "Examples:\n  fumehood image import image.tar\n  fumehood image import rootfs.tar.gz --name mine:1\n  \
@@ -84,6 +94,7 @@ enum Verb {
 pub fn run(args: &Args) -> ExitCode {
     let store = args.store.as_deref();
     let done = match &args.verb {
+        Verb::Build(args) => build::run(store, args),
         Verb::Import(args) => import::run(store, args),
         Verb::Pull(args) => pull::run(store, args),
         Verb::Push(args) => push::run(store, args),
@@ -107,7 +118,7 @@ fn open_alone(store: Option<&std::path::Path>) -> Result<Store> {
 }
 
 /// As people read it: three digits and a unit.
-fn size(bytes: u64) -> String {
+pub fn size(bytes: u64) -> String {
     const UNITS: [&str; 5] = ["B", "kB", "MB", "GB", "TB"];
     let (mut value, mut unit) = (bytes as f64, 0);
     while value >= 999.5 && unit + 1 < UNITS.len() {

@@ -146,6 +146,12 @@ impl Incoming<'_> {
         StoreError::io("write", self.making.path.join("blob"))(source)
     }
 
+    /// How many bytes have come.
+    #[must_use]
+    pub fn count(&self) -> u64 {
+        self.hasher.count()
+    }
+
     /// Its digest and size.
     pub fn keep(self) -> Result<(Digest, u64)> {
         let size = self.hasher.count();

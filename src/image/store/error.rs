@@ -25,6 +25,8 @@ pub enum StoreError {
     WrongSize { digest: Digest, wanted: u64, found: u64 },
     #[error("{path}: {why}", path = path.display())]
     Broken { path: PathBuf, why: String },
+    #[error("run `{name}`: {why}")]
+    BrokenRun { name: String, why: String },
     #[error(transparent)]
     Unpack(#[from] crate::image::unpack::UnpackError),
 }
@@ -51,6 +53,7 @@ impl Hint for StoreError {
                 Some("the sender or the way from it changed it; nothing of it was kept".to_owned())
             }
             Self::Broken { .. } => Some("`fumehood image rm` removes it".to_owned()),
+            Self::BrokenRun { name, .. } => Some(format!("`fumehood rm {name}` removes it")),
             Self::Unpack(error) => error.hint(),
             Self::Io { .. } => None,
         }

@@ -3,7 +3,10 @@
 //! ```text
 //! blobs/sha256/HEX   manifests, configurations, packed layers; whole, or not there
 //! trees/HEX/root     a root file system, by the chain id of its layers (image-spec `config.md`); whole, or not there
+//! runs/NAME          one file a run that was kept: what it changed, and of which image
 //! names/HEX          one file a name: what it is, and which manifest it stands for
+//! builds/HEX         one file a layer that a recipe made: by all that went into it, which blob it is
+//! packages/HEX       a directory of packages of `run --install`, by all that they depend on; whole, or not there
 //! making/            what is being made, each locked by who makes it
 //! ```
 //!
@@ -13,9 +16,12 @@
 //! by others (CVE-2021-41103).
 
 mod blobs;
+mod builds;
 mod error;
 mod names;
 mod outage;
+mod packages;
+mod runs;
 mod trees;
 
 #[cfg(test)]
@@ -37,9 +43,11 @@ use crate::{image::digest::Digest, sys};
 pub use blobs::{Incoming, Partial};
 pub use error::{FULL, StoreError};
 pub use names::Named;
+pub use packages::Installed;
+pub use runs::{Run, RunBase};
 pub use trees::{Tree, TreeInfo};
 
-type Result<T = ()> = std::result::Result<T, StoreError>;
+type Result<T = (), E = StoreError> = std::result::Result<T, E>;
 
 /// For how long what a killed download has left is kept, to be gone on with.
 const PARTIAL_KEPT: Duration = Duration::from_secs(24 * 3600);
@@ -116,7 +124,7 @@ impl Store {
         if found.uid() != nix::unistd::geteuid().as_raw() || found.mode() & 0o077 != 0 {
             return Err(StoreError::NotOurs { path });
         }
-        for dir in ["blobs/sha256", "blobs/sha512", "trees", "names", "making"] {
+        for dir in ["blobs/sha256", "blobs/sha512", "trees", "names", "runs", "making"] {
             make(&path.join(dir))?;
         }
         let at = path.join("lock");
@@ -155,6 +163,8 @@ impl Store {
         for hex in self.all_trees()?.iter().filter(|hex| !trees.contains(*hex)) {
             freed.add(self.remove_tree(hex)?);
         }
+        freed.add(self.remove_packages()?);
+        self.forget_builds()?;
         Ok(freed)
     }
 
@@ -180,6 +190,11 @@ impl Store {
         Ok(freed)
     }
 
+    /// A directory to work in, of one's own.
+    pub fn workshop(&self) -> Result<Workshop> {
+        self.making().map(Workshop)
+    }
+
     /// A new directory in `making`, locked.
     fn making(&self) -> Result<Making> {
         for _ in 0..64 {
@@ -201,6 +216,17 @@ impl Store {
             }
         }
         Err(StoreError::io("make", self.path.join("making"))(io::ErrorKind::AlreadyExists.into()))
+    }
+}
+
+/// Removed with all that is in it when it is dropped.
+#[derive(Debug)]
+pub struct Workshop(Making);
+
+impl Workshop {
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.0.path
     }
 }
 

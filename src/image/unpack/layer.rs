@@ -238,7 +238,7 @@ fn cleaned(path: &[u8]) -> Option<Vec<u8>> {
 }
 
 /// A path as it is told: names of an image are anybody's.
-fn shown(path: &[u8]) -> String {
+pub fn shown(path: &[u8]) -> String {
     const MOST: usize = 200;
     let text = String::from_utf8_lossy(path);
     let text: String = text.chars().flat_map(char::escape_debug).take(MOST).collect();

@@ -20,6 +20,7 @@ use super::digest::{Algorithm, Digest};
 pub use archive::{Archive, Kind};
 pub use error::{ArchiveError, LayerError};
 pub use layer::Notes;
+pub(super) use layer::shown;
 use limits::Budget;
 pub use limits::{Limits, RATIO_FROM};
 use packed::Chunks;

@@ -29,7 +29,7 @@ use crate::{
     plan::{
         Identity,
         path::{BoxPath, HostPath},
-        setup::{Kind, Owner, SetupOp},
+        setup::{Kind, OnDisk, Owner, SetupOp},
     },
     sys::{self, Errno, fs, mount, process},
 };
@@ -44,12 +44,27 @@ const TMPFS_MODE: u32 = 0o1777;
 /// Where mounts come from that the builder itself cannot make: one for each that needs it, in the plan's order.
 pub trait Supply {
     fn next_mount(&self) -> sys::Result<OwnedFd>;
+    /// Hands out what the sandbox will write to its root.
+    fn keep(&self, upper: BorrowedFd<'_>) -> sys::Result<()>;
 }
 
 impl Supply for InitEnd<'_> {
     fn next_mount(&self) -> sys::Result<OwnedFd> {
         InitEnd::next_mount(*self)
     }
+
+    fn keep(&self, upper: BorrowedFd<'_>) -> sys::Result<()> {
+        self.upper(upper)
+    }
+}
+
+/// What is written to an overlay: at most how much and whose the root directory is.
+#[derive(Debug, Clone, Copy)]
+struct Writable<'a> {
+    bytes: u64,
+    owner: Owner,
+    disk: Option<&'a OnDisk>,
+    kept: bool,
 }
 
 /// The tree as far as it is built.
@@ -120,11 +135,14 @@ impl<'a, S: Supply> Builder<'a, S> {
             SetupOp::Network | SetupOp::Cgroup => Ok(()),
             SetupOp::RootTmpfs { bytes, owner } => self.root_tmpfs(*bytes, *owner),
             SetupOp::RootBind { source, mapped } => self.root_bind(source, *mapped),
-            SetupOp::RootOverlay { source, skeleton, writable_bytes, owner, mapped } => {
-                self.root_overlay(source, skeleton, writable_bytes.map(|bytes| (bytes, *owner)), *mapped)
+            SetupOp::RootOverlay { source, skeleton, writable_bytes, owner, mapped, on_disk, kept } => {
+                let (owner, kept, disk) = (*owner, *kept, on_disk.as_ref());
+                let writable = writable_bytes.map(|bytes| Writable { bytes, owner, disk, kept });
+                self.root_overlay(source, skeleton, writable, *mapped)
             }
             SetupOp::Dir { path, mode, owner } => self.dir(path, *mode, *owner),
             SetupOp::Symlink { path, to } => fs::make_symlink(to, self.parent(path)?, path.name()),
+            SetupOp::Over { path, content } => self.over(path, &content.0),
             SetupOp::File { path, mode, owner, content } => self.file(path, *mode, *owner, &content.0),
             SetupOp::Bind { path, kind, mapped: Some(_), .. } => {
                 let tree = self.control.next_mount()?;
@@ -201,6 +219,16 @@ impl<'a, S: Supply> Builder<'a, S> {
         let file = fs::open_in(parent, path.name(), flags, mode, fs::BENEATH)?;
         fs::write_all(file.as_fd(), content)?;
         give(file.as_fd(), c"", program)
+    }
+
+    fn over(&mut self, path: &'a BoxPath, content: &[u8]) -> sys::Result<()> {
+        let place = tmpfs(content.len() as u64, TMPFS_MODE, 0)?;
+        let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
+        let file = fs::open_in(place.as_fd(), c"file", flags, 0o644, fs::BENEATH)?;
+        fs::write_all(file.as_fd(), content)?;
+        let tree = mount::clone_tree(place.as_fd(), c"file", false)?;
+        mount::set_attributes(tree.as_fd(), SAFE | mount::READ_ONLY, false)?;
+        self.attach(tree.as_fd(), path, Kind::File)
     }
 
     fn bind(&mut self, source: &HostPath, path: &'a BoxPath, kind: Kind, writable: bool) -> sys::Result<()> {

@@ -9,12 +9,14 @@ use std::{
     path::Path,
 };
 
-use super::{Builder, PATH_ONLY, SAFE, Supply, give, make_target, open_host, tmpfs};
+use nix::sys::{stat::futimens, time::TimeSpec};
+
+use super::{Builder, PATH_ONLY, SAFE, Supply, Writable, give, make_target, open_host, tmpfs};
 use crate::{
     plan::{
         container::operations::Propagation,
         path::HostPath,
-        setup::{Owner, Skeleton},
+        setup::{OnDisk, Owner, Skeleton},
     },
     sys::{self, Errno, fs, mount, process},
 };
@@ -49,12 +51,23 @@ impl<S: Supply> Builder<'_, S> {
         &mut self,
         source: &HostPath,
         skeleton: &[Skeleton],
-        writable: Option<(u64, Owner)>,
+        writable: Option<Writable<'_>>,
         mapped: bool,
     ) -> sys::Result<()> {
         let lower = self.read_only_view(source, mapped)?;
-        let staging = attach_over_root(tmpfs(writable.map_or(1 << 20, |(bytes, _)| bytes), 0o755, 0)?)?;
-        for name in [c"lower", c"skeleton", c"upper", c"work"] {
+        let disk = writable.and_then(|writable| writable.disk);
+        let in_memory = writable.filter(|_| disk.is_none());
+        let staging = attach_over_root(tmpfs(in_memory.map_or(1 << 20, |writable| writable.bytes), 0o755, 0)?)?;
+        let (names, upper, work) = match disk {
+            None => ([c"lower", c"skeleton", c"upper", c"work"], c"upper", c"work"),
+            Some(disk) => {
+                let tree = self.disk(disk)?;
+                fs::make_dir(staging.as_fd(), c"disk", 0o755)?;
+                mount::attach(tree.as_fd(), fs::open_in(staging.as_fd(), c"disk", PATH_ONLY, 0, fs::BENEATH)?.as_fd())?;
+                ([c"lower", c"skeleton", c"disk/upper", c"disk/work"], c"disk/upper", c"disk/work")
+            }
+        };
+        for name in names {
             fs::make_dir(staging.as_fd(), name, 0o755)?;
         }
         mount::attach(lower.as_fd(), fs::open_in(staging.as_fd(), c"lower", PATH_ONLY, 0, fs::BENEATH)?.as_fd())?;
@@ -64,13 +77,26 @@ impl<S: Supply> Builder<'_, S> {
             make_target(parent.as_fd(), path.name(), *kind)?;
         }
         match writable {
-            Some((_, Owner::Program)) => give(staging.as_fd(), c"upper", self.receiver(Owner::Program))?,
-            Some((_, Owner::Setup)) => {
-                // The overlay's root is the upper one, and is to be as the lower one is.
-                let upper = fs::open_in(staging.as_fd(), c"upper", libc::O_RDONLY | libc::O_DIRECTORY, 0, fs::BENEATH)?;
+            Some(Writable { owner: Owner::Program, kept: false, .. }) => {
+                give(staging.as_fd(), upper, self.receiver(Owner::Program))?;
+            }
+            Some(Writable { owner, kept, .. }) => {
+                let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
+                let upper = fs::open_in(staging.as_fd(), upper, flags, 0, fs::BENEATH)?;
                 let own = fs::stat(lower.as_fd())?;
-                fs::change_owner(upper.as_fd(), c"", own.st_uid, own.st_gid)?;
-                fs::change_mode(upper.as_fd(), own.st_mode & 0o1777)?;
+                if owner == Owner::Program {
+                    give(upper.as_fd(), c"", self.receiver(Owner::Program))?;
+                } else {
+                    // The overlay's root is the upper one, and is to be as the lower one is.
+                    fs::change_owner(upper.as_fd(), c"", own.st_uid, own.st_gid)?;
+                    fs::change_mode(upper.as_fd(), own.st_mode & 0o1777)?;
+                }
+                if kept {
+                    // What nobody changes is not to look changed.
+                    let when = TimeSpec::new(own.st_mtime, own.st_mtime_nsec);
+                    futimens(&upper, &when, &when)?;
+                    self.control.keep(upper.as_fd())?;
+                }
             }
             None => {}
         }
@@ -79,8 +105,8 @@ impl<S: Supply> Builder<'_, S> {
         mount::configure(context.as_fd(), c"lowerdir", c"lower:skeleton")?;
         let mut attributes = SAFE;
         if writable.is_some() {
-            mount::configure(context.as_fd(), c"upperdir", c"upper")?;
-            mount::configure(context.as_fd(), c"workdir", c"work")?;
+            mount::configure(context.as_fd(), c"upperdir", upper)?;
+            mount::configure(context.as_fd(), c"workdir", work)?;
             mount::configure_flag(context.as_fd(), c"userxattr")?;
         } else {
             attributes |= mount::READ_ONLY;
@@ -91,6 +117,17 @@ impl<S: Supply> Builder<'_, S> {
         mount::detach_here()?;
         self.root = Some(attach_over_root(root)?);
         Ok(())
+    }
+
+    /// What is on a disk may be set-id inside and means nothing outside: nobody else may enter the directory.
+    fn disk(&self, disk: &OnDisk) -> sys::Result<OwnedFd> {
+        if disk.handed {
+            return self.control.next_mount();
+        }
+        let source = open_host(disk.path.as_c_str(), PATH_ONLY | libc::O_DIRECTORY)?;
+        let tree = mount::clone_tree(source.as_fd(), c"", false)?;
+        mount::set_attributes(tree.as_fd(), SAFE, false)?;
+        Ok(tree)
     }
 
     /// The mounts that the root lies in may be shared with the host: so it is mounted on itself, below a mount that

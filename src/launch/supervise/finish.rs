@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    os::fd::AsRawFd,
+    os::fd::{AsFd, AsRawFd},
     time::{Duration, Instant},
 };
 
@@ -13,6 +13,7 @@ use super::{
         obstacle::Obstacle,
         protocol::{self, Stage},
         system,
+        upper::Upper,
         watch::Watch,
     },
     Supervisor, wait_status,
@@ -37,6 +38,7 @@ impl Supervisor<'_> {
             }
             self.hear(observer)?;
         }
+        self.hear_of_refusals(observer);
         let compiled_badly = self.compile.as_ref().is_some_and(|compile| compile.verdict != Verdict::Ok);
         (0..2).for_each(|number| self.drain(number, observer));
         let init = self.running.wait().map_err(system("wait for the sandbox's init"))?;
@@ -68,6 +70,7 @@ impl Supervisor<'_> {
         if let Some(leaf) = self.leaf.take() {
             leaf.remove().map_err(LaunchError::Cgroup)?;
         }
+        let kept = self.keep();
         let (mut verdict, mut exit_code, mut signal) = (Verdict::judge(&ending), ending.exit_code(), ending.signal());
         if compiled_badly && let Some(compile) = &self.compile {
             (verdict, exit_code, signal) = (compile.verdict, compile.exit_code, compile.signal);
@@ -92,9 +95,17 @@ impl Supervisor<'_> {
             controls: (self.step > 0 || self.started.is_some()).then_some(self.controls),
             denials: self.denials,
             files: self.files,
-            error: self.fetch_error.map(|error| Failure::fetch(&error.into_error())),
+            error: self.fetch_error.map(|error| Failure::fetch(&error.into_error())).or(kept.err()),
             compile: self.compile,
+            kept: None,
         })
+    }
+
+    /// All processes of the sandbox are gone, so what they wrote is what there will be.
+    fn keep(&mut self) -> Result<(), Failure> {
+        let (Some(dir), Some(namespace)) = (&self.upper, &self.running.namespace) else { return Ok(()) };
+        let Some(keeper) = self.extras.keeper.take() else { return Ok(()) };
+        (keeper.0)(&Upper::new(self.plan, dir.as_fd(), namespace.as_fd())).map_err(|error| Failure::keep(&error))
     }
 
     pub(super) fn count(&mut self) -> Result<(), LaunchError> {

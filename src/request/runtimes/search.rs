@@ -40,7 +40,7 @@ impl SearchPath {
     }
 
     /// The first directory's executable `name`; one that a sandbox cannot see is passed over.
-    pub(super) fn find(&self, name: &str) -> Option<String> {
+    pub fn find(&self, name: &str) -> Option<String> {
         let plain = self.dirs.iter().filter(|dir| !is_glob(dir)).map(PathBuf::from);
         let visible = |dir: &Path| {
             let path = dir.join(name);

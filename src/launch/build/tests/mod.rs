@@ -47,6 +47,10 @@ pub fn root(name: &str) -> bool {
 pub struct Hand(pub std::cell::RefCell<std::collections::VecDeque<OwnedFd>>);
 
 impl Supply for Hand {
+    fn keep(&self, _upper: std::os::fd::BorrowedFd<'_>) -> sys::Result<()> {
+        Err(Errno::ENOSYS)
+    }
+
     fn next_mount(&self) -> sys::Result<OwnedFd> {
         self.0.borrow_mut().pop_front().ok_or(Errno::EPIPE)
     }

@@ -1,0 +1,54 @@
+//! The proxy behind the sandbox's gateway, on a thread of its own, and what it has refused.
+
+use std::{
+    os::fd::{AsFd, BorrowedFd},
+    sync::{
+        Arc,
+        mpsc::{self, Receiver},
+    },
+};
+
+use nix::sys::eventfd::{EfdFlags, EventFd};
+
+use super::{LaunchError, system};
+use crate::net::{Denied, Listeners, Policy, Proxy};
+
+/// Dropped, it lets nothing out any more.
+#[derive(Debug)]
+pub struct Egress {
+    _proxy: Proxy,
+    denied: Receiver<Denied>,
+    /// Ready when there is something in `denied`.
+    woken: Arc<EventFd>,
+}
+
+/// Refusals that wait to be told: a program makes them faster than anybody reads, and those beyond are lost.
+const WAITING: usize = 256;
+
+impl Egress {
+    pub fn start(policy: Policy, listeners: Listeners) -> Result<Self, LaunchError> {
+        let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
+        let woken = Arc::new(EventFd::from_flags(flags).map_err(system("make an event"))?);
+        let (sender, denied) = mpsc::sync_channel(WAITING);
+        let waker = Arc::clone(&woken);
+        let tell = move |refused| {
+            if sender.try_send(refused).is_ok() {
+                _ = waker.write(1);
+            }
+        };
+        let proxy = Proxy::start(policy, listeners, tell).map_err(LaunchError::Egress)?;
+        Ok(Self { _proxy: proxy, denied, woken })
+    }
+
+    /// What was refused since the last time.
+    pub fn refused(&self) -> impl Iterator<Item = Denied> + '_ {
+        _ = self.woken.read();
+        self.denied.try_iter()
+    }
+}
+
+impl AsFd for Egress {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        self.woken.as_fd()
+    }
+}

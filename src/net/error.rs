@@ -1,0 +1,33 @@
+//! The one error of this room.
+
+use std::io;
+
+use super::policy::RuleError;
+use crate::error::Hint;
+
+#[derive(Debug, thiserror::Error)]
+pub enum NetError {
+    #[error(transparent)]
+    Rule(#[from] RuleError),
+    #[error("cannot {action}")]
+    Proxy {
+        action: &'static str,
+        #[source]
+        source: io::Error,
+    },
+}
+
+impl NetError {
+    pub(super) fn proxy(action: &'static str) -> impl FnOnce(io::Error) -> Self {
+        move |source| Self::Proxy { action, source }
+    }
+}
+
+impl Hint for NetError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::Rule(error) => error.hint(),
+            Self::Proxy { .. } => None,
+        }
+    }
+}

@@ -1,0 +1,164 @@
+//! The gateway: a network namespace of fumehood's own, to which the sandbox's only link leads.
+//!
+//! It is owned by a user namespace that the payload is not in, so nothing inside can touch its rules. Packets end there:
+//! the proxy takes connections from its listening sockets and dials out by itself, from the host's namespace, so nothing
+//! is forwarded, and the host's own network is as it was (DESIGN "the gateway namespace").
+//!
+//! A [`Gateway`] is data, computed before; [`Gateway::make`] sends it, within the namespaces.
+
+mod links;
+mod rules;
+
+use std::{
+    fs::File,
+    net::{Ipv4Addr, SocketAddrV4},
+    os::fd::{AsRawFd, BorrowedFd, OwnedFd},
+    time::Duration,
+};
+
+use nix::{
+    fcntl::OFlag,
+    sys::socket::{
+        AddressFamily, Backlog, SockFlag, SockProtocol, SockType, SockaddrIn, bind, listen, setsockopt, socket, sockopt,
+    },
+    unistd::dup3,
+};
+
+use super::Listeners;
+use crate::sys::{Errno, namespace, netlink::Netlink};
+
+/// In a range for tests of networks (RFC 2544), which no host has and which names stand for inside.
+pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
+pub const SANDBOX: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 2);
+/// Where programs that know of proxies find one.
+pub const EXPLICIT_PORT: u16 = 3128;
+
+const OUTER: links::End = links::End { index: 1000, name: "sandbox", address: GATEWAY, hardware: [2, 0, 0, 0, 0, 1] };
+const INNER: links::End = links::End { index: 1001, name: "eth0", address: SANDBOX, hardware: [2, 0, 0, 0, 0, 2] };
+const PORTS: Ports = Ports { tcp: 1, dns: 53, explicit: EXPLICIT_PORT };
+
+/// Where the listeners are.
+#[derive(Debug, Clone, Copy)]
+pub struct Ports {
+    tcp: u16,
+    dns: u16,
+    explicit: u16,
+}
+
+/// A step of the making that the kernel refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[repr(u8)]
+pub enum Step {
+    Namespace,
+    Rules,
+    Link,
+    Route,
+    Listen,
+}
+
+impl Step {
+    pub const ALL: [Self; 5] = [Self::Namespace, Self::Rules, Self::Link, Self::Route, Self::Listen];
+
+    #[must_use]
+    pub const fn what(self) -> &'static str {
+        match self {
+            Self::Namespace => "make a network namespace",
+            Self::Rules => "load the gateway's packet filter",
+            Self::Link => "make the link to the gateway",
+            Self::Route => "set the route to the gateway",
+            Self::Listen => "listen on the gateway",
+        }
+    }
+}
+
+/// Everything that is sent to the kernel, made before there is a process that must not allocate.
+#[derive(Debug)]
+pub struct Gateway {
+    rules: Vec<u8>,
+    rules_acknowledged: usize,
+    pair: Vec<u8>,
+    outer: Vec<u8>,
+    inner: Vec<u8>,
+    outer_question: Vec<u8>,
+    inner_question: Vec<u8>,
+}
+
+impl Gateway {
+    /// `reserved`: a descriptor that [`Self::make`] may replace.
+    #[must_use]
+    pub fn new(reserved: BorrowedFd<'_>) -> Self {
+        let (rules, rules_acknowledged) = rules::load(SANDBOX, GATEWAY, PORTS);
+        let inner = [vec![links::loopback()], links::up(INNER, OUTER), vec![links::route(INNER, GATEWAY)]].concat();
+        Self {
+            rules: rules.concat(),
+            rules_acknowledged,
+            pair: links::pair(INNER, OUTER, reserved),
+            outer: links::up(OUTER, INNER).concat(),
+            inner: inner.concat(),
+            outer_question: links::question(OUTER),
+            inner_question: links::question(INNER),
+        }
+    }
+
+    /// Makes all of it. The caller has just come into a new network namespace, which becomes the gateway's, and leaves
+    /// in another new one, which is the sandbox's. Allocates nothing.
+    pub fn make(&self, reserved: OwnedFd) -> Result<Listeners, (Step, Errno)> {
+        let at = |step: Step| move |errno: Errno| (step, errno);
+        let filter = Netlink::open(SockProtocol::NetlinkNetFilter).map_err(at(Step::Rules))?;
+        filter.carry_out(&self.rules, self.rules_acknowledged).map_err(at(Step::Rules))?;
+        let outside = Netlink::open(SockProtocol::NetlinkRoute).map_err(at(Step::Link))?;
+        let gateway = File::open("/proc/thread-self/ns/net");
+        let gateway = gateway.map_err(|error| (Step::Namespace, Errno::from_raw(error.raw_os_error().unwrap_or(0))))?;
+        let mut namespace = reserved;
+        dup3(&gateway, &mut namespace, OFlag::O_CLOEXEC).map_err(at(Step::Namespace))?;
+        let listeners = listen_all().map_err(at(Step::Listen))?;
+
+        namespace::leave(libc::CLONE_NEWNET).map_err(at(Step::Namespace))?;
+        let inside = Netlink::open(SockProtocol::NetlinkRoute).map_err(at(Step::Link))?;
+        inside.carry_out(&self.pair, 1).map_err(at(Step::Link))?;
+        outside.carry_out(&self.outer, 3).map_err(at(Step::Link))?;
+        inside.carry_out(&self.inner, 5).map_err(at(Step::Link))?;
+        wait_for(&outside, &self.outer_question).map_err(at(Step::Link))?;
+        wait_for(&inside, &self.inner_question).map_err(at(Step::Link))?;
+        Ok(listeners)
+    }
+}
+
+/// The kernel lets a device take packets by a worker of its own. Until then they are lost, and a connection's first is
+/// sent again after a second only.
+fn wait_for(socket: &Netlink, question: &[u8]) -> Result<(), Errno> {
+    const LOOKS: u32 = 20_000;
+    for _ in 0..LOOKS {
+        if socket.look(question, links::is_running)? {
+            return Ok(());
+        }
+        std::thread::sleep(Duration::from_micros(50));
+    }
+    Err(Errno::ETIMEDOUT)
+}
+
+/// On any address of the namespace: its only one comes with the link.
+fn listen_all() -> Result<Listeners, Errno> {
+    Ok(Listeners {
+        tcp: listener(SockType::Stream, PORTS.tcp)?,
+        dns_udp: listener(SockType::Datagram, PORTS.dns)?,
+        dns_tcp: listener(SockType::Stream, PORTS.dns)?,
+        explicit: listener(SockType::Stream, PORTS.explicit)?,
+    })
+}
+
+fn listener(kind: SockType, port: u16) -> Result<OwnedFd, Errno> {
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let socket = socket(AddressFamily::Inet, kind, flags, None)?;
+    setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+    let address = SockaddrIn::from(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port));
+    bind(socket.as_raw_fd(), &address)?;
+    if kind == SockType::Stream {
+        listen(&socket, Backlog::new(1024).unwrap_or(Backlog::MAXCONN))?;
+    }
+    Ok(socket)
+}
+
+#[cfg(test)]
+#[allow(clippy::unwrap_used, reason = "these are tests")]
+mod tests;

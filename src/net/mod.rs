@@ -1,0 +1,74 @@
+//! The network of a sandbox: what it may reach, and the only way there.
+//!
+//! The sandbox's packets end in a namespace that is neither its own nor the host's, at listening sockets whose other
+//! side is [`Proxy`]: it runs in the host's network, answers DNS itself with made-up addresses, and dials for each
+//! connection what the name behind its made-up address truly resolves to. So nothing is forwarded, and what the
+//! proxy doesn't understand doesn't get out.
+
+mod dns;
+mod error;
+pub mod gateway;
+pub mod policy;
+mod pool;
+mod proxy;
+
+use std::{fmt, os::fd::OwnedFd};
+
+pub use self::{
+    error::NetError,
+    policy::Policy,
+    pool::{FAKE_FIRST, FAKE_LAST},
+    proxy::Proxy,
+};
+
+/// Sockets made where the sandbox's packets end, non-blocking or not.
+#[derive(Debug)]
+pub struct Listeners {
+    /// All TCP, redirected: `SO_ORIGINAL_DST` tells where to.
+    pub tcp: OwnedFd,
+    pub dns_udp: OwnedFd,
+    pub dns_tcp: OwnedFd,
+    /// For clients that know of a proxy: HTTP and SOCKS5, told apart by the first byte.
+    pub explicit: OwnedFd,
+}
+
+/// A connection or a question that was not let through.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Denied {
+    pub protocol: Protocol,
+    /// `host:port`; of a question the name alone.
+    pub target: String,
+    /// What refused it.
+    pub rule: String,
+    /// The flag that would allow it: `--allow example.com`.
+    pub hint: Option<String>,
+}
+
+/// What was seen of it when it was refused.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Protocol {
+    Dns,
+    Tcp,
+    Tls,
+    Http,
+    Socks,
+}
+
+impl Protocol {
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Dns => "dns",
+            Self::Tcp => "tcp",
+            Self::Tls => "tls",
+            Self::Http => "http",
+            Self::Socks => "socks",
+        }
+    }
+}
+
+impl fmt::Display for Protocol {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}

@@ -1,0 +1,288 @@
+//! What a sandbox may reach: a mode, and rules over it.
+//!
+//! Deny wins over allow, and what is no public host is denied before either unless it was named with its port. Nothing
+//! here asks the network: the proxy asks the policy about a name and port, resolves, and asks again about each
+//! address. A refusal carries the rule it stands on and the flag that would allow it.
+
+use std::{
+    fmt,
+    net::{IpAddr, Ipv4Addr},
+    str::FromStr,
+};
+
+use serde::{Deserialize, Serialize};
+
+pub mod address;
+mod name;
+mod preset;
+mod rule;
+
+use self::{address::Special, preset::packages};
+pub use self::{
+    name::{Name, NameError},
+    preset::PACKAGES,
+    rule::{Host, Private, Rule, RuleError, port},
+};
+
+/// Ports by which mail is sent: open only where a rule names them.
+const MAIL: [u16; 3] = [25, 465, 587];
+const WEB: [u16; 2] = [80, 443];
+
+/// The name by which a sandbox finds the host, whose `localhost` inside is its own: opened as `localhost:PORT` is.
+pub const HOST_NAME: &str = "host.fumehood.internal";
+const LOCALHOST: &str = "localhost";
+
+/// What is allowed before any rule is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Mode {
+    /// Nothing but what rules allow.
+    #[default]
+    Filtered,
+    /// Also what [`PACKAGES`] lists.
+    Packages,
+    /// Any public host on ports 80 and 443.
+    Web,
+    /// Any public host, any port but those of mail.
+    Public,
+    /// As `Public`.
+    Open,
+}
+
+impl Mode {
+    pub const ALL: [Self; 5] = [Self::Filtered, Self::Packages, Self::Web, Self::Public, Self::Open];
+
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Filtered => "filtered",
+            Self::Packages => "packages",
+            Self::Web => "web",
+            Self::Public => "public",
+            Self::Open => "open",
+        }
+    }
+
+    /// Whether it alone lets a public host be reached there.
+    fn allows(self, port: u16) -> bool {
+        match self {
+            Self::Filtered | Self::Packages => false,
+            Self::Web => WEB.contains(&port),
+            Self::Public | Self::Open => !MAIL.contains(&port),
+        }
+    }
+
+    fn allows_any(self) -> bool {
+        matches!(self, Self::Web | Self::Public | Self::Open)
+    }
+}
+
+impl fmt::Display for Mode {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.as_str())
+    }
+}
+
+impl FromStr for Mode {
+    type Err = ();
+
+    fn from_str(text: &str) -> Result<Self, ()> {
+        Self::ALL.into_iter().find(|mode| mode.as_str() == text).ok_or(())
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(try_from = "Document", into = "Document")]
+pub struct Policy {
+    mode: Mode,
+    allow: Vec<Rule>,
+    deny: Vec<Rule>,
+    private: Vec<Private>,
+    preset: &'static [Rule],
+}
+
+/// A policy as JSON.
+#[derive(Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+struct Document {
+    #[serde(default)]
+    mode: Mode,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    allow: Vec<Rule>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    deny: Vec<Rule>,
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    allow_private: Vec<Private>,
+}
+
+/// Why something may not be reached.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Refusal {
+    /// What refused it.
+    pub rule: String,
+    /// The flag that would allow it.
+    pub hint: Option<String>,
+}
+
+impl Refusal {
+    #[must_use]
+    pub fn new(rule: impl Into<String>) -> Self {
+        Self { rule: rule.into(), hint: None }
+    }
+}
+
+impl Policy {
+    pub fn new(mode: Mode) -> Result<Self, RuleError> {
+        let preset = if mode == Mode::Packages { packages()? } else { &[] };
+        Ok(Self { mode, allow: Vec::new(), deny: Vec::new(), private: Vec::new(), preset })
+    }
+
+    /// Refuses a rule that would open what anybody can register, or that could never open anything.
+    pub fn allow(&mut self, rule: Rule) -> Result<(), RuleError> {
+        rule.check_allow()?;
+        self.allow.push(rule);
+        Ok(())
+    }
+
+    pub fn deny(&mut self, rule: Rule) {
+        self.deny.push(rule);
+    }
+
+    /// Opens one host and port that may be private, the host itself among them.
+    pub fn allow_private(&mut self, private: Private) {
+        self.private.push(private);
+    }
+
+    #[must_use]
+    pub fn mode(&self) -> Mode {
+        self.mode
+    }
+
+    /// Whether a program may know that `name` exists: whether there is a port on which it may be reached.
+    pub fn check_name(&self, name: &Name) -> Result<(), Refusal> {
+        if let Some(rule) = self.deny.iter().find(|rule| rule.port().is_none() && rule.is_about(name)) {
+            return Err(denied(rule));
+        }
+        let listed = self.allowing().any(|rule| rule.is_about(name))
+            || self.private.iter().any(|private| private.is(name, private.port));
+        if listed || self.mode.allows_any() {
+            return Ok(());
+        }
+        Err(self.not_allowed(format!("--allow {name}")))
+    }
+
+    /// Whether `host` may be reached on `port`, as far as can be told before it is resolved.
+    pub fn check(&self, host: &Host, port: u16) -> Result<(), Refusal> {
+        let about = |rule: &&Rule| match host {
+            Host::Name(name) => rule.is_about(name),
+            Host::Address(address) => rule.covers(*address),
+        };
+        let on_port = |rule: &Rule| rule.port().is_none_or(|own| own == port);
+        if let Some(rule) = self.deny.iter().filter(about).find(|rule| on_port(rule)) {
+            return Err(denied(rule));
+        }
+        if self.opens_private(host, port) {
+            return Ok(());
+        }
+        if let Host::Address(address) = host
+            && let Some(what) = address::special(*address)
+        {
+            return Err(special(what, Some(format!("{host}:{port}"))));
+        }
+        let named = |rule: &Rule| rule.port() == Some(port) || (rule.port().is_none() && !MAIL.contains(&port));
+        let mut rules = self.allowing().filter(about);
+        if self.mode.allows(port) || rules.any(named) {
+            return Ok(());
+        }
+        let other_ports = self.mode.allows_any() || self.allowing().any(|rule| about(&rule));
+        let hint = match host {
+            _ if other_ports || MAIL.contains(&port) => format!("--allow {host}:{port}"),
+            Host::Address(address) => format!("--allow {address}"),
+            Host::Name(name) => format!("--allow {name}"),
+        };
+        Err(self.not_allowed(hint))
+    }
+
+    /// Whether `address`, to which `host` resolved, may be dialled. `own`: it is one of the host's.
+    pub fn check_address(&self, host: &Host, port: u16, address: IpAddr, own: bool) -> Result<(), Refusal> {
+        let on_port = |rule: &&Rule| rule.port().is_none_or(|own| own == port);
+        if let Some(rule) = self.deny.iter().filter(on_port).find(|rule| rule.covers(address)) {
+            return Err(denied(rule));
+        }
+        let Some(what) = address::special(address).or(own.then_some(Special::Own)) else { return Ok(()) };
+        let by_address = Host::Address(address);
+        let opened = match host {
+            Host::Name(_) => what.opens_by_name() && self.opens_private(host, port),
+            Host::Address(_) => false,
+        };
+        if opened || self.opens_private(&by_address, port) {
+            return Ok(());
+        }
+        Err(special(
+            what,
+            match host {
+                Host::Name(name) if what.opens_by_name() => Some(format!("{name}:{port}")),
+                Host::Name(_) => None,
+                Host::Address(_) => Some(format!("{by_address}:{port}")),
+            },
+        ))
+    }
+
+    fn allowing(&self) -> impl Iterator<Item = &Rule> {
+        self.allow.iter().chain(self.preset)
+    }
+
+    fn opens_private(&self, host: &Host, port: u16) -> bool {
+        self.private.iter().any(|private| match host {
+            Host::Name(name) => private.is(name, port),
+            Host::Address(address) => private.port == port && private.host == Host::Address(*address),
+        })
+    }
+
+    fn not_allowed(&self, hint: String) -> Refusal {
+        Refusal { rule: format!("--net {}", self.mode), hint: Some(hint) }
+    }
+}
+
+impl Private {
+    fn is(&self, name: &Name, port: u16) -> bool {
+        let Host::Name(own) = &self.host else {
+            // 127.0.0.1:5432 of the host, by the name that the host has inside.
+            return self.port == port
+                && name.as_str() == HOST_NAME
+                && self.host == Host::Address(Ipv4Addr::LOCALHOST.into());
+        };
+        self.port == port && (own == name || (own.as_str() == LOCALHOST && name.as_str() == HOST_NAME))
+    }
+}
+
+fn denied(rule: &Rule) -> Refusal {
+    Refusal::new(format!("--deny {rule}"))
+}
+
+fn special(what: Special, opens: Option<String>) -> Refusal {
+    Refusal { rule: what.to_string(), hint: opens.map(|target| format!("--allow-private {target}")) }
+}
+
+impl TryFrom<Document> for Policy {
+    type Error = RuleError;
+
+    fn try_from(document: Document) -> Result<Self, RuleError> {
+        let mut policy = Self::new(document.mode)?;
+        for rule in document.allow {
+            policy.allow(rule)?;
+        }
+        policy.deny = document.deny;
+        policy.private = document.allow_private;
+        Ok(policy)
+    }
+}
+
+impl From<Policy> for Document {
+    fn from(policy: Policy) -> Self {
+        Self { mode: policy.mode, allow: policy.allow, deny: policy.deny, allow_private: policy.private }
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,249 @@
+//! One connection from its first byte to its last.
+
+use std::{cell::Cell, net::SocketAddr, sync::Arc, time::Duration};
+
+use tokio::{
+    net::TcpStream,
+    sync::watch,
+    time::{Instant, timeout_at},
+};
+
+use super::{
+    Shared, Target,
+    dial::{DialError, Dialled, dial},
+    head::{self, Body, Looks},
+    inspect::{Inspector, Stop},
+    relay::{self, Flow},
+    socks,
+    stream::{First, both, farewell, finish, first, prepare, read_more, write_all},
+};
+use crate::net::{
+    Policy, Protocol,
+    policy::{Host, Refusal, address},
+    pool::is_fake,
+};
+
+/// How long a client has to hear why it was refused.
+pub(super) const FAREWELL: Duration = Duration::from_secs(2);
+
+/// A redirected connection: its destination says what it wants.
+pub(super) async fn redirected(shared: &Shared, client: TcpStream) {
+    if prepare(&client).is_err() {
+        return;
+    }
+    let Ok(destination) = (shared.outside.destination)(&client) else { return };
+    let target = shared.target(destination).map_err(|refusal| (destination.to_string(), refusal));
+    carry(shared, client, target, Vec::new(), Opening::None).await;
+}
+
+impl Shared {
+    /// What an address stands for.
+    pub fn target(&self, destination: SocketAddr) -> Result<Target, Refusal> {
+        let port = destination.port();
+        if let SocketAddr::V4(v4) = destination
+            && is_fake(*v4.ip())
+        {
+            let now = std::time::Instant::now();
+            return match self.pool.borrow_mut().name(*v4.ip(), now) {
+                Some(name) => Ok(Target { host: Host::Name(name.clone()), port }),
+                None => Err(Refusal::new("no name stands behind this address")),
+            };
+        }
+        Ok(Target { host: Host::Address(address::normal(destination.ip())), port })
+    }
+}
+
+/// How the client named its target, and so what it waits for.
+pub(super) enum Opening {
+    /// By connecting: it doesn't know that there is a proxy.
+    None,
+    Connect,
+    Socks,
+    /// By a whole URL: this is what the server is sent for it, and nothing comes after its body.
+    Plain {
+        head: Vec<u8>,
+        body: Body,
+    },
+}
+
+impl Opening {
+    fn protocol(&self) -> Protocol {
+        match self {
+            Self::None => Protocol::Tcp,
+            Self::Socks => Protocol::Socks,
+            Self::Connect | Self::Plain { .. } => Protocol::Http,
+        }
+    }
+}
+
+/// From what a client wants to the end of its connection. `buffer`: what it has said after it.
+pub(super) async fn carry(
+    shared: &Shared,
+    client: TcpStream,
+    target: Result<Target, (String, Refusal)>,
+    buffer: Vec<u8>,
+    opening: Opening,
+) {
+    let target = match target {
+        Ok(target) => target,
+        Err((target, refusal)) => return refuse(shared, client, &opening, &target, refusal).await,
+    };
+    let mut policies = shared.policies.clone();
+    let checked = policies.borrow_and_update().check(&target.host, target.port);
+    if let Err(refusal) = checked {
+        return refuse(shared, client, &opening, &target.to_string(), refusal).await;
+    }
+    let dialled = Cell::new(None);
+    let passing = pass(shared, client, &target, buffer, opening, &dialled);
+    match first(forbidden(policies, &target, &dialled), passing).await {
+        // Both ends are reset as they are dropped.
+        First::Left(refusal) => shared.deny(Protocol::Tcp, target.to_string(), refusal),
+        First::Right(()) => {}
+    }
+}
+
+/// Until a new policy forbids what the old one allowed.
+async fn forbidden(
+    mut policies: watch::Receiver<Arc<Policy>>,
+    target: &Target,
+    dialled: &Cell<Option<Dialled>>,
+) -> Refusal {
+    loop {
+        if policies.changed().await.is_err() {
+            // The proxy ends, and with it this.
+            return std::future::pending().await;
+        }
+        let policy = policies.borrow_and_update().clone();
+        let address = dialled
+            .get()
+            .map_or(Ok(()), |Dialled { address, own }| policy.check_address(&target.host, target.port, address, own));
+        if let Err(refusal) = policy.check(&target.host, target.port).and(address) {
+            return refusal;
+        }
+    }
+}
+
+async fn pass(
+    shared: &Shared,
+    client: TcpStream,
+    target: &Target,
+    buffer: Vec<u8>,
+    opening: Opening,
+    dialled: &Cell<Option<Dialled>>,
+) {
+    let server = match dial(shared, target).await {
+        Ok((server, checked)) => {
+            dialled.set(Some(checked));
+            server
+        }
+        Err(DialError::Refused(refusal)) => {
+            return refuse(shared, client, &opening, &target.to_string(), refusal).await;
+        }
+        Err(DialError::Failed(why)) => return fail(shared, client, &opening, &why).await,
+    };
+    let flow = Flow::default();
+    match converse(shared, &client, &server, target, buffer, opening, &flow).await {
+        Ok(()) => {
+            finish(client);
+            finish(server);
+        }
+        // Dropped, both are reset: the one side as the other was.
+        Err(Stop::Lost) => {}
+        Err(Stop::Refused(protocol, refusal)) => {
+            drop(server);
+            let words = forbidden_page(&target.to_string(), &refusal);
+            shared.deny(protocol, target.to_string(), refusal);
+            if protocol == Protocol::Http && flow.answered.get() == 0 {
+                farewell(client, &words, FAREWELL).await;
+            }
+        }
+    }
+}
+
+/// Both directions, until both have ended.
+async fn converse(
+    shared: &Shared,
+    client: &TcpStream,
+    server: &TcpStream,
+    target: &Target,
+    buffer: Vec<u8>,
+    opening: Opening,
+    flow: &Flow,
+) -> Result<(), Stop> {
+    let down = async { Ok::<_, Stop>(relay::down(server, client, &shared.scratch, flow).await?) };
+    let mut inspector = Inspector { shared, client, server, target, flow, buffer };
+    match opening {
+        Opening::None => {}
+        Opening::Connect => write_all(client, b"HTTP/1.1 200 Connection established\r\n\r\n").await?,
+        Opening::Socks => write_all(client, &socks::answer(socks::CONNECTED)).await?,
+        Opening::Plain { head, body } => {
+            let up = async {
+                write_all(server, &head).await?;
+                inspector.body(body).await?;
+                relay::discard(client).await?;
+                // The server was told that this request is the last, and ends.
+                std::future::pending::<Result<(), Stop>>().await
+            };
+            return match first(up, down).await {
+                First::Left(ended) | First::Right(ended) => ended,
+            };
+        }
+    }
+    match target.host {
+        Host::Name(_) => both(inspector.run(), down).await,
+        Host::Address(_) => both(inspector.opaque(), down).await,
+    }
+}
+
+/// Tells of a refusal, the client too in its own words; one that has none is reset.
+async fn refuse(shared: &Shared, client: TcpStream, opening: &Opening, target: &str, refusal: Refusal) {
+    let words = forbidden_page(target, &refusal);
+    shared.deny(opening.protocol(), target.to_owned(), refusal);
+    match opening {
+        Opening::None => say_in_http(shared, client, &words).await,
+        Opening::Connect | Opening::Plain { .. } => farewell(client, &words, FAREWELL).await,
+        Opening::Socks => farewell(client, &socks::answer(socks::REFUSED), FAREWELL).await,
+    }
+}
+
+async fn fail(shared: &Shared, client: TcpStream, opening: &Opening, why: &str) {
+    let words = page("502 Bad Gateway", &format!("fumehood: {why}"));
+    match opening {
+        Opening::None => say_in_http(shared, client, &words).await,
+        Opening::Connect | Opening::Plain { .. } => farewell(client, &words, FAREWELL).await,
+        Opening::Socks => farewell(client, &socks::answer(socks::UNREACHABLE), FAREWELL).await,
+    }
+}
+
+/// Says `words` if the client begins a request soon.
+async fn say_in_http(shared: &Shared, client: TcpStream, words: &[u8]) {
+    let deadline = Instant::now() + shared.limits.refused;
+    let mut buffer = Vec::new();
+    loop {
+        match head::looks(&buffer) {
+            Looks::Http => return farewell(client, words, FAREWELL).await,
+            Looks::Other => return,
+            Looks::Open => match timeout_at(deadline, read_more(&client, &mut buffer, 1024)).await {
+                Ok(Ok(1..)) => {}
+                _ => return,
+            },
+        }
+    }
+}
+
+fn forbidden_page(target: &str, refusal: &Refusal) -> Vec<u8> {
+    let mut text = format!("fumehood: denied: {target} ({})", refusal.rule);
+    if let Some(hint) = &refusal.hint {
+        text.push_str("; hint: ");
+        text.push_str(hint);
+    }
+    page("403 Forbidden", &text)
+}
+
+pub(super) fn page(status: &str, text: &str) -> Vec<u8> {
+    format!(
+        "HTTP/1.1 {status}\r\nContent-Type: text/plain; charset=utf-8\r\nContent-Length: {}\r\nConnection: close\r\n\r\n{text}\n",
+        text.len() + 1
+    )
+    .into_bytes()
+}

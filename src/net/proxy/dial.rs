@@ -1,0 +1,106 @@
+//! From a name to a connection: resolve, check each address, and dial the very address that was checked.
+
+use std::{
+    collections::HashMap,
+    io,
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+    time::Duration,
+};
+
+use tokio::{net::TcpStream, task::spawn_blocking, time::timeout_at};
+
+use super::{Shared, Target, stream::prepare};
+use crate::net::policy::{Host, Name, Refusal, address};
+
+/// How long the addresses of a name are believed.
+const KEPT: Duration = Duration::from_secs(5);
+/// Names whose addresses are kept.
+const MOST: usize = 256;
+/// Addresses of one name that are tried.
+const TRIES: usize = 8;
+
+pub(super) enum DialError {
+    Refused(Refusal),
+    /// Nobody is to blame but the network.
+    Failed(String),
+}
+
+/// An address that was checked and answered.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Dialled {
+    pub address: IpAddr,
+    pub own: bool,
+}
+
+#[derive(Default)]
+pub(super) struct Addresses(HashMap<Name, (tokio::time::Instant, Arc<[IpAddr]>)>);
+
+pub(super) async fn dial(shared: &Shared, target: &Target) -> Result<(TcpStream, Dialled), DialError> {
+    let failed = |why: String| DialError::Failed(format!("{target}: {why}"));
+    let deadline = tokio::time::Instant::now() + shared.limits.dial;
+    let found = match &target.host {
+        Host::Address(address) => Arc::from([*address]),
+        Host::Name(name) => match timeout_at(deadline, resolve(shared, name)).await {
+            Ok(found) => found.map_err(|error| failed(error.to_string()))?,
+            Err(_) => return Err(failed("its name is not resolved in time".to_owned())),
+        },
+    };
+    let (mut refusal, mut failure) = (None, None);
+    for &address in found.iter().take(TRIES) {
+        let address = address::normal(address);
+        let own = match (shared.outside.is_own)(address) {
+            Ok(own) => own,
+            // No route, for one.
+            Err(error) => {
+                failure = failure.or(Some(error.to_string()));
+                continue;
+            }
+        };
+        if let Err(refused) = shared.policy().check_address(&target.host, target.port, address, own) {
+            refusal = refusal.or(Some(refused));
+            continue;
+        }
+        let place = (shared.outside.route)(SocketAddr::new(address, target.port));
+        match timeout_at(deadline, TcpStream::connect(place)).await {
+            Ok(Ok(server)) => {
+                prepare(&server).map_err(|error| failed(error.to_string()))?;
+                return Ok((server, Dialled { address, own }));
+            }
+            Ok(Err(error)) => failure = failure.or(Some(error.to_string())),
+            Err(_) => {
+                failure = failure.or(Some("it doesn't answer".to_owned()));
+                break;
+            }
+        }
+    }
+    match (refusal, failure) {
+        (_, Some(why)) => Err(failed(why)),
+        (Some(refusal), None) => Err(DialError::Refused(refusal)),
+        (None, None) => Err(failed("its name has no address".to_owned())),
+    }
+}
+
+async fn resolve(shared: &Shared, name: &Name) -> io::Result<Arc<[IpAddr]>> {
+    let now = tokio::time::Instant::now();
+    if let Some((until, found)) = shared.addresses.borrow().0.get(name)
+        && *until > now
+    {
+        return Ok(found.clone());
+    }
+    let (resolve, asked) = (shared.outside.resolve.clone(), name.clone());
+    let mut found = spawn_blocking(move || resolve(&asked)).await.map_err(io::Error::other)??;
+    // Most hosts have IPv4, and some have an IPv6 that leads nowhere.
+    found.sort_by_key(IpAddr::is_ipv6);
+    found.dedup();
+    let found: Arc<[IpAddr]> = found.into();
+    let kept = &mut shared.addresses.borrow_mut().0;
+    if kept.len() >= MOST {
+        kept.retain(|_, (until, _)| *until > now);
+        if kept.len() >= MOST {
+            kept.clear();
+        }
+    }
+    kept.insert(name.clone(), (now + KEPT, found.clone()));
+    Ok(found)
+}

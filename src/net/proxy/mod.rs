@@ -1,0 +1,367 @@
+//! The proxy of one sandbox: a thread of its own in the host's network.
+//!
+//! Invariant: a connection goes out only to an address that was checked for the name or address that the policy
+//! allows, and of the client's bytes only what was read and found to be for that name. What ends a connection early is
+//! a reset, on both sides.
+
+mod connection;
+mod dial;
+mod explicit;
+mod head;
+mod hello;
+mod inspect;
+mod outside;
+mod relay;
+mod socks;
+mod stream;
+#[cfg(test)]
+mod tests;
+
+use std::{
+    cell::{Cell, RefCell},
+    fmt, io,
+    os::fd::OwnedFd,
+    rc::Rc,
+    sync::Arc,
+    thread::JoinHandle,
+    time::Duration,
+};
+
+use nix::{
+    fcntl::{FcntlArg, OFlag, fcntl},
+    sys::{
+        resource::{Resource, getrlimit},
+        signal::SigSet,
+    },
+};
+use tokio::{
+    net::{TcpListener, TcpStream, UdpSocket},
+    runtime,
+    sync::{oneshot, watch},
+    task::{LocalSet, spawn_local},
+    time::{sleep, timeout},
+};
+
+use self::{dial::Addresses, outside::Outside, relay::Scratch, stream::write_all};
+use super::{
+    Denied, Listeners, NetError, Policy, Protocol, dns,
+    policy::{Host, Refusal},
+    pool::Pool,
+};
+
+/// What a sandbox may take of the proxy.
+#[derive(Debug, Clone, Copy)]
+struct Limits {
+    /// Connections at once; fewer where the process may have fewer descriptors.
+    connections: usize,
+    /// From the first byte of a request or a hello to its last.
+    head: Duration,
+    /// To resolve a name and to be answered by one of its addresses.
+    dial: Duration,
+    /// To begin a request, for a client that is refused.
+    refused: Duration,
+}
+
+impl Default for Limits {
+    fn default() -> Self {
+        Self {
+            connections: 1024,
+            head: Duration::from_secs(10),
+            dial: Duration::from_secs(15),
+            refused: Duration::from_secs(1),
+        }
+    }
+}
+
+/// Descriptors that are left to the rest of the process.
+const OTHER_DESCRIPTORS: u64 = 128;
+/// Of a connection: two sockets, and two pipes where it is worth it.
+const DESCRIPTORS_EACH: u64 = 2;
+/// Connections for questions of DNS, and how long one may be silent.
+const DNS_CONNECTIONS: usize = 64;
+const DNS_SILENCE: Duration = Duration::from_secs(5);
+/// Threads that wait for the host's resolver.
+const RESOLVERS: usize = 16;
+
+/// Passes on what the policy allows; everything ends when it is dropped.
+pub struct Proxy {
+    policies: watch::Sender<Arc<Policy>>,
+    end: Option<oneshot::Sender<()>>,
+    thread: Option<JoinHandle<()>>,
+}
+
+impl fmt::Debug for Proxy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Proxy").finish_non_exhaustive()
+    }
+}
+
+impl Proxy {
+    /// On a thread of its own, in the calling thread's network namespace. `denied` is called on that thread.
+    pub fn start(
+        policy: Policy,
+        listeners: Listeners,
+        denied: impl Fn(Denied) + Send + 'static,
+    ) -> Result<Self, NetError> {
+        let outside = Outside::real().map_err(NetError::proxy("ask the kernel for routes"))?;
+        Self::start_with(policy, listeners, Box::new(denied), outside, Limits::default())
+    }
+
+    fn start_with(
+        policy: Policy,
+        listeners: Listeners,
+        denied: Box<dyn Fn(Denied) + Send>,
+        outside: Outside,
+        mut limits: Limits,
+    ) -> Result<Self, NetError> {
+        if let Ok((most, _)) = getrlimit(Resource::RLIMIT_NOFILE) {
+            let room = most.saturating_sub(OTHER_DESCRIPTORS) / DESCRIPTORS_EACH;
+            limits.connections = limits.connections.min(room.max(16) as usize);
+        }
+        let (policies, seen) = watch::channel(Arc::new(policy));
+        let (end, ended) = oneshot::channel();
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_io()
+            .enable_time()
+            .max_blocking_threads(RESOLVERS)
+            .build()
+            .map_err(NetError::proxy("start the proxy"))?;
+        let sockets = {
+            // Sockets are registered where they are made.
+            let _entered = runtime.enter();
+            Sockets::try_from(listeners).map_err(NetError::proxy("listen for the sandbox"))?
+        };
+        let run = move || {
+            // Signals are for the thread that waits for them.
+            _ = SigSet::all().thread_block();
+            let shared = Rc::new(Shared {
+                policies: seen,
+                pool: RefCell::default(),
+                addresses: RefCell::default(),
+                denied,
+                outside,
+                scratch: Scratch::default(),
+                limits,
+                connections: Cell::new(0),
+            });
+            let local = LocalSet::new();
+            local.spawn_local(answer_udp(shared.clone(), sockets.dns_udp));
+            local.spawn_local(answer_tcp(shared.clone(), sockets.dns_tcp));
+            local.spawn_local(take(shared.clone(), sockets.explicit, Way::Explicit));
+            local.spawn_local(take(shared, sockets.tcp, Way::Redirected));
+            _ = local.block_on(&runtime, ended);
+            drop(local);
+            // Not waiting for the resolver.
+            runtime.shutdown_background();
+        };
+        let thread = std::thread::Builder::new()
+            .name("fumehood-proxy".to_owned())
+            .spawn(run)
+            .map_err(NetError::proxy("start the proxy's thread"))?;
+        Ok(Self { policies, end: Some(end), thread: Some(thread) })
+    }
+
+    /// From now on; open connections that the new policy forbids are cut.
+    pub fn set_policy(&self, policy: Policy) {
+        self.policies.send_replace(Arc::new(policy));
+    }
+}
+
+impl Drop for Proxy {
+    fn drop(&mut self) {
+        self.end.take();
+        if let Some(thread) = self.thread.take() {
+            _ = thread.join();
+        }
+    }
+}
+
+/// Where a client wants to go.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Target {
+    host: Host,
+    port: u16,
+}
+
+impl Target {
+    /// Whether `host` and what port was written with it mean this.
+    fn is(&self, host: &Host, port: Option<u16>) -> bool {
+        self.host == *host && port.is_none_or(|port| port == self.port)
+    }
+}
+
+impl fmt::Display for Target {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+/// What all tasks of the one thread share.
+struct Shared {
+    policies: watch::Receiver<Arc<Policy>>,
+    pool: RefCell<Pool>,
+    addresses: RefCell<Addresses>,
+    denied: Box<dyn Fn(Denied) + Send>,
+    outside: Outside,
+    scratch: Scratch,
+    limits: Limits,
+    connections: Cell<usize>,
+}
+
+impl Shared {
+    /// Of this moment.
+    fn policy(&self) -> Arc<Policy> {
+        self.policies.borrow().clone()
+    }
+
+    fn deny(&self, protocol: Protocol, target: String, refusal: Refusal) {
+        (self.denied)(Denied { protocol, target, rule: refusal.rule, hint: refusal.hint });
+    }
+}
+
+struct Sockets {
+    tcp: TcpListener,
+    dns_udp: UdpSocket,
+    dns_tcp: TcpListener,
+    explicit: TcpListener,
+}
+
+impl TryFrom<Listeners> for Sockets {
+    type Error = io::Error;
+
+    fn try_from(listeners: Listeners) -> io::Result<Self> {
+        let waiting = |fd: OwnedFd| -> io::Result<OwnedFd> {
+            let flags = OFlag::from_bits_truncate(fcntl(&fd, FcntlArg::F_GETFL)?);
+            fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
+            Ok(fd)
+        };
+        let listener = |fd| TcpListener::from_std(waiting(fd)?.into());
+        Ok(Self {
+            tcp: listener(listeners.tcp)?,
+            dns_udp: UdpSocket::from_std(waiting(listeners.dns_udp)?.into())?,
+            dns_tcp: listener(listeners.dns_tcp)?,
+            explicit: listener(listeners.explicit)?,
+        })
+    }
+}
+
+/// By which listener a client came.
+#[derive(Clone, Copy)]
+enum Way {
+    Redirected,
+    Explicit,
+}
+
+async fn take(shared: Rc<Shared>, listener: TcpListener, way: Way) {
+    loop {
+        let client = accept(&listener).await;
+        let Some(place) = Place::take(&shared) else {
+            let target = match way {
+                Way::Redirected => (shared.outside.destination)(&client).ok().map(|to| to.to_string()),
+                Way::Explicit => None,
+            };
+            let refusal = Refusal::new(format!("more than {} connections at once", shared.limits.connections));
+            shared.deny(Protocol::Tcp, target.unwrap_or_else(|| "?".to_owned()), refusal);
+            _ = client.set_zero_linger();
+            continue;
+        };
+        spawn_local(async move {
+            match way {
+                Way::Redirected => connection::redirected(&place.0, client).await,
+                Way::Explicit => explicit::explicit(&place.0, client).await,
+            }
+        });
+    }
+}
+
+/// The next client, however long descriptors are short.
+async fn accept(listener: &TcpListener) -> TcpStream {
+    loop {
+        match listener.accept().await {
+            Ok((client, _)) => return client,
+            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(_) => sleep(Duration::from_millis(20)).await,
+        }
+    }
+}
+
+/// One of the connections there may be.
+struct Place(Rc<Shared>);
+
+impl Place {
+    fn take(shared: &Rc<Shared>) -> Option<Self> {
+        let taken = shared.connections.get();
+        (taken < shared.limits.connections).then(|| {
+            shared.connections.set(taken + 1);
+            Self(shared.clone())
+        })
+    }
+}
+
+impl Drop for Place {
+    fn drop(&mut self) {
+        self.0.connections.set(self.0.connections.get() - 1);
+    }
+}
+
+impl Shared {
+    fn answer(&self, question: &[u8]) -> Option<Vec<u8>> {
+        let now = std::time::Instant::now();
+        let (answer, refused) = dns::answer(question, &self.policy(), &mut self.pool.borrow_mut(), now)?;
+        if let Some((name, refusal)) = refused {
+            self.deny(Protocol::Dns, name, refusal);
+        }
+        Some(answer)
+    }
+}
+
+async fn answer_udp(shared: Rc<Shared>, socket: UdpSocket) {
+    let mut buffer = [0; 1500];
+    loop {
+        match socket.recv_from(&mut buffer).await {
+            Ok((length, client)) => {
+                if let Some(answer) = shared.answer(&buffer[..length]) {
+                    // One that is lost is asked for again.
+                    _ = socket.send_to(&answer, client).await;
+                }
+            }
+            // An answer that nobody wanted comes back as an error.
+            Err(_) => sleep(Duration::from_millis(1)).await,
+        }
+    }
+}
+
+async fn answer_tcp(shared: Rc<Shared>, listener: TcpListener) {
+    let open = Rc::new(Cell::new(0));
+    loop {
+        let client = accept(&listener).await;
+        if open.get() >= DNS_CONNECTIONS {
+            _ = client.set_zero_linger();
+            continue;
+        }
+        open.set(open.get() + 1);
+        let (shared, open) = (shared.clone(), open.clone());
+        spawn_local(async move {
+            _ = answer_stream(&shared, &client).await;
+            open.set(open.get() - 1);
+        });
+    }
+}
+
+/// Questions one after another, each behind its length.
+async fn answer_stream(shared: &Shared, client: &TcpStream) -> io::Result<()> {
+    let mut buffer = Vec::new();
+    loop {
+        while let Some(length) = buffer.first_chunk().map(|two| usize::from(u16::from_be_bytes(*two)))
+            && let Some(question) = buffer.get(2..2 + length)
+        {
+            let Some(answer) = shared.answer(question) else { return Ok(()) };
+            let framed = [&(answer.len() as u16).to_be_bytes()[..], &answer].concat();
+            timeout(DNS_SILENCE, write_all(client, &framed)).await??;
+            buffer.drain(..2 + length);
+        }
+        if timeout(DNS_SILENCE, stream::read_more(client, &mut buffer, 1500)).await?? == 0 {
+            return Ok(());
+        }
+    }
+}

@@ -1,0 +1,7 @@
+//! The proxy as a whole, over sockets. Names of tests that begin with `bypass_` have the number of the row in the list
+//! of known ways around such proxies.
+
+mod bypass;
+mod explicit;
+mod plain;
+mod world;

@@ -1,0 +1,66 @@
+//! The one error of this room.
+
+use std::path::PathBuf;
+
+use super::Manager;
+use crate::{
+    Error,
+    error::Hint,
+    image::{ImageError, store::StoreError},
+    request::{mounts::MountError, runtimes::RuntimeError},
+};
+
+#[derive(Debug, thiserror::Error)]
+pub enum PackagesError {
+    #[error("{manager} could not install {packages}: {why}", manager = manager.name())]
+    Failed { manager: Manager, packages: String, why: String },
+    #[error("no {} on this host", manager.name())]
+    NoManager { manager: Manager },
+    #[error("{what}")]
+    NoLanguage { what: &'static str },
+    #[error("`{text}` names no package")]
+    NoPackage { text: String },
+    #[error("{what} has no packages that fumehood installs")]
+    NoRuntime { what: String },
+    #[error("no {package} in {}", dir.display())]
+    NotThere { package: String, dir: PathBuf },
+    #[error("index `{text}` is neither a URL nor a directory")]
+    Index { text: String },
+    #[error("{message}")]
+    Setup { message: String, hint: Option<String> },
+    #[error("{0}")]
+    Sandbox(Error),
+    #[error(transparent)]
+    Runtime(Box<RuntimeError>),
+    #[error(transparent)]
+    Mount(#[from] MountError),
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error(transparent)]
+    Image(Box<ImageError>),
+    #[error("cannot make {}", path.display())]
+    Io {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+}
+
+impl Hint for PackagesError {
+    fn hint(&self) -> Option<String> {
+        match self {
+            Self::NoManager { manager } => Some(manager.needs().to_owned()),
+            Self::NoRuntime { .. } => Some("--install is for python, node and ruby".to_owned()),
+            Self::NotThere { .. } => Some("it has files as `npm pack` writes them: NAME-VERSION.tgz".to_owned()),
+            Self::Index { .. } => Some("write https://… or the path of a directory with packages".to_owned()),
+            Self::Setup { hint, .. } => hint.clone(),
+            Self::Sandbox(error) => error.hint().map(str::to_owned),
+            Self::Runtime(error) => error.hint(),
+            Self::Mount(error) => error.hint(),
+            Self::Store(error) => error.hint(),
+            Self::Image(error) => error.hint(),
+            Self::NoLanguage { .. } => Some("build it on one that has, or install it with packages.apt".to_owned()),
+            Self::Failed { .. } | Self::NoPackage { .. } | Self::Io { .. } => None,
+        }
+    }
+}

@@ -1,0 +1,112 @@
+//! What of this host's configuration package managers are told: where the index is, and how it is reached. No
+//! credentials of configuration files: what a package runs could read them.
+
+use std::{env, fs, path::PathBuf};
+
+use super::{Index, Manager};
+
+const PROXIES: [&str; 8] =
+    ["http_proxy", "https_proxy", "no_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"];
+const PIP: [&str; 6] = ["INDEX_URL", "EXTRA_INDEX_URL", "TRUSTED_HOST", "PROXY", "DEFAULT_TIMEOUT", "RETRIES"];
+/// Bundles of the authorities that are trusted, as they are called on all distributions.
+const BUNDLES: [&str; 4] = [
+    "/etc/ssl/certs/ca-certificates.crt",
+    "/etc/pki/tls/certs/ca-bundle.crt",
+    "/etc/ssl/ca-bundle.pem",
+    "/etc/ssl/cert.pem",
+];
+
+/// Variables that tell the manager where its index is.
+pub fn find(manager: Manager, index: Option<&Index>) -> Vec<(String, String)> {
+    match (manager, index) {
+        // An index that was named is the only one.
+        (Manager::Pip, Some(Index::Url(url))) => vec![("PIP_INDEX_URL".to_owned(), url.clone())],
+        (Manager::Npm, Some(Index::Url(url))) => vec![("npm_config_registry".to_owned(), url.clone())],
+        (Manager::Pip, _) => PIP.iter().filter_map(|name| Some((format!("PIP_{name}"), pip(name)?))).collect(),
+        (Manager::Npm, _) => registry().map(|url| ("npm_config_registry".to_owned(), url)).into_iter().collect(),
+        (Manager::Gem, _) => Vec::new(),
+    }
+}
+
+pub fn proxies() -> Vec<(&'static str, String)> {
+    PROXIES.into_iter().filter_map(|name| Some((name, env::var(name).ok()?))).collect()
+}
+
+/// The authorities that this host trusts.
+pub fn certificates() -> Option<PathBuf> {
+    let named = ["PIP_CERT", "SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "NODE_EXTRA_CA_CERTS"];
+    let named = named.into_iter().filter_map(|name| env::var(name).ok());
+    named.chain(BUNDLES.map(str::to_owned)).find_map(|path| real(&path))
+}
+
+/// The file that a path leads to, if there is one.
+pub fn real(path: &str) -> Option<PathBuf> {
+    fs::canonicalize(path).ok().filter(|path| path.is_file())
+}
+
+/// The host's own pip, as a directory that any Python can load.
+pub fn host_pip() -> Option<PathBuf> {
+    let mut dirs = vec![PathBuf::from("/usr/lib/python3/dist-packages")];
+    for above in ["/usr/local/lib", "/usr/lib"] {
+        let versions = fs::read_dir(above).into_iter().flatten().flatten().map(|entry| entry.path());
+        let mut versions: Vec<_> = versions
+            .filter(|path| path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"python3.")))
+            .collect();
+        versions.sort_unstable();
+        dirs.extend(versions.iter().rev().flat_map(|dir| [dir.join("dist-packages"), dir.join("site-packages")]));
+    }
+    let pips = dirs.into_iter().map(|dir| dir.join("pip"));
+    pips.filter(|pip| pip.join("__main__.py").is_file()).find_map(|pip| fs::canonicalize(pip).ok())
+}
+
+/// Where packages would come from, as far as the host's configuration says.
+pub fn named_index(manager: Manager) -> Vec<String> {
+    match manager {
+        Manager::Pip => ["INDEX_URL", "EXTRA_INDEX_URL"].into_iter().filter_map(pip).collect(),
+        Manager::Npm => registry().into_iter().collect(),
+        Manager::Gem => Vec::new(),
+    }
+}
+
+/// The variable, or what pip's files say: the user's own over the host's (pip, "Configuration Files").
+fn pip(name: &str) -> Option<String> {
+    if let Ok(value) = env::var(format!("PIP_{name}")) {
+        return Some(value);
+    }
+    let key = name.to_lowercase().replace('_', "-");
+    let home = env::var_os("HOME").map(PathBuf::from);
+    let config = env::var_os("XDG_CONFIG_HOME").map(PathBuf::from).or_else(|| Some(home.clone()?.join(".config")));
+    let files = [
+        config.map(|dir| dir.join("pip/pip.conf")),
+        home.map(|dir| dir.join(".pip/pip.conf")),
+        Some("/etc/pip.conf".into()),
+    ];
+    files.into_iter().flatten().find_map(|file| value(&fs::read_to_string(file).ok()?, &key))
+}
+
+fn registry() -> Option<String> {
+    let named = ["npm_config_registry", "NPM_CONFIG_REGISTRY"].into_iter().find_map(|name| env::var(name).ok());
+    let home = env::var_os("HOME").map(|home| PathBuf::from(home).join(".npmrc"));
+    let files = home.into_iter().chain(["/etc/npmrc".into(), "/usr/local/etc/npmrc".into()]);
+    named.or_else(|| files.into_iter().find_map(|file| value(&fs::read_to_string(file).ok()?, "registry")))
+}
+
+/// `key = value`, of whatever section: pip reads `[global]` and `[install]` alike.
+fn value(text: &str, key: &str) -> Option<String> {
+    text.lines().find_map(|line| {
+        let (found, value) = line.split_once('=')?;
+        let value = value.trim().trim_matches('"');
+        (found.trim().replace('_', "-") == key && !value.is_empty()).then(|| value.to_owned())
+    })
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn a_value_of_a_file() {
+        let text = "[global]\n# index-url = no\nindex_url = https://a/simple\n[install]\ntrusted-host=\n";
+        assert_eq!(super::value(text, "index-url").as_deref(), Some("https://a/simple"));
+        assert_eq!(super::value(text, "trusted-host"), None);
+        assert_eq!(super::value("registry=\"http://r/\"\n", "registry").as_deref(), Some("http://r/"));
+    }
+}

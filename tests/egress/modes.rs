@@ -1,0 +1,132 @@
+//! What is allowed is reached, by real clients; what is not is refused at once and told.
+
+use serde_json::json;
+
+use crate::{
+    both,
+    common::{Run, Who},
+    world::{ALLOWED, OTHER, World, sandbox},
+};
+
+/// Quick to give up, and says why.
+const CURL: &str = "curl -sS --max-time 20";
+
+both! {
+    fn what_is_allowed_is_reached_by_name(who: Who) {
+        let Some(world) = World::new("what_is_allowed_is_reached_by_name") else { return };
+        let line = format!("{CURL} http://{ALLOWED}/plain && {CURL} -k https://{ALLOWED}/tls");
+        let done = sandbox(who, &["--allow", ALLOWED], &line).done().expect_code(0);
+        let json = done.json();
+        assert_eq!(json["stdout"], format!("/plain of {ALLOWED}\n/tls of {ALLOWED}\n"), "{done}");
+        assert_eq!(json["controls"]["network"], "filtered");
+        assert_eq!(json["denials"], json!([]), "{done}");
+        assert!(world.reached().contains(&format!("93.184.215.14 /plain {ALLOWED}")), "{:?}", world.reached());
+    }
+
+    fn what_is_not_allowed_is_refused_and_told(who: Who) {
+        let Some(world) = World::new("what_is_not_allowed_is_refused_and_told") else { return };
+        // curl: 6 could not resolve, 7 could not connect, 56 reset.
+        let line = format!("{CURL} http://{OTHER}/; echo $?; {CURL} -k https://93.184.215.15/ ; echo $?; \
+            {CURL} http://93.184.215.15/");
+        let done = sandbox(who, &["--allow", ALLOWED], &line).done().expect_code(0);
+        let json = done.json();
+        let stdout = json["stdout"].as_str().unwrap();
+        assert!(stdout.starts_with("6\n35\n") || stdout.starts_with("6\n56\n"), "{done}");
+        // Over plain HTTP a person can read why.
+        assert!(stdout.contains("--allow 93.184.215.15"), "{done}");
+        let denials = json["denials"].as_array().unwrap();
+        let told = |target: &str, hint: &str| {
+            denials.iter().any(|d| d["kind"] == "network" && d["target"] == target && d["hint"] == hint)
+        };
+        assert!(told(OTHER, &format!("--allow {OTHER}")), "{done}");
+        assert!(told("93.184.215.15:443", "--allow 93.184.215.15"), "{done}");
+        world.assert_untouched();
+    }
+
+    fn the_modes_are_what_they_say(who: Who) {
+        let Some(_world) = World::new("the_modes_are_what_they_say") else { return };
+        let line = format!("{CURL} http://{OTHER}/; echo $?; {CURL} telnet://{OTHER}:2222 </dev/null; echo $?");
+        for (mode, http, other) in [("web", true, false), ("public", true, true), ("packages", false, false)] {
+            let done = sandbox(who, &["--net", mode], &line).done();
+            let stdout = done.json()["stdout"].as_str().unwrap().to_owned();
+            assert_eq!(stdout.contains(&format!("/ of {OTHER}")), http, "{mode}: {done}");
+            assert_eq!(stdout.contains("SSH-2.0-test"), other, "{mode}: {done}");
+            assert_eq!(done.json()["controls"]["network"], mode);
+        }
+    }
+
+    fn servers_that_speak_first_are_heard(who: Who) {
+        let Some(_world) = World::new("servers_that_speak_first_are_heard") else { return };
+        let code = format!(
+            "import socket\ns = socket.create_connection(('{ALLOWED}', 2222), 20)\nprint(s.recv(99))\ns.sendall(b'SSH-2.0-me\\r\\n')\nprint(s.recv(99))"
+        );
+        let done = Run::new(who).args(["--allow", ALLOWED]).python(&code).done();
+        done.expect_code(0).expect_out("b'SSH-2.0-test\\r\\n'\nb'SSH-2.0-me\\r\\n'\n");
+    }
+
+    fn one_port_of_the_host_can_be_opened(who: Who) {
+        let Some(_world) = World::new("one_port_of_the_host_can_be_opened") else { return };
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let other = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let (port, shut) = (listener.local_addr().unwrap().port(), other.local_addr().unwrap().port());
+        std::thread::spawn(move || {
+            use std::io::Write;
+            while let Ok((mut stream, _)) = listener.accept() {
+                _ = stream.write_all(b"the host's own");
+            }
+        });
+        let code = format!(
+            "import socket\nprint(socket.create_connection(('host.fumehood.internal', {port}), 20).recv(99))\n\
+             try: print(socket.create_connection(('host.fumehood.internal', {shut}), 20).recv(99))\n\
+             except OSError as e: print(type(e).__name__)"
+        );
+        let done = Run::new(who).args(["--allow-private", &format!("localhost:{port}")]).python(&code).done();
+        done.expect_code(0).expect_out("b\"the host's own\"\nConnectionResetError\n");
+        other.set_nonblocking(true).unwrap();
+        assert!(other.accept().is_err());
+    }
+
+    fn the_hosts_network_is_as_it_was(who: Who) {
+        let Some(_world) = World::new("the_hosts_network_is_as_it_was") else { return };
+        let look = || {
+            let shell = "ip link; ip addr; ip route; ip rule; nft list ruleset; \
+                cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv4/conf/*/rp_filter";
+            let output = std::process::Command::new("sh").args(["-c", shell]).output().unwrap();
+            assert!(output.status.success(), "{output:?}");
+            String::from_utf8(output.stdout).unwrap()
+        };
+        let before = look();
+        let run = Run::new(who).args(["--allow", ALLOWED]);
+        let gate = run.place.mkdir("gate");
+        let line = format!("{CURL} http://{ALLOWED}/ && while [ ! -e /gate/open ]; do sleep 0.05; done");
+        let run = run.args(["--mount", &format!("{}:/gate", gate.display())]).cmd(&line);
+        let mut command = run.command();
+        command.stdin(std::process::Stdio::null()).stdout(std::process::Stdio::piped());
+        let mut child = command.stderr(std::process::Stdio::piped()).spawn().unwrap();
+        {
+            use std::io::Read;
+            let mut answer = vec![0; "/ of ".len()];
+            child.stdout.as_mut().unwrap().read_exact(&mut answer).unwrap();
+        }
+        assert_eq!(look(), before);
+        run.place.write("gate/open", "");
+        run.wait_for(child).expect_code(0).check_nothing_left();
+        assert_eq!(look(), before);
+    }
+
+    fn rules_that_cannot_be_are_refused(who: Who) {
+        for (options, message) in [
+            (&["--allow", "*.co.uk"][..], "*.co.uk"),
+            (&["--allow", "10.0.0.0/8"], "10.0.0.0/8"),
+            (&["--allow", "a_b-.c!"], "a_b-.c!"),
+            (&["--allow", "/(/"], "/(/"),
+            (&["--net", "none", "--allow", "a.org"], "--allow"),
+            (&["--net", "host", "--deny", "a.org"], "--deny"),
+            (&["--net", "everything"], "everything"),
+        ] {
+            let done = Run::new(who).args(options).cmd("true").done().expect_code(125);
+            assert!(done.err().contains(message), "{done}");
+            assert!(done.err().contains("hint: "), "{done}");
+        }
+    }
+}
