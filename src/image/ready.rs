@@ -11,7 +11,7 @@ use std::{
         fd::{AsFd, AsRawFd},
         unix::ffi::OsStrExt,
     },
-    path::{Path, PathBuf},
+    path::{Component, Path, PathBuf},
 };
 
 use super::{
@@ -28,6 +28,8 @@ use crate::{
 
 type Result<T> = std::result::Result<T, ImageError>;
 
+/// As many links as path_resolution(7) follows.
+const MOST_LINKS: usize = 40;
 /// More volumes than any image has.
 const MOST_VOLUMES: usize = 64;
 /// What is mounted or hidden there is not an image's to choose.
@@ -159,6 +161,14 @@ pub fn resolve(root: &Path, path: &Path) -> Result<PathBuf> {
     let failed = |source: io::Error| ImageError::Io { action: "find", path: path.to_owned(), source };
     let name = |file: &File| std::fs::read_link(format!("/proc/self/fd/{}", file.as_raw_fd())).map_err(failed);
     let top = name(&File::open(root).map_err(failed)?)?;
+    // Links that lead nowhere are followed by hand, and only to where something can be made.
+    let mut path = path.to_owned();
+    for _ in 0..MOST_LINKS {
+        match dangling(root, &path) {
+            Some(next) => path = next,
+            None => break,
+        }
+    }
     for above in path.ancestors() {
         match open(root, above) {
             Ok(found) => {
@@ -173,6 +183,28 @@ pub fn resolve(root: &Path, path: &Path) -> Result<PathBuf> {
         }
     }
     Err(failed(io::ErrorKind::NotFound.into()))
+}
+
+/// Where `path` leads one link further, if it is a link to what is not there.
+fn dangling(root: &Path, path: &Path) -> Option<PathBuf> {
+    let (above, last) = (path.parent()?, path.file_name()?);
+    if open(root, path).is_ok() {
+        return None;
+    }
+    let above_it = open(root, above).ok()?;
+    let last = CString::new(last.as_bytes()).ok()?;
+    let link = fs::open_in(above_it.as_fd(), &last, libc::O_PATH | libc::O_NOFOLLOW, 0, fs::BENEATH).ok()?;
+    let mut buffer = [0; libc::PATH_MAX as usize];
+    let target = fs::read_link(link.as_fd(), &mut buffer).ok()?;
+    let mut inside = PathBuf::from("/");
+    for part in above.join(Path::new(std::ffi::OsStr::from_bytes(target))).components() {
+        match part {
+            Component::ParentDir => _ = inside.pop(),
+            Component::Normal(name) => inside.push(name),
+            Component::RootDir | Component::CurDir | Component::Prefix(_) => {}
+        }
+    }
+    Some(inside)
 }
 
 fn open(root: &Path, path: &Path) -> std::result::Result<File, Errno> {

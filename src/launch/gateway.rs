@@ -7,7 +7,7 @@
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
-use super::{LaunchError, ids, init::World, system};
+use super::{LaunchError, Running, ids, init::World, system};
 use crate::{
     cgroup::Leaf,
     net::{
@@ -25,13 +25,6 @@ use crate::{
     },
 };
 
-/// The init, and what its gateway listens on.
-pub(super) struct Made {
-    pub pid: i32,
-    pub pidfd: OwnedFd,
-    pub listeners: Listeners,
-}
-
 /// The helper's words: a tag, a step, an errno or a pid.
 type Record = [u8; 6];
 const FAILED: u8 = b'F';
@@ -39,81 +32,93 @@ const CLONE_FAILED: u8 = b'C';
 const IDS_FAILED: u8 = b'I';
 const MADE: u8 = b'M';
 
-/// Makes the gateway and clones the init behind it. The child runs `world` and does not return.
-pub(super) fn clone_init(plan: &Plan, leaf: Option<&Leaf>, world: &World<'_>) -> Result<Made, LaunchError> {
+/// Makes the gateway and clones the init behind it, which is heard by `control`. The child runs `world` and does not
+/// return.
+pub(super) fn clone_init(
+    plan: &Plan,
+    leaf: Option<&Leaf>,
+    world: &World<'_>,
+    control: OwnedFd,
+) -> Result<(Running, Listeners), LaunchError> {
     let (ours, theirs) = socket::record_pair().map_err(system("make a socket pair"))?;
-    let gateway = Gateway::new(ours.as_fd());
+    let reserved = theirs.try_clone().map_err(|error| LaunchError::System {
+        what: "reserve a descriptor",
+        errno: Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)),
+    })?;
+    let gateway = Gateway::new(reserved.as_fd());
     let nested = plan.ids.kind != IdsKind::Range;
     let ids = nested.then(|| ids::Nested::new(&plan.ids));
     let flags = libc::CLONE_NEWNET | if nested { libc::CLONE_NEWUSER } else { 0 };
-    let (pid, _pidfd) = match clone::clone_process(flags as u64, None).map_err(LaunchError::Clone)? {
+    let helper = match clone::clone_process(flags as u64, None).map_err(LaunchError::Clone)? {
         Cloned::Child => {
+            // It hears of its supervisor's end by the end of what it reads.
+            drop(ours);
             let supervisor = theirs.as_fd();
-            Helping { plan, leaf, world, gateway: &gateway, ids: ids.as_ref(), supervisor }.live(ours)
+            Helping { plan, leaf, world, gateway: &gateway, ids: ids.as_ref(), supervisor }.live(reserved)
         }
-        Cloned::Parent { pid, pidfd } => (pid, pidfd),
+        Cloned::Parent { pid, pidfd } => Helper { pid, pidfd, socket: ours },
     };
-    drop(theirs);
-    let helper = Helper { pid, socket: Some(ours) };
+    drop((theirs, reserved));
     if nested {
         let (users, groups) = (outer(&plan.ids.users), outer(&plan.ids.groups));
-        ids::write(plan.ids.kind, &users, &groups, pid)?;
+        ids::write(plan.ids.kind, &users, &groups, helper.pid)?;
     }
     // Should it be gone, there will be nothing to receive.
-    helper.go();
-    helper.receive()
+    _ = socket::send(helper.socket.as_fd(), b"g", None);
+    // From here on the init is killed and waited for if anything fails.
+    let (pid, pidfd) = helper.init()?;
+    let running = Running::new(pid, pidfd, control);
+    Ok((running, helper.listeners()?))
 }
 
 /// The helper, as its parent has it.
 struct Helper {
     pid: i32,
-    socket: Option<OwnedFd>,
+    pidfd: OwnedFd,
+    socket: OwnedFd,
 }
 
 impl Helper {
-    fn go(&self) {
-        // Should it be gone, there will be nothing to receive.
-        _ = self.socket.as_ref().map(|socket| socket::send(socket.as_fd(), b"g", None));
+    fn init(&self) -> Result<(i32, OwnedFd), LaunchError> {
+        match self.next()? {
+            (pid, Some(pidfd)) => Ok((pid, pidfd)),
+            _ => Err(LaunchError::Lost),
+        }
     }
 
-    fn receive(&self) -> Result<Made, LaunchError> {
-        let next = || {
-            let mut record: Record = [0; 6];
-            let (length, fd) = socket::receive(self.socket.as_ref().ok_or(Errno::EBADF)?.as_fd(), &mut record)?;
-            Ok((length, record, fd))
-        };
-        let (length, [tag, step, number @ ..], pidfd) = next().map_err(system("hear of the gateway"))?;
-        let number = i32::from_ne_bytes(number);
+    fn listeners(&self) -> Result<Listeners, LaunchError> {
+        let next = || self.next()?.1.ok_or(LaunchError::Lost);
+        Ok(Listeners { tcp: next()?, dns_udp: next()?, dns_tcp: next()?, explicit: next()? })
+    }
+
+    /// The next thing made: a number and a descriptor.
+    fn next(&self) -> Result<(i32, Option<OwnedFd>), LaunchError> {
+        let mut record: Record = [0; 6];
+        let received = socket::receive(self.socket.as_fd(), &mut record);
+        let (length, fd) = received.map_err(system("hear of the gateway"))?;
         if length != size_of::<Record>() {
             return Err(LaunchError::Lost);
         }
-        let pidfd = match (tag, pidfd) {
-            (MADE, Some(pidfd)) => pidfd,
-            (FAILED, None) => {
+        let [tag, step, number @ ..] = record;
+        let number = i32::from_ne_bytes(number);
+        let errno = Errno::from_raw(number);
+        Err(match tag {
+            MADE => return Ok((number, fd)),
+            FAILED => {
                 let what = Step::ALL.get(usize::from(step)).map_or("make the gateway", |step| step.what());
-                return Err(LaunchError::Gateway { what, errno: Errno::from_raw(number) });
+                LaunchError::Gateway { what, errno }
             }
-            (CLONE_FAILED, None) => return Err(LaunchError::Clone(Errno::from_raw(number))),
-            (IDS_FAILED, None) => {
-                return Err(LaunchError::System { what: "map the sandbox's ids", errno: Errno::from_raw(number) });
-            }
-            _ => return Err(LaunchError::Lost),
-        };
-        let listener = || match next() {
-            Ok((_, _, Some(fd))) => Ok(fd),
-            Ok(_) => Err(LaunchError::Lost),
-            Err(errno) => Err(LaunchError::System { what: "hear of the gateway", errno }),
-        };
-        let listeners =
-            Listeners { tcp: listener()?, dns_udp: listener()?, dns_tcp: listener()?, explicit: listener()? };
-        Ok(Made { pid: number, pidfd, listeners })
+            CLONE_FAILED => LaunchError::Clone(errno),
+            IDS_FAILED => LaunchError::System { what: "map the sandbox's ids", errno },
+            _ => LaunchError::Lost,
+        })
     }
 }
 
 impl Drop for Helper {
-    /// It ends by itself once it has spoken, or has nobody left to listen to it.
+    /// It has said all there is to say, or will not be listened to any more.
     fn drop(&mut self) {
-        self.socket = None;
+        _ = process::signal(self.pidfd.as_fd(), libc::SIGKILL);
         _ = process::wait(self.pid, true);
     }
 }
@@ -151,14 +156,15 @@ impl Helping<'_> {
             Ok(Cloned::Parent { pid, pidfd }) => (pid, pidfd),
             Err(errno) => self.fail(CLONE_FAILED, 0, errno),
         };
-        // It waits for its ids, and goes when its supervisor does.
+        // Who is told of it at once ends it whatever happens; it waits for its ids meanwhile.
+        let mut sent = self.say(MADE, 0, pid, Some(pidfd.as_fd()));
         if let Some(Err(error)) = self.ids.map(|ids| ids.write(pid)) {
-            _ = process::signal(pidfd.as_fd(), libc::SIGKILL);
             self.fail(IDS_FAILED, 0, Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)));
         }
         let Listeners { tcp, dns_udp, dns_tcp, explicit } = &listeners;
-        let fds = [&pidfd, tcp, dns_udp, dns_tcp, explicit];
-        let sent = fds.into_iter().try_for_each(|fd| self.say(MADE, 0, pid, Some(fd.as_fd())));
+        for fd in [tcp, dns_udp, dns_tcp, explicit] {
+            sent = sent.and_then(|()| self.say(MADE, 0, 0, Some(fd.as_fd())));
+        }
         process::exit_now(i32::from(sent.is_err()))
     }
 

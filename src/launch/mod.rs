@@ -208,9 +208,8 @@ fn start<'a>(
         keep: &keep,
     };
     let mut running = if let Some(policy) = &plan.egress {
-        let made = gateway::clone_init(plan, leaf, &world)?;
-        let mut running = Running::new(made.pid, made.pidfd, ours);
-        running.egress = Some(Egress::start(Policy::clone(policy), made.listeners)?);
+        let (mut running, listeners) = gateway::clone_init(plan, leaf, &world, ours)?;
+        running.egress = Some(Egress::start(Policy::clone(policy), listeners)?);
         running
     } else {
         let into = leaf.and_then(Leaf::clone_into);

@@ -111,6 +111,11 @@ impl Gateway {
         let gateway = gateway.map_err(|error| (Step::Namespace, Errno::from_raw(error.raw_os_error().unwrap_or(0))))?;
         let mut namespace = reserved;
         dup3(&gateway, &mut namespace, OFlag::O_CLOEXEC).map_err(at(Step::Namespace))?;
+        // Answers come at once; it is as well where this cannot be set, and they are kept in mind for longer.
+        _ = std::fs::File::options()
+            .write(true)
+            .open("/proc/sys/net/netfilter/nf_conntrack_udp_timeout")
+            .and_then(|mut file| std::io::Write::write_all(&mut file, b"2"));
         let listeners = listen_all().map_err(at(Step::Listen))?;
 
         namespace::leave(libc::CLONE_NEWNET).map_err(at(Step::Namespace))?;

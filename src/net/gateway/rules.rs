@@ -65,6 +65,8 @@ const UDP: u8 = libc::IPPROTO_UDP as u8;
 const DNS: u16 = 53;
 /// Connections of one sandbox that the kernel keeps in mind: more than the proxy takes, and a bound to its memory.
 const MOST_CONNECTIONS: u32 = 4096;
+/// Questions, each of which it keeps in mind for a while after it was answered.
+const MOST_QUESTIONS: u32 = 16384;
 
 /// The whole transaction, and how many acknowledgements it is answered with.
 #[must_use]
@@ -84,7 +86,8 @@ pub fn load(sandbox: Ipv4Addr, gateway: Ipv4Addr, ports: Ports) -> (Vec<Vec<u8>>
     // What was meant for the gateway's own DNS was not redirected by being redirected.
     let input: &[&[Expr]] = &[
         &[Established, Accept],
-        &[MoreThan(MOST_CONNECTIONS), Reject],
+        &[Protocol(UDP), MoreThan(MOST_QUESTIONS), Reject],
+        &[Protocol(TCP), MoreThan(MOST_CONNECTIONS), Reset],
         &[Protocol(TCP), Redirected, Accept],
         &[Protocol(UDP), Redirected, Accept],
         &[Ipv4, To(gateway), Protocol(UDP), Port(ports.dns), Accept],
