@@ -1,9 +1,9 @@
 //! An image as an OCI bundle: `rootfs` and a config.json that does what the image says (image-spec `conversion.md`).
 
 use std::{
-    fs::{self, DirBuilder, File},
+    fs::{self, DirBuilder, File, Permissions},
     io::{self, Write},
-    os::unix::fs::{DirBuilderExt, OpenOptionsExt},
+    os::unix::fs::{DirBuilderExt, MetadataExt, OpenOptionsExt, PermissionsExt},
     path::{Path, PathBuf},
 };
 
@@ -19,7 +19,7 @@ use super::{
 
 use crate::spec::container::{TEMPLATE, template};
 
-type Result<T> = std::result::Result<T, ImageError>;
+type Result<T = ()> = std::result::Result<T, ImageError>;
 
 /// The directory that is to be a bundle; what was put there is removed unless it became one.
 #[derive(Debug)]
@@ -55,6 +55,7 @@ impl Destination {
         match DirBuilder::new().mode(0o700).create(path) {
             Ok(()) => Ok(Self { path: path.to_owned(), ours: true, done: false }),
             Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {
+                close(path)?;
                 let mut entries = fs::read_dir(path).map_err(ImageError::io("read", path))?;
                 if entries.next().is_some() {
                     return Err(ImageError::NotEmpty { path: path.to_owned() });
@@ -70,6 +71,21 @@ impl Destination {
         DirBuilder::new().mode(0o700).create(&path).map_err(ImageError::io("make", &path))?;
         Ok(PutBy(path))
     }
+}
+
+/// Keeps everybody else out of a directory of the caller's.
+fn close(path: &Path) -> Result {
+    let options = fs::OpenOptions::new().read(true).custom_flags(libc::O_DIRECTORY | libc::O_NOFOLLOW).open(path);
+    let dir = options.map_err(ImageError::io("open", path))?;
+    let found = dir.metadata().map_err(ImageError::io("look at", path))?;
+    if found.uid() != nix::unistd::geteuid().as_raw() {
+        let why = "it is somebody else's, who would have all that is in the image".to_owned();
+        return Err(ImageError::Import { what: format!("`{}`", path.display()), why });
+    }
+    if found.mode() & 0o077 == 0 {
+        return Ok(());
+    }
+    dir.set_permissions(Permissions::from_mode(0o700)).map_err(ImageError::io("close", path))
 }
 
 impl Drop for Destination {

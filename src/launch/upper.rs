@@ -66,7 +66,9 @@ impl<'a> Upper<'a> {
 
     /// Writes it as a layer's archive, with the owners that the program saw.
     pub fn pack(&self, options: &Options, to: &mut dyn Write) -> Result<Notes, PackError> {
-        pack::pack_inside(self.namespace, self.dir, options, to)
+        let single = self.plan.ids.kind == IdsKind::Single && self.plan.identity.uid != 0;
+        let over = self.below().filter(|_| single).map(Path::to_owned);
+        pack::pack_inside(self.namespace, self.dir, &Options { over, ..options.clone() }, to)
     }
 }
 

@@ -13,7 +13,7 @@ mod tar;
 mod tests;
 mod walk;
 
-use std::{io::Write, os::fd::BorrowedFd};
+use std::{io::Write, os::fd::BorrowedFd, path::PathBuf};
 
 use serde::{Deserialize, Serialize};
 
@@ -39,13 +39,16 @@ pub struct Options {
     pub newest: Option<i64>,
     /// Directories whose content is left out, relative to the root and without a slash at their ends.
     pub without: Vec<Vec<u8>>,
+    /// What the tree was over, where owners mean nothing since there is one id for all: what was there already is root's,
+    /// as most of an image is, and not whoever's the program was.
+    pub over: Option<PathBuf>,
     pub limits: Limits,
 }
 
 impl Options {
     #[must_use]
     pub fn new(source: Source) -> Self {
-        Self { source, newest: None, without: Vec::new(), limits: Limits::default() }
+        Self { source, newest: None, without: Vec::new(), over: None, limits: Limits::default() }
     }
 }
 

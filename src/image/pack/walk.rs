@@ -3,10 +3,13 @@
 
 use std::{
     collections::HashMap,
-    ffi::{CStr, CString},
+    ffi::{CStr, CString, OsStr},
     fs::File,
     io::{self, Read, Write},
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::{
+        fd::{AsFd, BorrowedFd, OwnedFd},
+        unix::ffi::OsStrExt,
+    },
 };
 
 use nix::dir::Dir;
@@ -231,12 +234,18 @@ impl<'a, W: Write> Walk<'a, W> {
             return Err(self.beyond("files", self.options.limits.entries));
         }
         let mtime = self.options.newest.map_or(header.mtime, |newest| header.mtime.min(newest));
-        self.to.begin(&Header { mtime, ..header.clone() }).map_err(|error| match error.kind() {
+        let (uid, gid) = if self.was_there(header.path) { (0, 0) } else { (header.uid, header.gid) };
+        self.to.begin(&Header { mtime, uid, gid, ..header.clone() }).map_err(|error| match error.kind() {
             io::ErrorKind::InvalidInput => {
                 PackError::Untold { path: shown(header.path), why: "its extended attributes are over 1 MiB" }
             }
             _ => PackError::Write(error),
         })
+    }
+
+    fn was_there(&self, path: &[u8]) -> bool {
+        let over = self.options.over.as_ref();
+        over.is_some_and(|over| over.join(OsStr::from_bytes(path)).symlink_metadata().is_ok())
     }
 
     /// What a layer tells of them, by name, and what overlayfs said to itself.

@@ -170,7 +170,7 @@ impl Store {
 
     /// Removes what makers that are gone have left. Downloads are kept for a day.
     pub fn sweep(&self) -> Result<Freed> {
-        let mut freed = Freed::default();
+        let (mut freed, mut failed) = (Freed::default(), None);
         let dir = self.path.join("making");
         for entry in fs::read_dir(&dir).map_err(StoreError::io("read", dir.clone()))?.flatten() {
             let path = entry.path();
@@ -185,9 +185,10 @@ impl Store {
                 continue;
             }
             freed.bytes += if found.is_dir() { trees::size_of(&path) } else { found.len() };
-            remove(&path)?;
+            // One that stays keeps nobody from removing the others.
+            failed = remove(&path).err().or(failed);
         }
-        Ok(freed)
+        failed.map_or(Ok(freed), Err)
     }
 
     /// A directory to work in, of one's own.
