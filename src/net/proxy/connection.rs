@@ -1,6 +1,6 @@
 //! One connection from its first byte to its last.
 
-use std::{cell::Cell, net::SocketAddr, sync::Arc, time::Duration};
+use std::{cell::Cell, net::SocketAddr, sync::Arc};
 
 use tokio::{
     net::TcpStream,
@@ -22,9 +22,6 @@ use crate::net::{
     policy::{Host, Refusal, address},
     pool::is_fake,
 };
-
-/// How long a client has to hear why it was refused.
-pub(super) const FAREWELL: Duration = Duration::from_secs(2);
 
 /// A redirected connection: its destination says what it wants.
 pub(super) async fn redirected(shared: &Shared, client: TcpStream) {
@@ -154,7 +151,7 @@ async fn pass(
             let words = forbidden_page(&target.to_string(), &refusal);
             shared.deny(protocol, target.to_string(), refusal);
             if protocol == Protocol::Http && flow.answered.get() == 0 {
-                farewell(client, &words, FAREWELL).await;
+                farewell(client, &words, shared.limits.farewell).await;
             }
         }
     }
@@ -201,8 +198,8 @@ async fn refuse(shared: &Shared, client: TcpStream, opening: &Opening, target: &
     shared.deny(opening.protocol(), target.to_owned(), refusal);
     match opening {
         Opening::None => say_in_http(shared, client, &words).await,
-        Opening::Connect | Opening::Plain { .. } => farewell(client, &words, FAREWELL).await,
-        Opening::Socks => farewell(client, &socks::answer(socks::REFUSED), FAREWELL).await,
+        Opening::Connect | Opening::Plain { .. } => farewell(client, &words, shared.limits.farewell).await,
+        Opening::Socks => farewell(client, &socks::answer(socks::REFUSED), shared.limits.farewell).await,
     }
 }
 
@@ -210,8 +207,8 @@ async fn fail(shared: &Shared, client: TcpStream, opening: &Opening, why: &str) 
     let words = page("502 Bad Gateway", &format!("fumehood: {why}"));
     match opening {
         Opening::None => say_in_http(shared, client, &words).await,
-        Opening::Connect | Opening::Plain { .. } => farewell(client, &words, FAREWELL).await,
-        Opening::Socks => farewell(client, &socks::answer(socks::UNREACHABLE), FAREWELL).await,
+        Opening::Connect | Opening::Plain { .. } => farewell(client, &words, shared.limits.farewell).await,
+        Opening::Socks => farewell(client, &socks::answer(socks::UNREACHABLE), shared.limits.farewell).await,
     }
 }
 
@@ -221,7 +218,7 @@ async fn say_in_http(shared: &Shared, client: TcpStream, words: &[u8]) {
     let mut buffer = Vec::new();
     loop {
         match head::looks(&buffer) {
-            Looks::Http => return farewell(client, words, FAREWELL).await,
+            Looks::Http => return farewell(client, words, shared.limits.farewell).await,
             Looks::Other => return,
             Looks::Open => match timeout_at(deadline, read_more(&client, &mut buffer, 1024)).await {
                 Ok(Ok(1..)) => {}

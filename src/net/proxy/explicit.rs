@@ -12,7 +12,7 @@ use tokio::{
 
 use super::{
     Shared, Target,
-    connection::{FAREWELL, Opening, carry, page},
+    connection::{Opening, carry, page},
     head::{self, Kind, Sent},
     own_address, socks,
     stream::{farewell, prepare, read_more, write_all},
@@ -67,7 +67,7 @@ impl Asking<'_> {
                 }
                 Err(why) => {
                     let words = page("400 Bad Request", &format!("fumehood: the request was not understood: {why}"));
-                    return farewell(self.client, &words, FAREWELL).await;
+                    return farewell(self.client, &words, self.shared.limits.farewell).await;
                 }
             }
         };
@@ -89,7 +89,7 @@ impl Asking<'_> {
             }
         };
         if !greeting.open {
-            return farewell(self.client, &socks::UNWELCOME, FAREWELL).await;
+            return farewell(self.client, &socks::UNWELCOME, self.shared.limits.farewell).await;
         }
         self.buffer.drain(..greeting.end);
         if write_all(&self.client, &socks::WELCOME).await.is_err() {
@@ -105,7 +105,7 @@ impl Asking<'_> {
                 }
                 Err((code, why)) => {
                     self.shared.deny(Protocol::Socks, own_address(&self.client), Refusal::new(why));
-                    return farewell(self.client, &socks::answer(code), FAREWELL).await;
+                    return farewell(self.client, &socks::answer(code), self.shared.limits.farewell).await;
                 }
             }
         };

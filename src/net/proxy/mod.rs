@@ -62,6 +62,8 @@ struct Limits {
     dial: Duration,
     /// To begin a request, for a client that is refused.
     refused: Duration,
+    /// To hear why it was refused.
+    farewell: Duration,
 }
 
 impl Default for Limits {
@@ -71,6 +73,7 @@ impl Default for Limits {
             head: Duration::from_secs(10),
             dial: Duration::from_secs(15),
             refused: Duration::from_secs(1),
+            farewell: Duration::from_secs(2),
         }
     }
 }

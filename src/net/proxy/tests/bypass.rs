@@ -104,7 +104,7 @@ fn bypass_03_a_second_hello_has_the_name_on_it_too() {
         send(&mut client, [&hello("example.com")[..], b"\x17\x03\x03\0\x05early"].concat());
         assert_eq!(exactly(&mut client, retry.len()), retry);
         send(&mut client, [CHANGE, &hello(second), b"\x17\x03\x03\0\x04late"].concat());
-        client.shutdown(std::net::Shutdown::Write).unwrap();
+        client.shutdown(std::net::Shutdown::Write).ok();
         until_end(&mut client);
         let before = [b"\x17\x03\x03\0\x05early", CHANGE].concat();
         let all = [&before[..], &hello(second), b"\x17\x03\x03\0\x04late"].concat();
@@ -257,6 +257,7 @@ fn bypass_10_only_addresses_that_were_checked_are_dialled() {
     let world = World::new(EXAMPLE);
     world.name("example.com", &["93.184.215.14"]).own(PUBLIC);
     let mut client = world.connect_to("example.com", 443);
+    send(&mut client, hello("example.com"));
     assert_eq!(until_end(&mut client), (vec![], End::Reset));
     let denial = world.denial();
     assert_eq!(
@@ -295,6 +296,7 @@ fn bypass_28_mail_is_not_sent() {
     let world = World::new(r#"{"mode":"open"}"#);
     for port in [25, 465, 587] {
         let mut client = world.connect(PUBLIC, port);
+        send(&mut client, b"EHLO me\r\n");
         assert_eq!(until_end(&mut client), (vec![], End::Reset));
         assert_eq!(world.denial().hint, Some(format!("--allow 93.184.215.14:{port}")));
     }

@@ -131,7 +131,7 @@ fn a_refusal_is_readable_over_http_and_a_reset_otherwise() {
     let mut client = world.connect_to("example.com", 80);
     send(&mut client, "POST / HTTP/1.1\r\nHost: example.com\r\nContent-Length: 100000\r\n\r\n");
     send(&mut client, "x".repeat(100_000));
-    client.shutdown(Shutdown::Write).unwrap();
+    client.shutdown(Shutdown::Write).ok();
     let (answer, end) = until_end(&mut client);
     let answer = String::from_utf8(answer).unwrap();
     assert_eq!(end, End::Closed);
@@ -148,12 +148,18 @@ fn a_refusal_is_readable_over_http_and_a_reset_otherwise() {
         hint: Some("--allow example.com:80".to_owned()),
     };
     assert_eq!(world.denial(), denied);
-    for other in [hello("example.com"), b"\0".to_vec(), vec![]] {
+    for other in [hello("example.com"), b"\0".to_vec(), b"SSH-2.0-x y\r\n".to_vec()] {
         let mut client = world.connect_to("example.com", 22);
         send(&mut client, other);
         assert_eq!(until_end(&mut client), (vec![], End::Reset));
     }
     assert_eq!(world.dialled(), []);
+}
+
+#[test]
+fn who_is_refused_and_says_nothing_is_reset() {
+    let world = World::with("{}", |limits| limits.refused = std::time::Duration::from_millis(20));
+    assert_eq!(until_end(&mut world.connect(PUBLIC, 22)), (vec![], End::Reset));
 }
 
 #[test]
@@ -165,7 +171,9 @@ fn a_server_that_is_not_there_is_told() {
         send(&mut client, format!("GET / HTTP/1.1\r\nHost: {name}\r\n\r\n"));
         let answer = String::from_utf8(until_end(&mut client).0).unwrap();
         assert!(answer.starts_with("HTTP/1.1 502 Bad Gateway\r\n") && answer.contains(why), "{answer}");
-        assert_eq!(until_end(&mut world.connect_to(name, 443)), (vec![], End::Reset));
+        let mut client = world.connect_to(name, 443);
+        send(&mut client, hello(name));
+        assert_eq!(until_end(&mut client), (vec![], End::Reset));
     }
     assert_eq!(world.denials(), []);
 }
