@@ -89,7 +89,8 @@ both! {
     fn the_hosts_network_is_as_it_was(who: Who) {
         let Some(_world) = World::new("the_hosts_network_is_as_it_was") else { return };
         let look = || {
-            let shell = "ip link; ip addr; ip route; ip rule; nft list ruleset; \
+            // The kernel itself still makes its addresses of the sixth version.
+            let shell = "ip -br link; ip -4 addr; ip -4 route; ip rule; nft list ruleset; \
                 cat /proc/sys/net/ipv4/ip_forward /proc/sys/net/ipv4/conf/*/rp_filter";
             let output = std::process::Command::new("sh").args(["-c", shell]).output().unwrap();
             assert!(output.status.success(), "{output:?}");
@@ -112,6 +113,21 @@ both! {
         run.place.write("gate/open", "");
         run.wait_for(child).expect_code(0).check_nothing_left();
         assert_eq!(look(), before);
+    }
+
+    /// An ordinary user's ids are mapped through /proc, which is read-only here: an error, and nobody waits for anybody.
+    fn what_cannot_be_made_is_an_error(who: Who) {
+        let Some(_world) = World::new("what_cannot_be_made_is_an_error") else { return };
+        // The mount namespace is the test's own.
+        let flags = nix::mount::MsFlags::MS_BIND | nix::mount::MsFlags::MS_REC;
+        nix::mount::mount(Some("/proc"), "/proc", None::<&str>, flags, None::<&str>).unwrap();
+        let flags = nix::mount::MsFlags::MS_BIND | nix::mount::MsFlags::MS_REMOUNT | nix::mount::MsFlags::MS_RDONLY;
+        nix::mount::mount(None::<&str>, "/proc", None::<&str>, flags, None::<&str>).unwrap();
+        let run = Run::new(who).args(["--allow", ALLOWED]).cmd("echo it runs");
+        let command = run.command();
+        let done = run.finish(command).expect_code(125);
+        assert!(done.err().contains("error: "), "{done}");
+        done.check_nothing_left();
     }
 
     fn rules_that_cannot_be_are_refused(who: Who) {

@@ -53,6 +53,29 @@ both! {
         assert_eq!(String::from_utf8_lossy(&done.stdout), "small\n", "{}", String::from_utf8_lossy(&done.stderr));
     }
 
+    /// CVE-2021-41103: set-id programs and devices of an image are not for the host's other users.
+    fn nobody_else_may_enter_a_bundle(who: Who) {
+        use std::os::unix::fs::PermissionsExt;
+        let config = json!({"Entrypoint": ["/bin/busybox"]});
+        let Some(made) = Made::new(who, "nobody_else_may_enter_a_bundle", &config, &[]) else { return };
+        let (store, place) = (made.store(), &made.place);
+        for there in [false, true] {
+            let to = format!("bundle-{there}");
+            if there {
+                fs::set_permissions(place.mkdir(&to), fs::Permissions::from_mode(0o777)).unwrap();
+            }
+            let mut unpack = Command::new(place.binary());
+            unpack.args(["unpack", "--store"]).arg(&store).args(["made", &to]).current_dir(place.path());
+            unpack.env("HOME", place.path()).stdin(Stdio::null());
+            if let Some((uid, gid)) = who.ids() {
+                unpack.uid(uid).gid(gid);
+            }
+            let done = unpack.output().unwrap();
+            assert!(done.status.success(), "{}", String::from_utf8_lossy(&done.stderr));
+            assert_eq!(fs::metadata(place.join(&to)).unwrap().permissions().mode() & 0o7777, 0o700);
+        }
+    }
+
     fn nothing_is_left_of_what_failed(who: Who) {
         let closed = [
             dir("d/"),

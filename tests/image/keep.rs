@@ -449,6 +449,28 @@ both! {
     }
 }
 
+/// An ordinary user with one id: the program takes all for its own, and what was there is not made so in the image.
+#[test]
+fn what_was_roots_stays_roots() {
+    let Some(who) = Who::User.find("what_was_roots_stays_roots") else { return };
+    let Some(made) = Made::new(who, "what_was_roots_stays_roots", &json!({"Env": ["PATH=/bin"]}), &[]) else {
+        return;
+    };
+    let kept = Kept::of_made(made, who);
+    let run = kept.made.run().named(&kept.whole("@one")).args(["--keep"]);
+    run.cmd("echo new > /etc/new; echo changed > /etc/os").done().expect_code(0);
+    kept.call(&["commit", "@one", "owned"]);
+    kept.call(&["image", "export", "owned", "exported", "--format", "oci"]);
+    kept.tool("skopeo", &["copy", "--quiet", "oci:exported", "dir:blobs"]);
+    let manifest: Value = serde_json::from_str(&kept.made.place.read("blobs/manifest.json")).unwrap();
+    let layer = manifest["layers"][1]["digest"].as_str().unwrap().trim_start_matches("sha256:").to_owned();
+    let listed = kept.tool("tar", &["--numeric-owner", "-tvzf", &format!("blobs/{layer}")]);
+    for (path, owner) in [(" ./", " 0/0 "), (" etc/", " 0/0 "), (" etc/os", " 0/0 "), (" etc/new", " 1000/1000 ")] {
+        let line = listed.lines().find(|line| line.ends_with(path));
+        assert!(line.is_some_and(|line| line.contains(owner)), "{path}: {listed}");
+    }
+}
+
 /// An ordinary user whose sandbox has many ids: owners come out as they were inside, and what the user may not read as well.
 #[test]
 fn owners_are_as_the_program_saw_them() {
