@@ -179,12 +179,8 @@ fn index(verb: Verb, wanted: impl Fn(&Flag) -> bool) -> Option<usize> {
 }
 
 fn unknown(verb: Verb, file: Option<OsString>, flag: String, name: &str) -> UsageError {
-    match name {
-        _ => {
-            let known = FLAGS.iter().filter(|flag| verb.takes(flag)).map(|flag| flag.long);
-            UsageError::UnknownFlag { verb: verb.name(), flag, file, nearest: nearest(name, known) }
-        }
-    }
+    let known = FLAGS.iter().filter(|flag| verb.takes(flag)).map(|flag| flag.long);
+    UsageError::UnknownFlag { verb: verb.name(), flag, file, nearest: nearest(name, known) }
 }
 
 fn misread(error: &lexopt::Error) -> UsageError {
