@@ -15,6 +15,7 @@ mod hello;
 mod inspect;
 mod outside;
 mod relay;
+mod resolver;
 mod socks;
 mod stream;
 #[cfg(test)]
@@ -45,7 +46,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use self::{dial::Addresses, drain::Drain, outside::Outside, relay::Means, stream::write_all};
+use self::{dial::Addresses, drain::Drain, outside::Outside, relay::Means, resolver::Resolver, stream::write_all};
 use super::{
     Denied, Listeners, NetError, Policy, Protocol, dns,
     policy::{Host, Refusal},
@@ -68,7 +69,7 @@ struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connections: 1024,
+            connections: 512,
             head: Duration::from_secs(10),
             dial: Duration::from_secs(15),
             refused: Duration::from_secs(1),
@@ -83,8 +84,6 @@ const DESCRIPTORS_EACH: u64 = 2;
 /// Connections for questions of DNS, and how long one may be silent.
 const DNS_CONNECTIONS: usize = 64;
 const DNS_SILENCE: Duration = Duration::from_secs(5);
-/// Threads that wait for the host's resolver.
-const RESOLVERS: usize = 16;
 
 /// Passes on what the policy allows; everything ends when it is dropped.
 pub struct Proxy {
@@ -126,7 +125,6 @@ impl Proxy {
         let runtime = runtime::Builder::new_current_thread()
             .enable_io()
             .enable_time()
-            .max_blocking_threads(RESOLVERS)
             .build()
             .map_err(NetError::proxy("start the proxy"))?;
         let sockets = {
@@ -134,6 +132,8 @@ impl Proxy {
             let _entered = runtime.enter();
             Sockets::try_from(listeners).map_err(NetError::proxy("listen for the sandbox"))?
         };
+        let resolver =
+            Resolver::start(outside.resolve.clone()).map_err(NetError::proxy("start the resolver's thread"))?;
         let run = move || {
             // Signals are for the thread that waits for them.
             _ = SigSet::all().thread_block();
@@ -141,6 +141,7 @@ impl Proxy {
                 policies: seen,
                 pool: RefCell::default(),
                 addresses: RefCell::default(),
+                resolver,
                 denied,
                 outside,
                 means: Means::default(),
@@ -156,8 +157,7 @@ impl Proxy {
             local.spawn_local(take(shared.clone(), tcp.clone(), Way::Redirected));
             let done = local.block_on(&runtime, drain::until_end(&shared, [&tcp, &explicit], ordered));
             drop(local);
-            // Not waiting for the resolver.
-            runtime.shutdown_background();
+            drop(runtime);
             if let Some(done) = done {
                 done();
             }
@@ -217,6 +217,7 @@ struct Shared {
     policies: watch::Receiver<Arc<Policy>>,
     pool: RefCell<Pool>,
     addresses: RefCell<Addresses>,
+    resolver: Resolver,
     denied: Box<dyn Fn(Denied) + Send>,
     outside: Outside,
     means: Means,
