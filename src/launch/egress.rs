@@ -4,8 +4,10 @@ use std::{
     os::fd::{AsFd, BorrowedFd},
     sync::{
         Arc,
+        atomic::{AtomicBool, Ordering},
         mpsc::{self, Receiver},
     },
+    time::Duration,
 };
 
 use nix::sys::eventfd::{EfdFlags, EventFd};
@@ -16,10 +18,11 @@ use crate::net::{Denied, Listeners, Policy, Proxy};
 /// Dropped, it lets nothing out any more.
 #[derive(Debug)]
 pub struct Egress {
-    _proxy: Proxy,
+    proxy: Proxy,
     denied: Receiver<Denied>,
-    /// Ready when there is something in `denied`.
+    /// Ready when there is something in `denied`, and when it has drained.
     woken: Arc<EventFd>,
+    drained: Arc<AtomicBool>,
 }
 
 /// Refusals that wait to be told: a program makes them faster than anybody reads, and those beyond are lost.
@@ -37,7 +40,20 @@ impl Egress {
             }
         };
         let proxy = Proxy::start(policy, listeners, tell).map_err(LaunchError::Egress)?;
-        Ok(Self { _proxy: proxy, denied, woken })
+        Ok(Self { proxy, denied, woken, drained: Arc::default() })
+    }
+
+    /// The sandbox is gone: lets out what it sent last, for `grace` at most, and then nothing any more.
+    pub fn drain(&self, grace: Duration) {
+        let (drained, waker) = (Arc::clone(&self.drained), Arc::clone(&self.woken));
+        self.proxy.drain(grace, move || {
+            drained.store(true, Ordering::Release);
+            _ = waker.write(1);
+        });
+    }
+
+    pub fn is_drained(&self) -> bool {
+        self.drained.load(Ordering::Acquire)
     }
 
     /// What was refused since the last time.

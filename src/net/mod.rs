@@ -23,6 +23,10 @@ pub use self::{
     proxy::Proxy,
 };
 
+/// What the kernel keeps for each direction of a socket. Left to itself it takes megabytes for one that is not read, from
+/// memory of the host that no limit of a sandbox counts.
+const BUFFER: usize = 256 << 10;
+
 /// Sockets made where the sandbox's packets end, non-blocking or not.
 #[derive(Debug)]
 pub struct Listeners {

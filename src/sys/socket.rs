@@ -1,6 +1,6 @@
 //! The control socket between the supervisor and the sandbox's init: short records, descriptors beside them.
 
-use std::os::fd::{AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
 use super::{Result, check};
 
@@ -96,4 +96,12 @@ pub fn accept(listener: BorrowedFd<'_>) -> Result<OwnedFd> {
             other => return other.map(|fd| unsafe { OwnedFd::from_raw_fd(fd as i32) }),
         }
     }
+}
+
+/// Bytes of a TCP stream that the other side does not have yet, its end among them.
+pub fn unacknowledged(stream: impl AsFd) -> Result<usize> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the kernel writes one int (SIOCOUTQ is the same number).
+    check(unsafe { libc::ioctl(stream.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) }.into())?;
+    Ok(bytes.try_into().unwrap_or(0))
 }

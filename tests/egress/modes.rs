@@ -4,7 +4,7 @@ use serde_json::json;
 
 use crate::{
     both,
-    common::{Run, Who},
+    common::{LONGEST, Run, Who},
     world::{ALLOWED, OTHER, World, sandbox},
 };
 
@@ -84,6 +84,26 @@ both! {
         done.expect_code(0).expect_out("b\"the host's own\"\nConnectionResetError\n");
         other.set_nonblocking(true).unwrap();
         assert!(other.accept().is_err());
+    }
+
+    fn what_a_program_sends_at_its_end_gets_there(who: Who) {
+        let Some(_world) = World::new("what_a_program_sends_at_its_end_gets_there") else { return };
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let (sender, got) = std::sync::mpsc::channel();
+        std::thread::spawn(move || {
+            use std::io::Read;
+            while let Ok((mut stream, _)) = listener.accept() {
+                let mut all = Vec::new();
+                let ended = stream.read_to_end(&mut all).is_ok();
+                _ = sender.send((all, ended));
+            }
+        });
+        for _ in 0..6 {
+            let line = format!("exec bash -c 'echo 0123456789 > /dev/tcp/host.fumehood.internal/{port}'");
+            Run::new(who).args(["--allow-private", &format!("localhost:{port}")]).cmd(&line).done().expect_code(0);
+            assert_eq!(got.recv_timeout(LONGEST).unwrap(), (b"0123456789\n".to_vec(), true));
+        }
     }
 
     fn the_hosts_network_is_as_it_was(who: Who) {

@@ -2,7 +2,7 @@
 
 use std::{
     io,
-    os::fd::{AsFd, AsRawFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
     time::{Duration, Instant},
 };
 
@@ -25,6 +25,9 @@ use crate::{
     },
     sys::process,
 };
+
+/// For what the program sent last, if its servers are slow to take it.
+const EGRESS_GRACE: Duration = Duration::from_secs(3);
 
 impl Supervisor<'_> {
     /// The init is dead, and with it all of the sandbox: what is in the pipes is all there will be.
@@ -54,6 +57,7 @@ impl Supervisor<'_> {
         if self.started.is_none() && self.step == 0 && self.killed_by.is_none() {
             return Err(LaunchError::Lost);
         }
+        self.drain_egress(observer);
         let tail = if self.killed_by.is_some() { Tail::Cut } else { Tail::Whole };
         let [mut stdout, mut stderr] = [(0, Stream::Stdout), (1, Stream::Stderr)].map(|(number, stream)| {
             let (captured, rest) = self.relay.take(number, tail);
@@ -99,6 +103,30 @@ impl Supervisor<'_> {
             compile: self.compile,
             kept: None,
         })
+    }
+
+    /// A program that ended by itself may have sent something at its very end, which is not out yet.
+    fn drain_egress(&mut self, observer: &mut dyn Observer) {
+        let by_itself = self.ended.is_some() && self.killed_by.is_none();
+        let Some(egress) = self.running.egress.as_ref().filter(|_| by_itself) else { return };
+        let left = self.timeout().zip(self.started).map(|(timeout, started)| timeout.saturating_sub(started.elapsed()));
+        let grace = left.map_or(EGRESS_GRACE, |left| left.min(EGRESS_GRACE));
+        let until = Instant::now() + grace;
+        egress.drain(grace);
+        while let Some(egress) = &self.running.egress
+            && !egress.is_drained()
+            && self.killed_by.is_none()
+        {
+            let left = until.saturating_duration_since(Instant::now());
+            let ready = |fd: BorrowedFd<'_>| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+            let mut fds: Vec<_> = std::iter::once(egress.as_fd()).chain(self.extras.signals).map(ready).collect();
+            if left.is_zero() || process::poll(&mut fds, Some(left)).is_err() {
+                break;
+            }
+            self.hear_of_refusals(observer);
+            self.heed_signal();
+        }
+        self.hear_of_refusals(observer);
     }
 
     /// All processes of the sandbox are gone, so what they wrote is what there will be.

@@ -25,7 +25,7 @@ impl Supervisor<'_> {
         }
     }
 
-    fn timeout(&self) -> Option<Duration> {
+    pub(super) fn timeout(&self) -> Option<Duration> {
         self.plan.steps[self.step].limits.timeout.or(self.plan.limits.timeout)
     }
 

@@ -24,7 +24,7 @@ use nix::{
     unistd::dup3,
 };
 
-use super::Listeners;
+use super::{BUFFER, Listeners};
 use crate::sys::{Errno, namespace, netlink::Netlink};
 
 /// In a range for tests of networks (RFC 2544), which no host has and which names stand for inside.
@@ -156,6 +156,9 @@ fn listener(kind: SockType, port: u16) -> Result<OwnedFd, Errno> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let socket = socket(AddressFamily::Inet, kind, flags, None)?;
     setsockopt(&socket, sockopt::ReuseAddr, &true)?;
+    // Inherited by each connection, and told to its client with the first packet.
+    setsockopt(&socket, sockopt::RcvBuf, &BUFFER)?;
+    setsockopt(&socket, sockopt::SndBuf, &BUFFER)?;
     let address = SockaddrIn::from(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port));
     bind(socket.as_raw_fd(), &address)?;
     if kind == SockType::Stream {

@@ -212,7 +212,8 @@ impl Policy {
         let Some(what) = address::special(address).or(own.then_some(Special::Own)) else { return Ok(()) };
         let by_address = Host::Address(address);
         let opened = match host {
-            Host::Name(_) => what.opens_by_name() && self.opens_private(host, port),
+            // `localhost` is all of the host's loopback addresses; one that was named is that one, as below.
+            Host::Name(name) => what.opens_by_name() && self.private.iter().any(|private| private.is_named(name, port)),
             Host::Address(_) => false,
         };
         if opened || self.opens_private(&by_address, port) {
@@ -246,12 +247,13 @@ impl Policy {
 
 impl Private {
     fn is(&self, name: &Name, port: u16) -> bool {
-        let Host::Name(own) = &self.host else {
-            // 127.0.0.1:5432 of the host, by the name that the host has inside.
-            return self.port == port
-                && name.as_str() == HOST_NAME
-                && self.host == Host::Address(Ipv4Addr::LOCALHOST.into());
-        };
+        // 127.0.0.1:5432 of the host, by the name that the host has inside.
+        let by_address = self.host == Host::Address(Ipv4Addr::LOCALHOST.into()) && name.as_str() == HOST_NAME;
+        self.is_named(name, port) || (self.port == port && by_address)
+    }
+
+    fn is_named(&self, name: &Name, port: u16) -> bool {
+        let Host::Name(own) = &self.host else { return false };
         self.port == port && (own == name || (own.as_str() == LOCALHOST && name.as_str() == HOST_NAME))
     }
 }

@@ -159,6 +159,9 @@ fn the_host_is_reached_where_it_was_named() {
         assert!(policy.check_address(&host(HOST_NAME), 5432, ip("127.0.0.1"), true).is_ok());
         assert!(!allows(&policy, HOST_NAME, 5433));
         assert!(policy.check_address(&host(HOST_NAME), 5433, ip("127.0.0.1"), true).is_err());
+        // Another service may be there.
+        let sixth = policy.check_address(&host(HOST_NAME), 5432, ip("::1"), true);
+        assert_eq!(sixth.is_ok(), private == "localhost:5432");
     }
 }
 

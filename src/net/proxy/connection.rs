@@ -11,6 +11,7 @@ use tokio::{
 use super::{
     Shared, Target,
     dial::{DialError, Dialled, dial},
+    drain::delivered,
     head::{self, Body, Looks},
     inspect::{Inspector, Stop},
     relay::{self, Flow},
@@ -139,9 +140,17 @@ async fn pass(
         Err(DialError::Failed(why)) => return fail(shared, client, &opening, &why).await,
     };
     let flow = Flow::default();
-    match converse(shared, &client, &server, target, buffer, opening, &flow).await {
+    let conversing = converse(shared, &client, &server, target, buffer, opening, &flow);
+    let ended = match first(delivered(shared, &server, &flow), conversing).await {
+        First::Left(delivered) => delivered.map_err(Stop::from),
+        First::Right(ended) => ended,
+    };
+    match ended {
         Ok(()) => {
-            finish(client);
+            // One that is gone, and its network with it, would have its end sent again and again.
+            if !*shared.draining.borrow() {
+                finish(client);
+            }
             finish(server);
         }
         // Dropped, both are reset: the one side as the other was.
@@ -178,6 +187,7 @@ async fn converse(
                 write_all(server, &head).await?;
                 inspector.body(body).await?;
                 relay::discard(client).await?;
+                flow.sent.set(true);
                 // The server was told that this request is the last, and ends.
                 std::future::pending::<Result<(), Stop>>().await
             };
@@ -186,10 +196,15 @@ async fn converse(
             };
         }
     }
-    match target.host {
-        Host::Name(_) => both(inspector.run(), down).await,
-        Host::Address(_) => both(inspector.opaque(), down).await,
-    }
+    let up = async {
+        match target.host {
+            Host::Name(_) => inspector.run().await?,
+            Host::Address(_) => inspector.opaque().await?,
+        }
+        flow.sent.set(true);
+        Ok(())
+    };
+    both(up, down).await
 }
 
 /// Tells of a refusal, the client too in its own words; one that has none is reset.

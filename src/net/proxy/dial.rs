@@ -8,10 +8,16 @@ use std::{
     time::Duration,
 };
 
-use tokio::{net::TcpStream, task::spawn_blocking, time::timeout_at};
+use tokio::{
+    net::{TcpSocket, TcpStream},
+    time::timeout_at,
+};
 
 use super::{Shared, Target, stream::prepare};
-use crate::net::policy::{Host, Name, Refusal, address};
+use crate::net::{
+    BUFFER,
+    policy::{Host, Name, Refusal, address},
+};
 
 /// How long the addresses of a name are believed.
 const KEPT: Duration = Duration::from_secs(5);
@@ -62,7 +68,7 @@ pub(super) async fn dial(shared: &Shared, target: &Target) -> Result<(TcpStream,
             continue;
         }
         let place = (shared.outside.route)(SocketAddr::new(address, target.port));
-        match timeout_at(deadline, TcpStream::connect(place)).await {
+        match timeout_at(deadline, connect(place)).await {
             Ok(Ok(server)) => {
                 prepare(&server).map_err(|error| failed(error.to_string()))?;
                 return Ok((server, Dialled { address, own }));
@@ -81,6 +87,13 @@ pub(super) async fn dial(shared: &Shared, target: &Target) -> Result<(TcpStream,
     }
 }
 
+async fn connect(place: SocketAddr) -> io::Result<TcpStream> {
+    let socket = if place.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+    socket.set_recv_buffer_size(BUFFER as u32)?;
+    socket.set_send_buffer_size(BUFFER as u32)?;
+    socket.connect(place).await
+}
+
 async fn resolve(shared: &Shared, name: &Name) -> io::Result<Arc<[IpAddr]>> {
     let now = tokio::time::Instant::now();
     if let Some((until, found)) = shared.addresses.borrow().0.get(name)
@@ -88,8 +101,7 @@ async fn resolve(shared: &Shared, name: &Name) -> io::Result<Arc<[IpAddr]>> {
     {
         return Ok(found.clone());
     }
-    let (resolve, asked) = (shared.outside.resolve.clone(), name.clone());
-    let mut found = spawn_blocking(move || resolve(&asked)).await.map_err(io::Error::other)??;
+    let mut found = shared.resolver.resolve(name.clone()).await?;
     // Most hosts have IPv4, and some have an IPv6 that leads nowhere.
     found.sort_by_key(IpAddr::is_ipv6);
     found.dedup();

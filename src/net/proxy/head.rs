@@ -68,7 +68,7 @@ pub(super) fn looks(bytes: &[u8]) -> Looks {
         return Looks::Http;
     }
     // Servers skip empty lines, some also blanks.
-    let Some(start) = bytes.iter().position(|byte| !b" \t\r\n".contains(byte)) else { return Looks::Open };
+    let Some(start) = bytes.iter().position(|&byte| !is_blank(byte)) else { return Looks::Open };
     let text = &bytes[start..];
     let method_end = text.iter().position(|&byte| !is_token(byte));
     let method = match method_end {
@@ -79,9 +79,8 @@ pub(super) fn looks(bytes: &[u8]) -> Looks {
     if method.is_empty() || method.len() > MOST_METHOD {
         return Looks::Other;
     }
-    match text[method.len()] {
-        b' ' | b'\t' => {}
-        _ => return Looks::Other,
+    if !is_blank(text[method.len()]) {
+        return Looks::Other;
     }
     if is_known(method) {
         return Looks::Http;
@@ -106,6 +105,11 @@ fn is_known(method: &[u8]) -> bool {
 
 fn contains_http(line: &[u8]) -> bool {
     line.windows(5).any(|five| five.eq_ignore_ascii_case(b"HTTP/"))
+}
+
+/// What some reader splits a line at: there are those that take it for Latin-1 and ask Unicode.
+fn is_blank(byte: u8) -> bool {
+    matches!(byte, 0x09..=0x0d | 0x1c..=0x20 | 0x85 | 0xa0)
 }
 
 fn is_token(byte: u8) -> bool {
@@ -141,7 +145,8 @@ pub(super) fn parse(bytes: &[u8], sent: Sent) -> Result<Option<Head>, &'static s
         return Err("it begins HTTP/2 in plain text");
     }
     let named = authority(fields.host.ok_or("it names no host")?)?;
-    let absolute = target.split_once("://");
+    // There may be a URL within a path.
+    let absolute = target.split_once("://").filter(|_| !target.starts_with('/'));
     let path = match absolute {
         Some((scheme, rest)) => {
             if !scheme.eq_ignore_ascii_case("http") && !scheme.eq_ignore_ascii_case("ws") {

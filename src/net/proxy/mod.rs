@@ -6,6 +6,7 @@
 
 mod connection;
 mod dial;
+mod drain;
 mod explicit;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
@@ -14,6 +15,7 @@ mod hello;
 mod inspect;
 mod outside;
 mod relay;
+mod resolver;
 mod socks;
 mod stream;
 #[cfg(test)]
@@ -39,12 +41,12 @@ use nix::{
 use tokio::{
     net::{TcpListener, TcpStream, UdpSocket},
     runtime,
-    sync::{oneshot, watch},
+    sync::{mpsc, watch},
     task::{LocalSet, spawn_local},
     time::{sleep, timeout},
 };
 
-use self::{dial::Addresses, outside::Outside, relay::Means, stream::write_all};
+use self::{dial::Addresses, drain::Drain, outside::Outside, relay::Means, resolver::Resolver, stream::write_all};
 use super::{
     Denied, Listeners, NetError, Policy, Protocol, dns,
     policy::{Host, Refusal},
@@ -69,7 +71,7 @@ struct Limits {
 impl Default for Limits {
     fn default() -> Self {
         Self {
-            connections: 1024,
+            connections: 512,
             head: Duration::from_secs(10),
             dial: Duration::from_secs(15),
             refused: Duration::from_secs(1),
@@ -85,13 +87,11 @@ const DESCRIPTORS_EACH: u64 = 2;
 /// Connections for questions of DNS, and how long one may be silent.
 const DNS_CONNECTIONS: usize = 64;
 const DNS_SILENCE: Duration = Duration::from_secs(5);
-/// Threads that wait for the host's resolver.
-const RESOLVERS: usize = 16;
 
 /// Passes on what the policy allows; everything ends when it is dropped.
 pub struct Proxy {
     policies: watch::Sender<Arc<Policy>>,
-    end: Option<oneshot::Sender<()>>,
+    orders: Option<mpsc::UnboundedSender<Drain>>,
     thread: Option<JoinHandle<()>>,
 }
 
@@ -124,11 +124,10 @@ impl Proxy {
             limits.connections = limits.connections.min(room.max(16) as usize);
         }
         let (policies, seen) = watch::channel(Arc::new(policy));
-        let (end, ended) = oneshot::channel();
+        let (orders, ordered) = mpsc::unbounded_channel();
         let runtime = runtime::Builder::new_current_thread()
             .enable_io()
             .enable_time()
-            .max_blocking_threads(RESOLVERS)
             .build()
             .map_err(NetError::proxy("start the proxy"))?;
         let sockets = {
@@ -136,6 +135,8 @@ impl Proxy {
             let _entered = runtime.enter();
             Sockets::try_from(listeners).map_err(NetError::proxy("listen for the sandbox"))?
         };
+        let resolver =
+            Resolver::start(outside.resolve.clone()).map_err(NetError::proxy("start the resolver's thread"))?;
         let run = move || {
             // Signals are for the thread that waits for them.
             _ = SigSet::all().thread_block();
@@ -143,38 +144,51 @@ impl Proxy {
                 policies: seen,
                 pool: RefCell::default(),
                 addresses: RefCell::default(),
+                resolver,
                 denied,
                 outside,
                 means: Means::default(),
                 limits,
                 connections: Cell::new(0),
+                draining: watch::Sender::new(false),
             });
+            let [tcp, explicit] = [sockets.tcp, sockets.explicit].map(Rc::new);
             let local = LocalSet::new();
             local.spawn_local(answer_udp(shared.clone(), sockets.dns_udp));
             local.spawn_local(answer_tcp(shared.clone(), sockets.dns_tcp));
-            local.spawn_local(take(shared.clone(), sockets.explicit, Way::Explicit));
-            local.spawn_local(take(shared, sockets.tcp, Way::Redirected));
-            _ = local.block_on(&runtime, ended);
+            local.spawn_local(take(shared.clone(), explicit.clone(), Way::Explicit));
+            local.spawn_local(take(shared.clone(), tcp.clone(), Way::Redirected));
+            let done = local.block_on(&runtime, drain::until_end(&shared, [&tcp, &explicit], ordered));
             drop(local);
-            // Not waiting for the resolver.
-            runtime.shutdown_background();
+            drop(runtime);
+            if let Some(done) = done {
+                done();
+            }
         };
         let thread = std::thread::Builder::new()
             .name("fumehood-proxy".to_owned())
             .spawn(run)
             .map_err(NetError::proxy("start the proxy's thread"))?;
-        Ok(Self { policies, end: Some(end), thread: Some(thread) })
+        Ok(Self { policies, orders: Some(orders), thread: Some(thread) })
     }
 
     /// From now on; open connections that the new policy forbids are cut.
     pub fn set_policy(&self, policy: Policy) {
         self.policies.send_replace(Arc::new(policy));
     }
+
+    /// For when no client is left: what they sent goes on its way, for `grace` at most, and everything ends. Then `done`
+    /// is called, on the proxy's thread; at once if there is no connection.
+    pub fn drain(&self, grace: Duration, done: impl FnOnce() + Send + 'static) {
+        if let Some(orders) = &self.orders {
+            _ = orders.send(Drain { grace, done: Box::new(done) });
+        }
+    }
 }
 
 impl Drop for Proxy {
     fn drop(&mut self) {
-        self.end.take();
+        self.orders.take();
         if let Some(thread) = self.thread.take() {
             _ = thread.join();
         }
@@ -206,11 +220,14 @@ struct Shared {
     policies: watch::Receiver<Arc<Policy>>,
     pool: RefCell<Pool>,
     addresses: RefCell<Addresses>,
+    resolver: Resolver,
     denied: Box<dyn Fn(Denied) + Send>,
     outside: Outside,
     means: Means,
     limits: Limits,
     connections: Cell<usize>,
+    /// All clients are gone.
+    draining: watch::Sender<bool>,
 }
 
 impl Shared {
@@ -257,7 +274,7 @@ enum Way {
     Explicit,
 }
 
-async fn take(shared: Rc<Shared>, listener: TcpListener, way: Way) {
+async fn take(shared: Rc<Shared>, listener: Rc<TcpListener>, way: Way) {
     loop {
         let client = accept(&listener).await;
         let Some(place) = Place::take(&shared) else {

@@ -21,7 +21,7 @@ use crate::{
 };
 
 type Destination = Box<dyn Fn(&TcpStream) -> io::Result<SocketAddr> + Send>;
-type Resolve = Arc<dyn Fn(&Name) -> io::Result<Vec<IpAddr>> + Send + Sync>;
+pub(super) type Resolve = Arc<dyn Fn(&Name) -> io::Result<Vec<IpAddr>> + Send + Sync>;
 type IsOwn = Box<dyn Fn(IpAddr) -> io::Result<bool> + Send>;
 type Route = Box<dyn Fn(SocketAddr) -> SocketAddr + Send>;
 

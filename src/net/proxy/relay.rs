@@ -43,6 +43,8 @@ impl Default for Means {
 pub(super) struct Flow {
     /// Bytes that the client got.
     pub answered: Cell<u64>,
+    /// The client has ended, and all that it said was written to the server.
+    pub sent: Cell<bool>,
     watch: RefCell<Option<Watch>>,
     seen: Cell<Option<bool>>,
     notify: Notify,

@@ -178,6 +178,13 @@ fn a_proxy_is_sent_whole_urls_and_passes_on_paths() {
 }
 
 #[test]
+fn a_path_may_have_a_url_in_it() {
+    let found = direct("GET /login?next=https://example.com/ HTTP/1.1\r\nHost: a.com\r\n\r\n").unwrap().unwrap();
+    assert_eq!(found.host, host("a.com"));
+    assert!(parse(b"GET /http://a.com/ HTTP/1.1\r\nHost: a.com\r\n\r\n", Sent::Proxied).is_err());
+}
+
+#[test]
 fn what_may_be_http_is_taken_for_it() {
     for http in [
         "GET /",
@@ -193,8 +200,19 @@ fn what_may_be_http_is_taken_for_it() {
         "PROXY TCP4 ",
         "CONNECT a",
         "\r\n\r\n\0\r\nQUIT\n",
+        "GET\x0b/\x0bHTTP/1.1",
+        "GET\x0c/",
+        "GET\r/ HTTP/1.1",
+        "\x0bGET / HTTP/1.1",
+        "\x1c\x1d\x1e\x1fGET\x1f/",
+        "FOO\x1c/\x1dHTTP/1.1",
     ] {
         assert_eq!(looks(http.as_bytes()), Looks::Http, "{http:?}");
+    }
+    for blank in [0x85, 0xa0] {
+        for http in [&[b"GET", &[blank][..], b"/"].concat(), &[&[blank][..], b"GET /"].concat()] {
+            assert_eq!(looks(http), Looks::Http, "{}", http.escape_ascii());
+        }
     }
     for other in [
         "SSH-2.0-x y\r\n",

@@ -2,6 +2,7 @@
 //! of known ways around such proxies.
 
 mod bypass;
+mod drain;
 mod explicit;
 mod plain;
 mod world;

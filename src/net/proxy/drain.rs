@@ -1,0 +1,62 @@
+//! The end of a proxy whose clients have ended: what they sent last still gets to its servers.
+//!
+//! A program that writes and exits leaves the rest to the kernel, and so may think that it has sent what it wrote. Its
+//! sockets outlive it, and some of their connections nobody has taken yet.
+
+use std::{io, os::fd::AsRawFd, time::Duration};
+
+use tokio::{
+    net::{TcpListener, TcpStream},
+    sync::mpsc::UnboundedReceiver,
+    time::{sleep, timeout},
+};
+
+use super::{Shared, relay::Flow, stream::first};
+use crate::sys::{process, socket};
+
+/// How often is looked for what nobody tells.
+const LOOK: Duration = Duration::from_millis(1);
+
+/// The order to end when nothing is left to be sent.
+pub(super) struct Drain {
+    /// At most.
+    pub grace: Duration,
+    pub done: Done,
+}
+
+pub(super) type Done = Box<dyn FnOnce() + Send>;
+
+/// Until the proxy is dropped, or has drained; then this is whom to tell.
+pub(super) async fn until_end(
+    shared: &Shared,
+    listeners: [&TcpListener; 2],
+    mut orders: UnboundedReceiver<Drain>,
+) -> Option<Done> {
+    let Drain { grace, done } = orders.recv().await?;
+    shared.draining.send_replace(true);
+    let drained = async {
+        while shared.connections.get() > 0 || listeners.into_iter().any(has_waiting) {
+            sleep(LOOK).await;
+        }
+    };
+    first(orders.recv(), timeout(grace, drained)).await;
+    Some(done)
+}
+
+/// Whether there is a connection that was made and not taken yet.
+fn has_waiting(listener: &TcpListener) -> bool {
+    let mut ready = [libc::pollfd { fd: listener.as_raw_fd(), events: libc::POLLIN, revents: 0 }];
+    matches!(process::poll(&mut ready, Some(Duration::ZERO)), Ok(1..))
+}
+
+/// When the client is gone and the server has all that it sent: nobody would hear an answer.
+pub(super) async fn delivered(shared: &Shared, server: &TcpStream, flow: &Flow) -> io::Result<()> {
+    let mut draining = shared.draining.subscribe();
+    if draining.wait_for(|draining| *draining).await.is_err() {
+        return std::future::pending().await;
+    }
+    while !flow.sent.get() || socket::unacknowledged(server)? > 0 {
+        sleep(LOOK).await;
+    }
+    Ok(())
+}
