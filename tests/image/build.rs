@@ -189,6 +189,16 @@ both! {
         assert!(error.contains("recipe `./gone.toml`: No such file"), "{error}");
         let error = shop.error(&["image", "build", "bash", "--index-url", "gopher://x"]);
         assert!(error.contains("neither a URL nor a directory"), "{error}");
+        for mirror in ["--setup-hook=touch /x", "file:///", "http://u:p@127.0.0.1/", "http://127.0.0.1/ x"] {
+            let error = shop.error(&["image", "build", "bash", &format!("--mirror={mirror}")]);
+            assert!(error.contains(&format!("mirror `{mirror}` ")), "{error}");
+        }
+        // Nothing of a recipe is an option of a program of the host's.
+        let marker = shop.place.join("marked");
+        let recipe = format!("name = \"x\"\nbase = \"debian:bookworm\"\nmirror = \"--setup-hook=touch {}\"\n", marker.display());
+        let error = shop.error_of(&recipe);
+        assert!(error.contains("recipe.toml:3: mirror `--setup-hook"), "{error}");
+        assert!(!marker.exists());
         let listed = text(&shop.call(&["image", "build", "--list"]).stdout);
         assert!(["bash", "python-data", "agent"].iter().all(|name| listed.contains(name)), "{listed}");
         assert!(text(&shop.call(&["image", "list"]).stdout).lines().count() <= 1, "nothing was made");

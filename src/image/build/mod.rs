@@ -9,6 +9,7 @@ mod contents;
 mod debian;
 mod error;
 mod host;
+mod mirror;
 pub mod recipe;
 mod setup;
 
@@ -36,6 +37,7 @@ use crate::{
 };
 use contents::{Contents, Kind, Node, Taken};
 pub use error::{BuildError, Result};
+pub use mirror::{Mirror, MirrorError};
 pub use recipe::Recipe;
 use recipe::{Access, Base, Given, What};
 
@@ -56,7 +58,7 @@ pub struct Build<'a> {
     /// Makes every layer anew.
     pub again: bool,
     /// In place of the recipe's own.
-    pub mirror: Option<&'a str>,
+    pub mirror: Option<&'a Mirror>,
     /// In place of where this host's package managers look.
     pub index: Option<&'a Index>,
     /// Of all files, in seconds since 1970.
