@@ -121,6 +121,21 @@ both! {
         assert_eq!((&anew["digest"], cached(&anew)), (&first["digest"], vec![false; 3]));
     }
 
+    fn a_base_that_is_run_otherwise_is_another(who: Who) {
+        if !has("a_base_that_is_run_otherwise", &[BUSYBOX]) {
+            return;
+        }
+        let shop = Shop::new(who);
+        let base = |value: &str| shop.build(&small(&format!("[env]\nA = \"{value}\"")), &["-t", "base"]);
+        let top = "name = \"top\"\nbase = \"base\"\nsetup = \"echo $A > /a\"\n";
+        for value in ["one", "two"] {
+            base(value);
+            shop.build(top, &[]);
+            shop.run_image("top").cmd("busybox cat /a").done().expect_code(0).expect_out(&format!("{value}\n"));
+        }
+        assert_eq!(shop.build(top, &[])["unchanged"], true);
+    }
+
     fn files_come_to_lie_where_links_of_the_base_lead(who: Who) {
         let shop = Shop::new(who);
         let base = "[[files]]\nto = \"/etc\"\n[[files]]\nto = \"/real/bin\"\nmode = \"700\"\n[[files]]\nlink = \"real/bin\"\nto = \"/bin\"\n[[files]]\nlink = \"/../../../../etc\"\nto = \"/out\"\n";

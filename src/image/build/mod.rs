@@ -154,7 +154,8 @@ impl<'a> Building<'a> {
             Base::Image(name) => Some(Image::find(store, name)?),
             Base::Scratch | Base::Debian { .. } => None,
         };
-        let below = image.as_ref().map_or_else(|| platform.to_string(), |image| image.chain_id().to_string());
+        // The whole image and not its layers alone: setup runs with its variables and volumes.
+        let below = image.as_ref().map_or_else(|| platform.to_string(), |image| image.digest.to_string());
         let chain = Digest::of(json!([FORMAT, build.epoch, below]).to_string().as_bytes());
         let debian = build.recipe.debian(build.mirror, &platform.architecture);
         let mut building = Self { store, build, watch, platform, image, chain, steps: Vec::new() };
