@@ -136,6 +136,34 @@ both! {
         assert_eq!(shop.build(top, &[])["unchanged"], true);
     }
 
+    fn files_are_below_the_recipe(who: Who) {
+        let shop = Shop::new(who);
+        shop.place.write("secret", "s");
+        shop.place.write("in/data/x", "x");
+        let link = |to: &str, at: &str| std::os::unix::fs::symlink(to, shop.place.join(at)).unwrap();
+        link("../secret", "in/out");
+        link("..", "in/up");
+        link("data/x", "in/fine");
+        let said = |from: &str| {
+            let recipe = format!("name = \"x\"\nbase = \"scratch\"\n[[files]]\nfrom = \"{from}\"\nto = \"/x\"\n");
+            shop.place.write("in/recipe.toml", recipe);
+            shop.try_call(&["image", "build", "in/recipe.toml", "--quiet"])
+        };
+        for from in ["/etc/passwd", "../secret", "out", "up/secret", "data/../../secret", "/proc/self/root/etc/passwd"] {
+            let (output, wanted) = (said(from), format!("error: `{from}` leads out of the recipe's directory `in`"));
+            let error = text(&output.stderr);
+            assert!(output.status.code() == Some(125) && error.contains(&wanted) && error.contains("hint: "), "{error}");
+        }
+        for from in ["fine", "data/x", "data/../data/x", "data", "."] {
+            let output = said(from);
+            assert!(output.status.success(), "{from}: {}", text(&output.stderr));
+        }
+        // What would remove something of the base is no file.
+        shop.place.write("in/data/.wh.etc", "");
+        let error = text(&said("data").stderr);
+        assert!(error.contains("error: `x/.wh.etc` has a name that would remove another file"), "{error}");
+    }
+
     fn files_come_to_lie_where_links_of_the_base_lead(who: Who) {
         let shop = Shop::new(who);
         let base = "[[files]]\nto = \"/etc\"\n[[files]]\nto = \"/real/bin\"\nmode = \"700\"\n[[files]]\nlink = \"real/bin\"\nto = \"/bin\"\n[[files]]\nlink = \"/../../../../etc\"\nto = \"/out\"\n";
