@@ -31,7 +31,10 @@ both! {
         assert_eq!(again.err(), "");
         // What is in the directory now is what counts.
         wheel(&shop.place, "wheels", "toy", 43);
+        // Nor what somebody left who was killed.
+        shop.place.write("store/making/dead/scratch/x", "");
         run("import toy; print(toy.NUMBER)").expect_code(0).expect_out("43\n");
+        assert!(!shop.store().join("making/dead").exists());
         let explained = shop.run_verb("explain").args(["--install", "toy", "--index-url"]).arg(shop.place.join("wheels"));
         assert!(explained.args(["-e", "1"]).done().expect_code(0).out().contains("/fumehood/packages"));
         // Nobody uses them now.
