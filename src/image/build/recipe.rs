@@ -13,6 +13,7 @@ use super::Mirror;
 use crate::{
     error::Hint,
     image::{Reference, manifest::Wanted},
+    packages::names_user,
     request::mounts::inside_path,
 };
 
@@ -315,7 +316,7 @@ impl<'de> Deserialize<'de> for Plain {
     }
 }
 
-/// A package as its manager takes it, and no option.
+/// A package as its manager takes it: no option, and no URL with a user in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Package(pub String);
 
@@ -324,7 +325,8 @@ impl Package {
     #[must_use]
     pub fn new(text: &str) -> Option<Self> {
         let fine = text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '@')
-            && !text.contains(|c: char| c.is_control() || c.is_whitespace());
+            && !text.contains(|c: char| c.is_control() || c.is_whitespace())
+            && !names_user(text);
         fine.then(|| Self(text.to_owned()))
     }
 }
@@ -471,6 +473,7 @@ mod tests {
             ("base = \"scratch\"\nvariant = \"apt\"\n", 2, "`variant` is for base = \"debian:SUITE\" alone"),
             ("base = \"scratch\"\n[packages]\napt = [\"a\"]\n", 3, "`packages.apt` is for"),
             ("base = \"scratch\"\n[packages]\npip = [\"a\",\n\"--index-url=x\"]\n", 3, "names no package"),
+            ("base = \"scratch\"\n[packages]\nnpm = [\"https://u:p@h/x.tgz\"]\n", 3, "names no package"),
             ("base = \"debian:sid\"\nhost = [\"sh\"]\n", 2, "`host` is for base = \"scratch\" alone"),
             ("base = \"debian:sid\"\nvariant = \"tiny\"\n", 2, "unknown variant `tiny`"),
             ("base = \"scratch\"\nnetwork = \"host\"\n", 2, "`network` is the setup script's"),
