@@ -271,7 +271,7 @@ pub fn connect(sandbox: &mut Sandbox, image: bool, tell: &mut dyn FnMut(&str)) -
 }
 
 fn connect_with(
-    mut settings: Vec<(String, String)>,
+    mut settings: Vec<settings::Variable>,
     sandbox: &mut Sandbox,
     image: bool,
     tell: &mut dyn FnMut(&str),

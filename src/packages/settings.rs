@@ -5,6 +5,9 @@ use std::{env, fs, path::PathBuf};
 
 use super::{Index, Manager, PackagesError, Result, bare::bare};
 
+/// Its name and its value.
+pub type Variable = (String, String);
+
 const PROXIES: [&str; 8] =
     ["http_proxy", "https_proxy", "no_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"];
 const PIP: [&str; 6] = ["INDEX_URL", "EXTRA_INDEX_URL", "TRUSTED_HOST", "PROXY", "DEFAULT_TIMEOUT", "RETRIES"];
@@ -17,7 +20,7 @@ const BUNDLES: [&str; 4] = [
 ];
 
 /// Variables that tell the manager where its index is.
-pub fn find(manager: Manager, index: Option<&Index>) -> Vec<(String, String)> {
+pub fn find(manager: Manager, index: Option<&Index>) -> Vec<Variable> {
     match (manager, index) {
         // An index that was named is the only one.
         (Manager::Pip, Some(Index::Url(url))) => vec![("PIP_INDEX_URL".to_owned(), url.clone())],
@@ -28,12 +31,12 @@ pub fn find(manager: Manager, index: Option<&Index>) -> Vec<(String, String)> {
     }
 }
 
-pub fn proxies() -> Vec<(String, String)> {
+pub fn proxies() -> Vec<Variable> {
     PROXIES.into_iter().filter_map(|name| Some((name.to_owned(), env::var(name).ok()?))).collect()
 }
 
 /// The same without users and passwords, and what it was that had any.
-pub fn public(settings: Vec<(String, String)>) -> Result<(Vec<(String, String)>, Vec<String>)> {
+pub fn public(settings: Vec<Variable>) -> Result<(Vec<Variable>, Vec<String>)> {
     let (mut fine, mut had) = (Vec::new(), Vec::new());
     for (name, value) in settings {
         // Not left out: packages would come from another index then.
