@@ -26,6 +26,10 @@ pub enum PackagesError {
     NotThere { package: String, dir: PathBuf },
     #[error("index `{text}` is neither a URL nor a directory")]
     Index { text: String },
+    #[error("the index has a user or a password in its URL, which what a package runs could read")]
+    IndexUser,
+    #[error("`{name}` has a user or a password in it that cannot be told from the rest")]
+    Credentials { name: String },
     #[error("{message}")]
     Setup { message: String, hint: Option<String> },
     #[error("{0}")]
@@ -53,6 +57,10 @@ impl Hint for PackagesError {
             Self::NoRuntime { .. } => Some("--install is for python, node and ruby".to_owned()),
             Self::NotThere { .. } => Some("it has files as `npm pack` writes them: NAME-VERSION.tgz".to_owned()),
             Self::Index { .. } => Some("write https://… or the path of a directory with packages".to_owned()),
+            Self::IndexUser => {
+                Some("fetch the packages into a directory, as with pip download, and name that".to_owned())
+            }
+            Self::Credentials { .. } => Some("write an @ that is none of a user's as %40".to_owned()),
             Self::Setup { hint, .. } => hint.clone(),
             Self::Sandbox(error) => error.hint().map(str::to_owned),
             Self::Runtime(error) => error.hint(),

@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use super::{PackagesError, Result};
+use super::{PackagesError, Result, bare::bare};
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Index {
@@ -15,6 +15,9 @@ impl Index {
     pub fn parse(text: &str) -> Result<Self> {
         let bad = || PackagesError::Index { text: text.to_owned() };
         if text.starts_with("https://") || text.starts_with("http://") {
+            if bare(text).as_deref() != Some(text) {
+                return Err(PackagesError::IndexUser);
+            }
             let plain = !text.contains(|c: char| c.is_control() || c.is_whitespace());
             return plain.then(|| Self::Url(text.to_owned())).ok_or_else(bad);
         }
@@ -55,6 +58,9 @@ mod tests {
             Index::Url("http://127.0.0.1:1/simple".to_owned())
         );
         assert_eq!(Index::parse("/usr/.").unwrap(), Index::Dir("/usr".into()));
+        for bad in ["https://u:p@h/", "https://token@h/simple", "https://u:p/w@h/"] {
+            assert!(matches!(Index::parse(bad), Err(PackagesError::IndexUser)), "{bad}");
+        }
         for bad in ["", "/nonexistent", "/etc/passwd", "ftp://x", "https://a b"] {
             assert!(Index::parse(bad).is_err(), "{bad}");
         }

@@ -48,6 +48,8 @@ impl Install<'_> {
 
     /// Installs them now.
     pub fn install(&self, store: &Store, tell: &mut dyn FnMut(&str)) -> Result<Installed> {
+        // What one that was killed has left is in nobody's way but the disk's.
+        store.sweep()?;
         store.install(&self.key(), |place| {
             let dir = |name: &str| {
                 let path = place.join(name);

@@ -3,6 +3,7 @@
 //!
 //! Until egress can be limited by name, such a sandbox has the host's network, unless the packages come from a directory.
 
+mod bare;
 mod error;
 mod index;
 pub mod install;
@@ -17,6 +18,7 @@ use std::{
 
 use nix::sys::resource::{Resource, getrlimit};
 
+pub use bare::names_user;
 pub use error::PackagesError;
 pub use index::Index;
 pub use install::Install;
@@ -119,7 +121,7 @@ impl Job<'_> {
 
     /// Installs them; `tell` is told what the manager says.
     pub fn run(&self, tell: &mut dyn FnMut(&str)) -> Result {
-        let mut sandbox = self.sandbox()?;
+        let mut sandbox = self.sandbox(tell)?;
         let mut said = Said { tell, kept: Vec::new() };
         let done = sandbox.run(None, &mut said).map_err(PackagesError::Sandbox)?;
         let said = String::from_utf8_lossy(&said.kept).into_owned();
@@ -129,7 +131,7 @@ impl Job<'_> {
         }
     }
 
-    fn sandbox(&self) -> Result<Sandbox> {
+    fn sandbox(&self, tell: &mut dyn FnMut(&str)) -> Result<Sandbox> {
         let mut mounts = vec![(self.into.to_owned(), OUT, true), (self.scratch.to_owned(), SCRATCH, true)];
         let mut env: Vec<(&str, OsString)> = vec![("TMPDIR", SCRATCH.into()), ("PYTHONDONTWRITEBYTECODE", "1".into())];
         let (program, args, image) = match self.manager {
@@ -146,10 +148,8 @@ impl Job<'_> {
             sandbox.workdir(INDEX);
         }
         if self.network() == Network::Host {
-            for (name, value) in settings::find(self.manager, self.index) {
-                sandbox.env(name, value);
-            }
-            connect(&mut sandbox, image.is_some())?;
+            let settings = settings::find(self.manager, self.index);
+            connect_with(settings, &mut sandbox, image.is_some(), tell)?;
         }
         for (name, value) in env {
             sandbox.env(name, value);
@@ -265,10 +265,25 @@ fn host_program(name: &str) -> Option<OsString> {
 }
 
 /// What a sandbox with the host's network needs to use it: how names are looked up and whom to trust are the host's
-/// business, and no image's.
-pub fn connect(sandbox: &mut Sandbox, image: bool) -> Result {
+/// business, and no image's. `tell` is told what was left out.
+pub fn connect(sandbox: &mut Sandbox, image: bool, tell: &mut dyn FnMut(&str)) -> Result {
+    connect_with(Vec::new(), sandbox, image, tell)
+}
+
+fn connect_with(
+    mut settings: Vec<settings::Variable>,
+    sandbox: &mut Sandbox,
+    image: bool,
+    tell: &mut dyn FnMut(&str),
+) -> Result {
     sandbox.network(Network::Host);
-    for (name, value) in settings::proxies() {
+    settings.extend(settings::proxies());
+    let (settings, had) = settings::public(settings)?;
+    if !had.is_empty() {
+        let names = had.join(", ");
+        tell(&format!("fumehood: {names}: without the user and password in it, which what is run could read\n"));
+    }
+    for (name, value) in settings {
         sandbox.env(name, value);
     }
     // Without an image it is fumehood's own.

@@ -1,9 +1,12 @@
 //! What of this host's configuration package managers are told: where the index is, and how it is reached. No
-//! credentials of configuration files: what a package runs could read them.
+//! credentials, be they of configuration files or in a URL: what a package runs could read them.
 
 use std::{env, fs, path::PathBuf};
 
-use super::{Index, Manager};
+use super::{Index, Manager, PackagesError, Result, bare::bare};
+
+/// Its name and its value.
+pub type Variable = (String, String);
 
 const PROXIES: [&str; 8] =
     ["http_proxy", "https_proxy", "no_proxy", "all_proxy", "HTTP_PROXY", "HTTPS_PROXY", "NO_PROXY", "ALL_PROXY"];
@@ -17,7 +20,7 @@ const BUNDLES: [&str; 4] = [
 ];
 
 /// Variables that tell the manager where its index is.
-pub fn find(manager: Manager, index: Option<&Index>) -> Vec<(String, String)> {
+pub fn find(manager: Manager, index: Option<&Index>) -> Vec<Variable> {
     match (manager, index) {
         // An index that was named is the only one.
         (Manager::Pip, Some(Index::Url(url))) => vec![("PIP_INDEX_URL".to_owned(), url.clone())],
@@ -28,8 +31,22 @@ pub fn find(manager: Manager, index: Option<&Index>) -> Vec<(String, String)> {
     }
 }
 
-pub fn proxies() -> Vec<(&'static str, String)> {
-    PROXIES.into_iter().filter_map(|name| Some((name, env::var(name).ok()?))).collect()
+pub fn proxies() -> Vec<Variable> {
+    PROXIES.into_iter().filter_map(|name| Some((name.to_owned(), env::var(name).ok()?))).collect()
+}
+
+/// The same without users and passwords, and what it was that had any.
+pub fn public(settings: Vec<Variable>) -> Result<(Vec<Variable>, Vec<String>)> {
+    let (mut fine, mut had) = (Vec::new(), Vec::new());
+    for (name, value) in settings {
+        // Not left out: packages would come from another index then.
+        let Some(told) = bare(&value) else { return Err(PackagesError::Credentials { name }) };
+        if told != value {
+            had.push(name.clone());
+        }
+        fine.push((name, told));
+    }
+    Ok((fine, had))
 }
 
 /// The authorities that this host trusts.
@@ -102,6 +119,18 @@ fn value(text: &str, key: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    #[test]
+    fn users_are_left_out_and_told() {
+        let public =
+            |value: &str| super::public(vec![("A".to_owned(), value.to_owned()), ("B".to_owned(), "b".to_owned())]);
+        let (fine, had) = public("http://u:p@h/").unwrap();
+        let wanted = [("A", "http://h/"), ("B", "b")].map(|(name, value)| (name.to_owned(), value.to_owned()));
+        assert_eq!((fine.as_slice(), had), (wanted.as_slice(), vec!["A".to_owned()]));
+        assert!(public("http://h/").unwrap().1.is_empty());
+        let error = public("http://u:secret/x@h/").unwrap_err().to_string();
+        assert!(error.contains("`A`") && !error.contains("secret"), "{error}");
+    }
+
     #[test]
     fn a_value_of_a_file() {
         let text = "[global]\n# index-url = no\nindex_url = https://a/simple\n[install]\ntrusted-host=\n";

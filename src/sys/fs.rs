@@ -10,6 +10,8 @@ use super::{Errno, Result, check};
 
 /// Never follow a link, never leave the tree (openat2(2), since 5.6).
 pub const BENEATH: u64 = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_NO_MAGICLINKS;
+/// Never leave the tree; links that stay in it are followed, those of procfs never.
+pub const LINKS_BENEATH: u64 = libc::RESOLVE_BENEATH | libc::RESOLVE_NO_MAGICLINKS;
 /// `/` and `..` stop at the directory; a link on the way is an error, not a detour.
 pub const IN_ROOT: u64 = libc::RESOLVE_IN_ROOT | libc::RESOLVE_NO_SYMLINKS | libc::RESOLVE_NO_MAGICLINKS;
 /// `/` and `..` stop at the directory; links are followed within it, those of procfs never.

@@ -121,6 +121,49 @@ both! {
         assert_eq!((&anew["digest"], cached(&anew)), (&first["digest"], vec![false; 3]));
     }
 
+    fn a_base_that_is_run_otherwise_is_another(who: Who) {
+        if !has("a_base_that_is_run_otherwise", &[BUSYBOX]) {
+            return;
+        }
+        let shop = Shop::new(who);
+        let base = |value: &str| shop.build(&small(&format!("[env]\nA = \"{value}\"")), &["-t", "base"]);
+        let top = "name = \"top\"\nbase = \"base\"\nsetup = \"echo $A > /a\"\n";
+        for value in ["one", "two"] {
+            base(value);
+            shop.build(top, &[]);
+            shop.run_image("top").cmd("busybox cat /a").done().expect_code(0).expect_out(&format!("{value}\n"));
+        }
+        assert_eq!(shop.build(top, &[])["unchanged"], true);
+    }
+
+    fn files_are_below_the_recipe(who: Who) {
+        let shop = Shop::new(who);
+        shop.place.write("secret", "s");
+        shop.place.write("in/data/x", "x");
+        let link = |to: &str, at: &str| std::os::unix::fs::symlink(to, shop.place.join(at)).unwrap();
+        link("../secret", "in/out");
+        link("..", "in/up");
+        link("data/x", "in/fine");
+        let said = |from: &str| {
+            let recipe = format!("name = \"x\"\nbase = \"scratch\"\n[[files]]\nfrom = \"{from}\"\nto = \"/x\"\n");
+            shop.place.write("in/recipe.toml", recipe);
+            shop.try_call(&["image", "build", "in/recipe.toml", "--quiet"])
+        };
+        for from in ["/etc/passwd", "../secret", "out", "up/secret", "data/../../secret", "/proc/self/root/etc/passwd"] {
+            let (output, wanted) = (said(from), format!("error: `{from}` leads out of the recipe's directory `in`"));
+            let error = text(&output.stderr);
+            assert!(output.status.code() == Some(125) && error.contains(&wanted) && error.contains("hint: "), "{error}");
+        }
+        for from in ["fine", "data/x", "data/../data/x", "data", "."] {
+            let output = said(from);
+            assert!(output.status.success(), "{from}: {}", text(&output.stderr));
+        }
+        // What would remove something of the base is no file.
+        shop.place.write("in/data/.wh.etc", "");
+        let error = text(&said("data").stderr);
+        assert!(error.contains("error: `x/.wh.etc` has a name that would remove another file"), "{error}");
+    }
+
     fn files_come_to_lie_where_links_of_the_base_lead(who: Who) {
         let shop = Shop::new(who);
         let base = "[[files]]\nto = \"/etc\"\n[[files]]\nto = \"/real/bin\"\nmode = \"700\"\n[[files]]\nlink = \"real/bin\"\nto = \"/bin\"\n[[files]]\nlink = \"/../../../../etc\"\nto = \"/out\"\n";
@@ -189,6 +232,16 @@ both! {
         assert!(error.contains("recipe `./gone.toml`: No such file"), "{error}");
         let error = shop.error(&["image", "build", "bash", "--index-url", "gopher://x"]);
         assert!(error.contains("neither a URL nor a directory"), "{error}");
+        for mirror in ["--setup-hook=touch /x", "file:///", "http://u:p@127.0.0.1/", "http://127.0.0.1/ x"] {
+            let error = shop.error(&["image", "build", "bash", &format!("--mirror={mirror}")]);
+            assert!(error.contains(&format!("mirror `{mirror}` ")), "{error}");
+        }
+        // Nothing of a recipe is an option of a program of the host's.
+        let marker = shop.place.join("marked");
+        let recipe = format!("name = \"x\"\nbase = \"debian:bookworm\"\nmirror = \"--setup-hook=touch {}\"\n", marker.display());
+        let error = shop.error_of(&recipe);
+        assert!(error.contains("recipe.toml:3: mirror `--setup-hook"), "{error}");
+        assert!(!marker.exists());
         let listed = text(&shop.call(&["image", "build", "--list"]).stdout);
         assert!(["bash", "python-data", "agent"].iter().all(|name| listed.contains(name)), "{listed}");
         assert!(text(&shop.call(&["image", "list"]).stdout).lines().count() <= 1, "nothing was made");

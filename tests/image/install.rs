@@ -31,7 +31,10 @@ both! {
         assert_eq!(again.err(), "");
         // What is in the directory now is what counts.
         wheel(&shop.place, "wheels", "toy", 43);
+        // What somebody has left who was killed goes with it.
+        shop.place.write("store/making/dead/scratch/x", "");
         run("import toy; print(toy.NUMBER)").expect_code(0).expect_out("43\n");
+        assert!(!shop.store().join("making/dead").exists());
         let explained = shop.run_verb("explain").args(["--install", "toy", "--index-url"]).arg(shop.place.join("wheels"));
         assert!(explained.args(["-e", "1"]).done().expect_code(0).out().contains("/fumehood/packages"));
         // Nobody uses them now.
@@ -63,6 +66,23 @@ both! {
         assert!(err.contains("error: pip could not install toy==2.0"), "{err}");
         let left: Vec<_> = fs::read_dir(shop.store().join("making")).unwrap().filter(|e| e.as_ref().unwrap().path().is_dir()).collect();
         assert!(left.is_empty(), "{left:?}");
+    }
+
+    fn no_password_is_passed_on(who: Who) {
+        if !has("no_password_is_passed_on", &PIP) {
+            return;
+        }
+        let shop = Shop::new(who);
+        wheel(&shop.place, "wheels", "toy", 42);
+        let served = index(shop.place.join("wheels"));
+        let url = format!("http://me:secret@127.0.0.1:{}/simple", served.port);
+        let run = || shop.run().args(["--install", "toy", "-e", "import toy; print(toy.NUMBER)"]);
+        let err = run().env("PIP_INDEX_URL", &url).done().expect_code(0).expect_out("42\n").err();
+        assert!(err.contains("fumehood: PIP_INDEX_URL: without the user and password") && !err.contains("secret"), "{err}");
+        let asked = served.asked();
+        assert!(!asked.is_empty() && asked.iter().all(|asked| !asked.headers.contains_key("authorization")), "{asked:?}");
+        let done = run().args(["--index-url", &url]).done().expect_error("the index has a user or a password in its URL");
+        assert!(!done.err().contains("secret"));
     }
 
     fn of_many_at_once_one_installs(who: Who) {

@@ -13,7 +13,7 @@ use fumehood::{
     image::{
         Reference,
         build::{
-            self, Build, Recipe, Watch,
+            self, Build, Mirror, Recipe, Watch,
             builtin::{self, Builtin},
         },
     },
@@ -59,11 +59,7 @@ pub fn run(store: Option<&Path>, args: &Args) -> Result<ExitCode> {
     let index = args.index_url.as_deref().map(Index::parse).transpose().map_err(Hint::into_error)?;
     let tags = args.tag.iter().map(|tag| tag.parse::<Reference>().map_err(Hint::into_error));
     let tags = tags.collect::<Result<Vec<_>>>()?;
-    if let Some(mirror) = args.mirror.as_deref().filter(|mirror| mirror.starts_with('-') || !mirror.contains(':')) {
-        return Err(
-            Error::new(format!("--mirror `{mirror}` is no URL")).with_hint("such as http://deb.debian.org/debian")
-        );
-    }
+    let mirror = args.mirror.as_deref().map(Mirror::parse).transpose().map_err(Hint::into_error)?;
     let store = super::open(store)?;
     // What a build that was killed has left is in nobody's way but the disk's.
     store.sweep().map_err(Hint::into_error)?;
@@ -72,7 +68,7 @@ pub fn run(store: Option<&Path>, args: &Args) -> Result<ExitCode> {
         dir: dir.as_deref(),
         tags: &tags,
         again: args.no_cache,
-        mirror: args.mirror.as_deref(),
+        mirror: mirror.as_ref(),
         index: index.as_ref(),
         epoch: build::epoch().map_err(Hint::into_error)?,
     };

@@ -85,7 +85,8 @@ fn start(debian: &Debian, epoch: i64) -> Result<Child> {
         }
         command.args(DOCS.map(|option| format!("--dpkgopt={option}")));
     }
-    command.args([debian.suite.as_str(), "-"]).args(&debian.mirror);
+    // What comes after it is no option, whatever it looks like.
+    command.args(["--", debian.suite.as_str(), "-"]).args(&debian.mirror);
     command
         .env("SOURCE_DATE_EPOCH", epoch.to_string())
         .env("LC_ALL", "C.UTF-8")

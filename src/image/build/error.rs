@@ -5,7 +5,7 @@ use std::{io, path::PathBuf};
 use super::recipe::RecipeError;
 use crate::{
     error::Hint,
-    image::{ImageError, pack::KeepError, store::StoreError},
+    image::{ImageError, pack::KeepError, store::StoreError, unpack::LayerError},
     packages::PackagesError,
 };
 
@@ -25,6 +25,16 @@ pub enum BuildError {
     Nameless,
     #[error("`{}` is neither a file, nor a directory, nor a link", path.display())]
     Special { path: PathBuf },
+    #[error("`{}` has a name that would remove another file where the image is unpacked", path.display())]
+    Whiteout { path: PathBuf },
+    #[error("`{}` is too much for an image", path.display())]
+    TooMuch {
+        path: PathBuf,
+        #[source]
+        source: LayerError,
+    },
+    #[error("`{}` leads out of the recipe's directory `{}`", path.display(), dir.display())]
+    Outside { path: PathBuf, dir: PathBuf },
     #[error("`{}` changed while it was read", path.display())]
     Changed { path: PathBuf },
     #[error("`{word}` of `host` is neither the name of a program nor an absolute path without `..`")]
@@ -95,6 +105,11 @@ impl Hint for BuildError {
             }
             Self::Nameless => Some("write name = \"…\" in it, or give --tag NAME".to_owned()),
             Self::NoFiles { .. } => Some("copy it to a file of your own".to_owned()),
+            Self::Whiteout { .. } => Some("no name in an image begins with .wh.: that is a mark of layers".to_owned()),
+            Self::Outside { .. } => Some(
+                "`from` is a path below it, without links that lead elsewhere: copy the file there, or keep the recipe above it"
+                    .to_owned(),
+            ),
             Self::NothingToSetUp => Some("take a base, or a shell of this host with host = [\"sh\"]".to_owned()),
             Self::Setup { hint, .. } => hint.clone(),
             Self::Debian { hint, .. } => hint.map(str::to_owned),

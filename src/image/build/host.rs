@@ -93,11 +93,11 @@ impl Taking {
                     return Err(failed(path)(std::io::Error::from_raw_os_error(libc::ELOOP)));
                 }
                 let to = fs::read_link(&at).map_err(failed(&at))?;
-                self.contents.add(&at, Node { mode: 0o777, owner: (0, 0), kind: Kind::Link(to.clone()) });
+                self.contents.add(&at, Node { mode: 0o777, owner: (0, 0), kind: Kind::Link(to.clone()) })?;
                 left.extend(to.components().rev().map(|part| PathBuf::from(part.as_os_str())));
                 at.pop();
             } else if found.is_dir() && !self.contents.has(&at) {
-                self.contents.add_dir(&at, 0o755);
+                self.contents.add_dir(&at, 0o755)?;
             }
         }
         Ok(at)

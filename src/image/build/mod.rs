@@ -9,10 +9,17 @@ mod contents;
 mod debian;
 mod error;
 mod host;
+mod mirror;
 pub mod recipe;
 mod setup;
 
 use std::{
+    ffi::CString,
+    fs::File,
+    os::{
+        fd::{AsFd, AsRawFd},
+        unix::ffi::OsStrExt,
+    },
     path::{Path, PathBuf},
     sync::Arc,
 };
@@ -33,9 +40,11 @@ use super::{
 use crate::{
     packages::{Index, Job, Manager, Shape},
     request::Network,
+    sys,
 };
 use contents::{Contents, Kind, Node, Taken};
 pub use error::{BuildError, Result};
+pub use mirror::{Mirror, MirrorError};
 pub use recipe::Recipe;
 use recipe::{Access, Base, Given, What};
 
@@ -56,7 +65,7 @@ pub struct Build<'a> {
     /// Makes every layer anew.
     pub again: bool,
     /// In place of the recipe's own.
-    pub mirror: Option<&'a str>,
+    pub mirror: Option<&'a Mirror>,
     /// In place of where this host's package managers look.
     pub index: Option<&'a Index>,
     /// Of all files, in seconds since 1970.
@@ -152,7 +161,8 @@ impl<'a> Building<'a> {
             Base::Image(name) => Some(Image::find(store, name)?),
             Base::Scratch | Base::Debian { .. } => None,
         };
-        let below = image.as_ref().map_or_else(|| platform.to_string(), |image| image.chain_id().to_string());
+        // The whole image and not its layers alone: setup runs with its variables and volumes.
+        let below = image.as_ref().map_or_else(|| platform.to_string(), |image| image.digest.to_string());
         let chain = Digest::of(json!([FORMAT, build.epoch, below]).to_string().as_bytes());
         let debian = build.recipe.debian(build.mirror, &platform.architecture);
         let mut building = Self { store, build, watch, platform, image, chain, steps: Vec::new() };
@@ -286,17 +296,31 @@ impl<'a> Building<'a> {
         match &file.what {
             What::Host(path) => {
                 let dir = self.build.dir.ok_or_else(|| BuildError::NoFiles { path: path.clone() })?;
-                let path = dir.join(path);
-                let found: PathBuf = std::fs::canonicalize(&path).map_err(BuildError::io("find", path))?;
+                let found = beneath(dir, path)?;
                 let taken = Taken { mode: file.mode, owner: file.owner, clean: false };
                 contents.take(&found, &file.to, taken)?;
             }
-            What::Text(text) => contents.add(&file.to, node(0o644, Kind::Bytes(text.clone().into_bytes()))),
-            What::Link(to) => contents.add(&file.to, Node { mode: 0o777, ..node(0, Kind::Link(to.clone())) }),
-            What::Dir => contents.add(&file.to, node(0o755, Kind::Dir)),
+            What::Text(text) => contents.add(&file.to, node(0o644, Kind::Bytes(text.clone().into_bytes())))?,
+            What::Link(to) => contents.add(&file.to, Node { mode: 0o777, ..node(0, Kind::Link(to.clone())) })?,
+            What::Dir => contents.add(&file.to, node(0o755, Kind::Dir))?,
         }
         Ok(contents)
     }
+}
+
+/// Where `path` leads, which is nowhere but in the recipe's directory: a recipe may come from anywhere, as the tree around
+/// it does, and what it takes can be sent away by its setup script.
+fn beneath(dir: &Path, path: &Path) -> Result<PathBuf> {
+    let shown = dir.join(path);
+    let failed = |errno: sys::Errno| BuildError::io("find", shown.clone())(errno.into());
+    let opened = File::open(dir).map_err(BuildError::io("open", dir))?;
+    let named = CString::new(path.as_os_str().as_bytes()).map_err(|_| failed(sys::Errno::EINVAL))?;
+    let found = sys::fs::open_in(opened.as_fd(), &named, libc::O_PATH, 0, sys::fs::LINKS_BENEATH);
+    let found = found.map_err(|errno| match errno {
+        sys::Errno::EXDEV => BuildError::Outside { path: path.to_owned(), dir: dir.to_owned() },
+        errno => failed(errno),
+    })?;
+    std::fs::read_link(format!("/proc/self/fd/{}", found.as_raw_fd())).map_err(BuildError::io("find", shown.clone()))
 }
 
 /// What the recipe says of how it is run.

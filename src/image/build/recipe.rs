@@ -9,9 +9,11 @@ use std::{
 use serde::{Deserialize, Deserializer, Serialize, de::Error as _};
 use toml::Spanned;
 
+use super::Mirror;
 use crate::{
     error::Hint,
     image::{Reference, manifest::Wanted},
+    packages::names_user,
     request::mounts::inside_path,
 };
 
@@ -26,7 +28,7 @@ pub struct Recipe {
     platform: Option<Platform>,
     /// Of debian:SUITE.
     variant: Option<Spanned<Variant>>,
-    mirror: Option<Spanned<Plain>>,
+    mirror: Option<Spanned<Mirror>>,
     docs: Option<Spanned<bool>>,
     /// Of scratch: programs of this host by name, and absolute paths.
     host: Option<Spanned<Vec<Plain>>>,
@@ -54,7 +56,7 @@ pub struct Recipe {
 #[derive(Debug, Default, Deserialize)]
 #[serde(deny_unknown_fields)]
 struct Packages {
-    apt: Option<Spanned<Vec<Package>>>,
+    apt: Option<Spanned<Vec<OfDebian>>>,
     #[serde(default)]
     pip: Vec<Package>,
     #[serde(default)]
@@ -189,17 +191,18 @@ impl Recipe {
 
     /// `mirror` stands over the recipe's own.
     #[must_use]
-    pub fn debian(&self, mirror: Option<&str>, architecture: &str) -> Option<Debian> {
+    pub fn debian(&self, mirror: Option<&Mirror>, architecture: &str) -> Option<Debian> {
         let Base::Debian { suite } = &self.base else { return None };
-        let own = self.mirror.as_ref().map(|mirror| mirror.get_ref().0.as_str());
-        let mut include = words(self.packages.apt.as_ref().map_or(&[], |apt| apt.get_ref()));
+        let own = self.mirror.as_ref().map(|mirror| mirror.get_ref());
+        let apt = self.packages.apt.iter().flat_map(|apt| apt.get_ref());
+        let mut include: Vec<_> = apt.map(|package| package.0.clone()).collect();
         include.sort_unstable();
         include.dedup();
         Some(Debian {
             suite: suite.clone(),
             architecture: architecture.to_owned(),
             variant: self.variant.as_ref().map_or_else(Variant::default, |variant| *variant.get_ref()),
-            mirror: mirror.or(own).map(str::to_owned),
+            mirror: mirror.or(own).map(|mirror| mirror.as_str().to_owned()),
             include,
             docs: self.docs.as_ref().is_some_and(|docs| *docs.get_ref()),
         })
@@ -313,7 +316,7 @@ impl<'de> Deserialize<'de> for Plain {
     }
 }
 
-/// A package as its manager takes it, and no option.
+/// A package as its manager takes it: no option, and no URL with a user in it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Package(pub String);
 
@@ -322,7 +325,8 @@ impl Package {
     #[must_use]
     pub fn new(text: &str) -> Option<Self> {
         let fine = text.starts_with(|c: char| c.is_ascii_alphanumeric() || c == '@')
-            && !text.contains(|c: char| c.is_control() || c.is_whitespace());
+            && !text.contains(|c: char| c.is_control() || c.is_whitespace())
+            && !names_user(text);
         fine.then(|| Self(text.to_owned()))
     }
 }
@@ -331,6 +335,19 @@ impl<'de> Deserialize<'de> for Package {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         let text = String::deserialize(from)?;
         Self::new(&text).ok_or_else(|| D::Error::custom(format!("`{text}` names no package")))
+    }
+}
+
+/// `NAME`, `NAME:ARCHITECTURE`, `NAME=VERSION`: not a pattern, a file or a list, as apt would take it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct OfDebian(String);
+
+impl<'de> Deserialize<'de> for OfDebian {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        let fine = text.starts_with(|c: char| c.is_ascii_lowercase() || c.is_ascii_digit())
+            && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || b"+-.:=~".contains(&byte));
+        fine.then(|| Self(text.clone())).ok_or_else(|| D::Error::custom(format!("`{text}` names no package of Debian")))
     }
 }
 
@@ -422,7 +439,7 @@ mod tests {
                     mode = \"600\"\nowner = \"1:2\"\n[[files]]\nto = \"/var/x\"\n[[files]]\nlink = \"../a\"\nto = \"/b/c\"\n";
         let recipe = Recipe::parse(text, "r").unwrap();
         assert_eq!(recipe.name.as_ref().unwrap().0.to_string(), "docker.io/library/mine:1");
-        let debian = recipe.debian(Some("http://m/"), "amd64").unwrap();
+        let debian = recipe.debian(Some(&Mirror::parse("http://m/").unwrap()), "amd64").unwrap();
         assert_eq!((debian.suite.as_str(), debian.variant, debian.docs), ("bookworm", Variant::Essential, false));
         assert_eq!(
             (debian.include, debian.mirror.as_deref()),
@@ -444,10 +461,19 @@ mod tests {
             ("name = \"a\"\n", 1, "missing field `base`"),
             ("base = \"debian:\"\n", 1, "no suite"),
             ("base = \"debian:Bookworm/x\"\n", 1, "no suite"),
+            ("base = \"debian:--x\"\n", 1, "no suite"),
+            ("base = \"debian:sid\"\nmirror = \"--setup-hook=id\"\n", 2, "no http://"),
+            ("base = \"debian:sid\"\nmirror = \"file:///srv\"\n", 2, "no http://"),
+            ("base = \"debian:sid\"\nmirror = \"http://u:p@m/\"\n", 2, "has a user"),
+            ("base = \"debian:sid\"\n[packages]\napt = [\"a,b\"]\n", 3, "no package of Debian"),
+            ("base = \"debian:sid\"\n[packages]\napt = [\"tmp/x.deb\"]\n", 3, "no package of Debian"),
+            ("base = \"debian:sid\"\n[packages]\napt = [\"-o\"]\n", 3, "no package of Debian"),
+            ("base = \"debian:sid\"\nplatform = \"linux/amd64,x\"\n", 2, "platform"),
             ("base = \"A B\"\n", 1, "neither scratch"),
             ("base = \"scratch\"\nvariant = \"apt\"\n", 2, "`variant` is for base = \"debian:SUITE\" alone"),
             ("base = \"scratch\"\n[packages]\napt = [\"a\"]\n", 3, "`packages.apt` is for"),
             ("base = \"scratch\"\n[packages]\npip = [\"a\",\n\"--index-url=x\"]\n", 3, "names no package"),
+            ("base = \"scratch\"\n[packages]\nnpm = [\"https://u:p@h/x.tgz\"]\n", 3, "names no package"),
             ("base = \"debian:sid\"\nhost = [\"sh\"]\n", 2, "`host` is for base = \"scratch\" alone"),
             ("base = \"debian:sid\"\nvariant = \"tiny\"\n", 2, "unknown variant `tiny`"),
             ("base = \"scratch\"\nnetwork = \"host\"\n", 2, "`network` is the setup script's"),

@@ -57,7 +57,7 @@ pub fn run(
     let script = Mount::new(&file, Path::new(SCRIPT), false).map_err(crate::packages::PackagesError::from)?;
     sandbox.mount(script.given());
     if network == Access::Host {
-        packages::connect(&mut sandbox, true)?;
+        packages::connect(&mut sandbox, true, &mut |text| watch.output(text))?;
     }
 
     let options = Options { newest: Some(build.epoch), ..Options::new(Source::Overlay) };

@@ -37,13 +37,19 @@ pub struct Budget {
     directories: u64,
 }
 
+impl Default for Budget {
+    fn default() -> Self {
+        Self::new(Limits::default())
+    }
+}
+
 impl Budget {
     #[must_use]
     pub fn new(limits: Limits) -> Self {
         Self { limits, entries: 0, bytes: 0, directories: 0 }
     }
 
-    pub(super) fn entry(&mut self, path: usize) -> Result<(), LayerError> {
+    pub(in crate::image) fn entry(&mut self, path: usize) -> Result<(), LayerError> {
         self.entries += 1;
         if self.entries > self.limits.entries {
             return Err(LayerError::Beyond { what: "files", most: self.limits.entries });
@@ -62,7 +68,7 @@ impl Budget {
         Ok(())
     }
 
-    pub(super) fn bytes(&mut self, size: u64) -> Result<(), LayerError> {
+    pub(in crate::image) fn bytes(&mut self, size: u64) -> Result<(), LayerError> {
         self.bytes = self.bytes.saturating_add(size);
         if self.bytes > self.limits.bytes {
             return Err(LayerError::Beyond { what: "bytes of files", most: self.limits.bytes });

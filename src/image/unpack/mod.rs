@@ -21,7 +21,7 @@ pub use archive::{Archive, Kind};
 pub use error::{ArchiveError, LayerError};
 pub use layer::Notes;
 pub(super) use layer::shown;
-use limits::Budget;
+pub(super) use limits::Budget;
 pub use limits::{Limits, RATIO_FROM};
 use packed::Chunks;
 pub use packed::{Packing, open as open_packed, packing};
