@@ -64,6 +64,28 @@ both! {
         done.expect_code(0).expect_out("b'SSH-2.0-test\\r\\n'\nb'SSH-2.0-me\\r\\n'\n");
     }
 
+    fn requests_and_bodies_arrive_byte_for_byte(who: Who) {
+        let Some(_world) = World::new("requests_and_bodies_arrive_byte_for_byte") else { return };
+        let code = format!(
+            "import hashlib, http.client, random, socket\n\
+             s = socket.create_connection(('{ALLOWED}', 80), 60)\n\
+             s.sendall(b''.join(b'GET /%d HTTP/1.1\\r\\nHost: {ALLOWED}\\r\\n\\r\\n' % n for n in range(50)))\n\
+             f = s.makefile('rb')\n\
+             for n in range(50):\n    \
+             head = b''.join(iter(f.readline, b'\\r\\n'))\n    \
+             length = int(head.split(b'Content-Length: ')[1].split()[0])\n    \
+             assert f.read(length) == b'/%d of {ALLOWED}\\n' % n, n\n\
+             body = random.Random(1).randbytes(8 << 20)\n\
+             c = http.client.HTTPConnection('{ALLOWED}', timeout=60)\n\
+             parts = lambda: (body[at:at + 50001] for at in range(0, len(body), 50001))\n\
+             for part in (body, parts()):\n    \
+             c.request('POST', '/', part, {{}}, encode_chunked=part is not body)\n    \
+             print(c.getresponse().read().decode() == f'{{len(body)}} {{hashlib.sha256(body).hexdigest()}}\\n')"
+        );
+        let done = Run::new(who).args(["--allow", ALLOWED]).python(&code).done();
+        done.expect_code(0).expect_out("True\nTrue\n");
+    }
+
     fn one_port_of_the_host_can_be_opened(who: Who) {
         let Some(_world) = World::new("one_port_of_the_host_can_be_opened") else { return };
         let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();

@@ -34,7 +34,7 @@ const ADDRESSES: [&str; 6] = ["93.184.215.14", "93.184.215.15", "10.9.9.9", "169
 
 /// Answers each request with what it was asked, over HTTP and HTTPS, and writes a line for whatever reaches it.
 const SERVER: &str = r#"
-import http.server, socketserver, ssl, sys, threading
+import hashlib, http.server, socketserver, ssl, sys, threading
 log = open(sys.argv[1], "a", buffering=1)
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
@@ -45,6 +45,20 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         self.wfile.write(body)
+    def do_POST(self):
+        if self.headers["Transfer-Encoding"] == "chunked":
+            body = b""
+            while size := int(self.rfile.readline(), 16):
+                body += self.rfile.read(size)
+                self.rfile.readline()
+            self.rfile.readline()
+        else:
+            body = self.rfile.read(int(self.headers["Content-Length"]))
+        answer = f"{len(body)} {hashlib.sha256(body).hexdigest()}\n".encode()
+        self.send_response(200)
+        self.send_header("Content-Length", str(len(answer)))
+        self.end_headers()
+        self.wfile.write(answer)
     def log_message(self, *args): pass
 class Server(socketserver.ThreadingTCPServer):
     allow_reuse_address = True

@@ -229,6 +229,20 @@ impl Policy {
         ))
     }
 
+    /// Whether there is a name that the server at some address must not be asked for on `port`.
+    pub fn denies_names(&self, port: u16) -> bool {
+        self.deny.iter().any(|rule| rule.is_by_name() && rule.port().is_none_or(|own| own == port))
+    }
+
+    /// Whether the server at an address may be asked for `name`.
+    pub fn check_asked(&self, name: &Name, port: u16) -> Result<(), Refusal> {
+        let on_port = |rule: &&Rule| rule.port().is_none_or(|own| own == port);
+        match self.deny.iter().filter(on_port).find(|rule| rule.is_about(name)) {
+            Some(rule) => Err(denied(rule)),
+            None => Ok(()),
+        }
+    }
+
     fn allowing(&self) -> impl Iterator<Item = &Rule> {
         self.allow.iter().chain(self.preset)
     }

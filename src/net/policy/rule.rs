@@ -90,6 +90,12 @@ impl Rule {
         }
     }
 
+    /// Whether it is about names rather than addresses.
+    #[must_use]
+    pub fn is_by_name(&self) -> bool {
+        !matches!(self.who, Who::Range(_))
+    }
+
     #[must_use]
     pub fn covers(&self, address: IpAddr) -> bool {
         matches!(self.who, Who::Range(range) if range.contains(address))

@@ -198,8 +198,8 @@ async fn converse(
     }
     let up = async {
         match target.host {
-            Host::Name(_) => inspector.run().await?,
-            Host::Address(_) => inspector.opaque().await?,
+            Host::Address(_) if !shared.policy().denies_names(target.port) => inspector.opaque().await?,
+            _ => inspector.run().await?,
         }
         flow.sent.set(true);
         Ok(())

@@ -1,4 +1,5 @@
 //! What a client may say to the server behind a name, and nothing of it gets there before it was read.
+//! To one at an address it may say all but names that are denied.
 //!
 //! TLS must have the name on its hello; each request of cleartext HTTP must be for it; anything else goes through as
 //! it is, since it is the name's own server at the other end.
@@ -19,7 +20,7 @@ use super::{
 };
 use crate::net::{
     Protocol,
-    policy::{Host, Refusal},
+    policy::{Host, Name, Refusal},
 };
 
 /// Bytes read at once while they are looked at.
@@ -64,6 +65,10 @@ impl Inspector<'_> {
     async fn classify(&mut self) -> Result<Protocol, Stop> {
         let mut deadline = None;
         loop {
+            // No server of HTTP or TLS speaks first.
+            if self.flow.is_foreign() && !self.buffer.is_empty() {
+                return Ok(Protocol::Tcp);
+            }
             if hello::is_tls(&self.buffer) {
                 return Ok(Protocol::Tls);
             }
@@ -132,11 +137,16 @@ impl Inspector<'_> {
                 }
             }
         };
-        match hello.name {
-            Some(name) if self.target.host == Host::Name(name.clone()) => Ok(hello.end),
-            Some(name) => Err(self.refused(Protocol::Tls, &format!("the name on its hello is {name}"))),
-            None => Err(self.refused(Protocol::Tls, "there is no name on its hello")),
+        match (hello.name, &self.target.host) {
+            (Some(name), Host::Name(own)) if name == *own => {}
+            (Some(name), Host::Name(_)) => {
+                return Err(self.refused(Protocol::Tls, &format!("the name on its hello is {name}")));
+            }
+            (None, Host::Name(_)) => return Err(self.refused(Protocol::Tls, "there is no name on its hello")),
+            (Some(name), Host::Address(_)) => self.check_asked(Protocol::Tls, &name)?,
+            (None, Host::Address(_)) => {}
         }
+        Ok(hello.end)
     }
 
     async fn http(&mut self) -> Result<(), Stop> {
@@ -156,7 +166,11 @@ impl Inspector<'_> {
                     }
                 }
             };
-            if !self.target.is(&head.host, head.port) {
+            if let Host::Address(_) = self.target.host {
+                if let Host::Name(name) = &head.host {
+                    self.check_asked(Protocol::Http, name)?;
+                }
+            } else if !self.target.is(&head.host, head.port) {
                 let other = match head.port {
                     Some(port) => format!("the request is for {}:{port}", head.host),
                     None => format!("the request is for {}", head.host),
@@ -232,6 +246,11 @@ impl Inspector<'_> {
             Ok(read) => Ok(read? > 0),
             Err(_) => Err(self.refused(protocol, late)),
         }
+    }
+
+    fn check_asked(&self, protocol: Protocol, name: &Name) -> Result<(), Stop> {
+        let checked = self.shared.policy().check_asked(name, self.target.port);
+        checked.map_err(|refusal| Stop::Refused(protocol, refusal))
     }
 
     fn refused(&self, protocol: Protocol, why: &str) -> Stop {

@@ -43,6 +43,8 @@ impl Default for Means {
 pub(super) struct Flow {
     /// Bytes that the client got.
     pub answered: Cell<u64>,
+    /// The first of them.
+    greeting: Cell<[u8; 4]>,
     /// The client has ended, and all that it said was written to the server.
     pub sent: Cell<bool>,
     watch: RefCell<Option<Watch>>,
@@ -72,7 +74,23 @@ impl Flow {
         }
     }
 
+    /// Whether the server has spoken, and as none does of HTTP/1, HTTP/2 or TLS.
+    pub fn is_foreign(&self) -> bool {
+        const SETTINGS: u8 = 4;
+        let greeting = self.greeting.get();
+        let length = self.answered.get().min(greeting.len() as u64) as usize;
+        let greeting = &greeting[..length];
+        let http = greeting.eq_ignore_ascii_case(&b"HTTP"[..length]);
+        let tls = matches!(greeting, [0x14..=0x18] | [0x14..=0x18, 3, ..]);
+        let http2 = greeting.get(3).is_none_or(|&kind| kind == SETTINGS);
+        !(http || tls || http2)
+    }
+
     fn pass(&self, bytes: &[u8]) {
+        let mut greeting = self.greeting.get();
+        let at = self.answered.get().min(greeting.len() as u64) as usize;
+        greeting[at..].iter_mut().zip(bytes).for_each(|(to, from)| *to = *from);
+        self.greeting.set(greeting);
         self.answered.set(self.answered.get() + bytes.len() as u64);
         let mut watch = self.watch.borrow_mut();
         let Some(Watch { answer, judge }) = watch.as_mut() else { return };

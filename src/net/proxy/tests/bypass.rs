@@ -1,6 +1,6 @@
 //! Known ways around a filter of names: each must end at the proxy, and nothing may be dialled or sent that it asks for.
 
-use std::net::Ipv4Addr;
+use std::net::{Ipv4Addr, Shutdown};
 
 use super::{
     super::hello::tests::{hello, split_hello},
@@ -10,6 +10,9 @@ use crate::net::Protocol;
 
 /// What any server of TLS may say.
 const ALERT: &[u8] = b"\x15\x03\x03\0\x02\x02\x28";
+
+/// A hello without extensions.
+const NAMELESS: &[u8] = b"\x16\x03\x01\0\x2d\x01\0\0\x29\x03\x03rrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrr\0\0\x02\x13\x01\x01\0";
 
 const EXAMPLE: &str = r#"{"allow":["example.com"]}"#;
 
@@ -117,9 +120,8 @@ fn bypass_03_a_second_hello_has_the_name_on_it_too() {
 fn bypass_04_a_hello_without_a_name_goes_nowhere() {
     let world = example();
     let got = world.record(PUBLIC, 443, b"");
-    let bare = b"\x16\x03\x01\0\x2d\x01\0\0\x29\x03\x03rrrrrrrrrrrrrrrrrrrrrrrrrrrrrrrr\0\0\x02\x13\x01\x01\0".to_vec();
     let ssl2 = b"\x80\x2e\x01\x00\x02\0\x15\0\0\0\x10".to_vec();
-    for first in [bare, ssl2, b"\x17\x03\x03\0\x05hello".to_vec(), b"\x14\x03\x03\0\x01\x01".to_vec()] {
+    for first in [NAMELESS.to_vec(), ssl2, b"\x17\x03\x03\0\x05hello".to_vec(), b"\x14\x03\x03\0\x01\x01".to_vec()] {
         let mut client = world.connect_to("example.com", 443);
         send(&mut client, first);
         assert_eq!(until_end(&mut client), (vec![], End::Reset));
@@ -289,6 +291,37 @@ fn bypass_12_nobody_hears_a_question() {
         assert!(world.lookup(&format!("c2VjcmV0{number}.evil.example")).is_some());
     }
     assert_eq!(world.resolved(), Vec::<String>::new());
+}
+
+#[test]
+fn bypass_01_a_denied_name_is_not_asked_for_at_its_address() {
+    let world = World::new(r#"{"mode":"public","deny":["evil.example","*.evil.example:443"]}"#);
+    let tls = world.record(PUBLIC, 443, ALERT);
+    let http = world.record(PUBLIC, 80, b"");
+    let request = |name: &str| format!("GET / HTTP/1.1\r\nHost: {name}\r\n\r\n").into_bytes();
+    for (port, got, said, rule) in [
+        (443, &tls, hello("evil.example"), Some("--deny evil.example")),
+        (443, &tls, hello("a.evil.example"), Some("--deny *.evil.example:443")),
+        (443, &tls, hello("good.example"), None),
+        (443, &tls, NAMELESS.to_vec(), None),
+        (443, &tls, b"\x01neither".to_vec(), None),
+        (80, &http, request("evil.example"), Some("--deny evil.example")),
+        (80, &http, [request("good.example"), request("evil.example")].concat(), Some("--deny evil.example")),
+        (80, &http, request("good.example"), None),
+        (80, &http, request("93.184.215.14"), None),
+    ] {
+        let mut client = world.connect(PUBLIC, port);
+        send(&mut client, &said);
+        _ = client.shutdown(Shutdown::Write);
+        let text = said.escape_ascii().to_string();
+        match rule {
+            Some(rule) => {
+                assert_eq!(world.denial().rule, rule, "{text}");
+                assert!(!got.recv().unwrap().escape_ascii().to_string().contains("evil"), "{text}");
+            }
+            None => assert_eq!(got.recv().unwrap(), said, "{text}"),
+        }
+    }
 }
 
 #[test]

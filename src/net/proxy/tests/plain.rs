@@ -29,6 +29,29 @@ fn a_server_may_speak_first() {
 }
 
 #[test]
+fn a_server_that_speaks_first_is_asked_no_web_page() {
+    let world = example();
+    let serve = |greeting: &'static [u8]| {
+        move |mut client: TcpStream| {
+            send(&mut client, greeting);
+            let end = until_end(&mut client);
+            send(&mut client, end.0);
+        }
+    };
+    world.serve(PUBLIC, 4222, serve(b"INFO {}\r\n")).serve(PUBLIC, 80, serve(b"HTTP/1.1 408 x\r\n"));
+    world.serve(PUBLIC, 81, serve(b"\0\0\x06\x04\0\0\0\0\0")).serve(PUBLIC, 443, serve(b"\x15\x03\x03\0\x02"));
+    let said = b"CONNECT {\"verbose\":false}\r\nPING\r\n";
+    for (port, length, passed) in [(4222, 9, true), (80, 16, false), (81, 9, false), (443, 5, false)] {
+        let mut client = world.connect_to("example.com", port);
+        exactly(&mut client, length);
+        send(&mut client, said);
+        _ = client.shutdown(Shutdown::Write);
+        let expected = if passed { (said.to_vec(), End::Closed) } else { (Vec::new(), End::Reset) };
+        assert_eq!(until_end(&mut client), expected, "{port}");
+    }
+}
+
+#[test]
 fn each_half_closes_by_itself() {
     let world = example();
     world.serve(PUBLIC, 7, |mut client| {
