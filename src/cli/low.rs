@@ -400,11 +400,10 @@ mod tests {
             ),
             (&["/", "--foo"], "unknown option --foo", "arguments of the program follow `--`: fumehood run / -- --foo"),
             (
-                &["--net", "filtered"],
-                "unknown network mode `filtered`: there are none and host",
-                "networks that are limited by name come with egress",
+                &["--net", "filter"],
+                "unknown network mode `filter`",
+                "there are none, filtered, packages, web, public, open and host",
             ),
-            (&["--allow", "x"], "limiting the network by name is not there yet: it comes with egress", ""),
             (
                 &["--entrypoint", "x", "--", "y"],
                 "--entrypoint says something of an image, and none is given",
