@@ -70,7 +70,8 @@ pub struct Want<'a> {
     pub resources: Option<&'a oci::LinuxResources>,
     /// Rules that follow the spec's; the devices that every container has are allowed anyway.
     pub devices: &'a [oci::LinuxDeviceCgroup],
-    /// Leave the device rules to [`Group::guard_devices`], which is called before anything but fumehood runs in it.
+    /// Leave the device rules to [`Group::guard_devices`], which is called before anything but fumehood runs in it. In v1
+    /// they come at once.
     pub devices_later: bool,
     /// The host's id of whom the v2 group is given to, to make groups within.
     pub owner: Option<u32>,
@@ -126,7 +127,9 @@ impl Group {
         let (slots, made) = make::make(place, want.resources)?;
         group.slots = slots;
         group.set_up(place, want.resources, want.owner)?;
-        match want.devices_later {
+        // In v1 all devices are taken away before they are given back one by one: whoever is in the group by then finds
+        // none of them for a moment, not even a terminal.
+        match want.devices_later && group.record.version != Version::V1 {
             true => group.unguarded = Some(rules),
             false => group.apply_devices(&rules)?,
         }

@@ -353,6 +353,10 @@ print(flush=True)
     group.update(&resources(r#"{"devices": [{"allow": true, "access": "rwm"}]}"#)).unwrap();
     assert!(tried(&group).starts_with("open open"));
     group.remove().unwrap();
+    // Put off they would be changed under a process that opens its terminal.
+    let later = Group::create(&nest.place("d"), &Want { devices_later: true, ..Want::default() }).unwrap();
+    assert_eq!(nest.read("devices", "d", "devices.list").lines().count(), 11);
+    later.remove().unwrap();
     fs::remove_dir_all(node.parent().unwrap()).unwrap();
 }
 

@@ -59,9 +59,6 @@ pub(super) enum Looks {
     Open,
 }
 
-/// The longest method that anybody knows has 17 letters.
-const MOST_METHOD: usize = 64;
-
 pub(super) fn looks(bytes: &[u8]) -> Looks {
     // What load balancers put in front of a request, in its second version.
     if bytes.starts_with(b"\r\n\r\n\0") {
@@ -72,11 +69,12 @@ pub(super) fn looks(bytes: &[u8]) -> Looks {
     let text = &bytes[start..];
     let method_end = text.iter().position(|&byte| !is_token(byte));
     let method = match method_end {
-        None if text.len() > MOST_METHOD => return Looks::Other,
+        // There are servers that take any word for a method, however long.
+        None if text.len() > MOST => return Looks::Http,
         None => return Looks::Open,
         Some(end) => &text[..end],
     };
-    if method.is_empty() || method.len() > MOST_METHOD {
+    if method.is_empty() {
         return Looks::Other;
     }
     if !is_blank(text[method.len()]) {
