@@ -1,12 +1,12 @@
 //! A new image from one that is there: one layer more, or other words in its configuration.
 
-use oci_spec::image::{Descriptor, ImageManifestBuilder, MediaType};
+use oci_spec::image::{Descriptor, MediaType};
 use serde_json::{Map, Value, json};
 
 use super::{
     ImageError,
-    digest::Digest,
     kept::Image,
+    made::{descriptor, put_manifest},
     manifest::{self, Wanted},
     pack::NewLayer,
     store::Store,
@@ -96,17 +96,7 @@ pub fn append(
     changes.carry_out(object(top, "config")?)?;
     let bytes = config.to_string().into_bytes();
     let config = descriptor(MediaType::ImageConfig, bytes.len() as u64, &store.put(&bytes)?)?;
-    let manifest = ImageManifestBuilder::default()
-        .schema_version(2_u32)
-        .media_type(MediaType::ImageManifest)
-        .config(config)
-        .layers(layers)
-        .build();
-    let bytes = manifest
-        .map_err(|error| error.to_string())
-        .and_then(|manifest| serde_json::to_vec(&manifest).map_err(|error| error.to_string()))
-        .map_err(malformed)?;
-    Image::load(store, &store.put(&bytes)?)
+    Image::load(store, &put_manifest(store, config, layers)?)
 }
 
 impl Changes {
@@ -182,11 +172,6 @@ fn in_oci_words(layer: &Descriptor) -> Descriptor {
     layer
 }
 
-fn descriptor(kind: MediaType, size: u64, digest: &Digest) -> Result<Descriptor> {
-    let digest = digest.to_string().parse::<oci_spec::image::Digest>().map_err(|error| malformed(error.to_string()))?;
-    Ok(Descriptor::new(kind, size, digest))
-}
-
 fn malformed(why: String) -> ImageError {
     ImageError::Import { what: "configuration".to_owned(), why }
 }
@@ -211,6 +196,7 @@ fn array<'a>(of: &'a mut Map<String, Value>, key: &str) -> Result<&'a mut Vec<Va
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::image::digest::Digest;
     use crate::image::pack::{Compression, KeepError, keep};
 
     fn store() -> (tempfile::TempDir, Store) {

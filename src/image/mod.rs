@@ -11,6 +11,7 @@ mod error;
 pub mod export;
 pub mod import;
 mod kept;
+mod made;
 pub mod manifest;
 pub mod pack;
 mod ready;

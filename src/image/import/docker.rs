@@ -1,12 +1,13 @@
 //! Docker's archives: what `docker save` and `podman save` write.
 
-use oci_spec::image::{Descriptor, ImageManifestBuilder, MediaType};
+use oci_spec::image::{Descriptor, MediaType};
 use serde::Deserialize;
 
 use super::{Import, Imported, Result, name, source::Source};
 use crate::image::{
     ImageError,
     digest::{Algorithm, Digest},
+    made::{descriptor, put_manifest},
     manifest,
     store::{Store, StoreError},
     unpack,
@@ -91,26 +92,4 @@ fn take_layer(store: &Store, source: &Source, file: &str, diff_id: &Digest, impo
     }
     let (digest, size) = incoming.keep()?;
     descriptor(kind, size, &digest)
-}
-
-/// A manifest of our own making, kept.
-pub(super) fn put_manifest(store: &Store, config: Descriptor, layers: Vec<Descriptor>) -> Result<Digest> {
-    let manifest = ImageManifestBuilder::default()
-        .schema_version(2_u32)
-        .media_type(MediaType::ImageManifest)
-        .config(config)
-        .layers(layers)
-        .build();
-    let bytes = manifest
-        .map_err(|error| error.to_string())
-        .and_then(|manifest| serde_json::to_vec(&manifest).map_err(|error| error.to_string()));
-    let bytes = bytes.map_err(|why| ImageError::Import { what: "manifest".to_owned(), why })?;
-    Ok(store.put(&bytes)?)
-}
-
-pub(super) fn descriptor(kind: MediaType, size: u64, digest: &Digest) -> Result<Descriptor> {
-    let digest: oci_spec::image::Digest = digest.to_string().parse().map_err(|error: oci_spec::OciSpecError| {
-        ImageError::Import { what: digest.to_string(), why: error.to_string() }
-    })?;
-    Ok(Descriptor::new(kind, size, digest))
 }

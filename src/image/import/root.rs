@@ -8,10 +8,11 @@ use std::{
 
 use oci_spec::image::MediaType;
 
-use super::{Import, Imported, Result, docker, name, source::Section};
+use super::{Import, Imported, Result, name, source::Section};
 use crate::image::{
     ImageError,
     digest::{Algorithm, Hasher, Hashing},
+    made::{descriptor, put_manifest},
     store::{Incoming, Store},
     unpack,
 };
@@ -50,8 +51,8 @@ pub fn import(store: &Store, file: &File, import: &Import<'_>) -> Result<Importe
         config["variant"] = variant.clone().into();
     }
     let bytes = config.to_string().into_bytes();
-    let config = docker::descriptor(MediaType::ImageConfig, bytes.len() as u64, &store.put(&bytes)?)?;
-    let digest = docker::put_manifest(store, config, vec![docker::descriptor(kind, size, &digest)?])?;
+    let config = descriptor(MediaType::ImageConfig, bytes.len() as u64, &store.put(&bytes)?)?;
+    let digest = put_manifest(store, config, vec![descriptor(kind, size, &digest)?])?;
     name(store, &digest, &[], import)
 }
 

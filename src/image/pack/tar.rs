@@ -3,6 +3,8 @@
 
 use std::io::{self, Write};
 
+use crate::image::unpack::Kind;
+
 const BLOCK: usize = 512;
 /// What fits into a header's fields: names, ids of seven and sizes and times of eleven octal digits.
 const NAME: usize = 100;
@@ -10,17 +12,6 @@ const MOST_ID: u32 = 0o7_777_777;
 const MOST_NUMBER: u64 = 0o77_777_777_777;
 /// Of one extended header. Readers take no larger ones, ours among them.
 const MOST_EXTENDED: usize = 1 << 20;
-
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Kind {
-    File,
-    Directory,
-    Symlink,
-    Hardlink,
-    Char(u32, u32),
-    Block(u32, u32),
-    Fifo,
-}
 
 /// What a header tells.
 #[derive(Debug, Clone)]

@@ -16,10 +16,10 @@ use nix::dir::Dir;
 
 use super::{
     Notes, Options, PackError, Source,
-    tar::{Header, Kind, Writer},
+    tar::{Header, Writer},
 };
 use crate::{
-    image::unpack::shown,
+    image::unpack::{Kind, shown},
     sys::{Errno, fs},
 };
 
