@@ -119,7 +119,8 @@ pub enum Isolation {
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {
     pub cpu: Duration,
-    /// None when nothing measured it.
+    /// As the cgroup counted it. Without one, the most that was seen at once, or the largest resident set of one of
+    /// the processes (getrusage(2)), which has its files too. None when nothing measured it.
     pub peak_memory_bytes: Option<u64>,
 }
 

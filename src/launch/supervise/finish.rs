@@ -70,7 +70,8 @@ impl Supervisor<'_> {
         self.count()?;
         let (ending, ended_at) = self.ending(Some(init));
         let used = self.counted.map(|(_, used)| used);
-        let watched = self.watch.as_ref().map(Watch::peak_memory);
+        // Looking now and then misses a program that is quick, and the kernel tells of no more than one process.
+        let watched = self.watch.as_ref().map(|watch| watch.peak_memory().max(init.peak_resident));
         if let Some(leaf) = self.leaf.take() {
             leaf.remove().map_err(LaunchError::Cgroup)?;
         }
