@@ -193,9 +193,9 @@ fn misread(error: &lexopt::Error) -> UsageError {
 
 /// Which flags were given, by their place in the table.
 #[derive(Debug, Default)]
-struct GivenFlags(u64);
+struct GivenFlags(u128);
 
-const _: () = assert!(FLAGS.len() <= u64::BITS as usize);
+const _: () = assert!(FLAGS.len() <= u128::BITS as usize);
 
 impl GivenFlags {
     fn add(&mut self, index: usize) -> Result<(), UsageError> {
