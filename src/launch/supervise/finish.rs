@@ -14,7 +14,6 @@ use super::{
         protocol::{self, Stage},
         system,
         upper::Upper,
-        watch::Watch,
     },
     Supervisor, wait_status,
 };
