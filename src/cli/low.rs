@@ -12,7 +12,7 @@ use fumehood::{
     net::policy::{Mode, Private, Rule},
     packages::Index,
     plan::{landlock::Policy, profile::Builtin, seccomp::Profile as SeccompProfile},
-    request::{Fetch, Hostname, Limits, Mount, Rootfs, SandboxId, Secret, User},
+    request::{Fetch, Hostname, Limits, Mount, Rootfs, SandboxId, Secret, User, gvisor::Platform},
 };
 
 use super::{
@@ -79,6 +79,8 @@ pub struct Low {
     pub allow: Vec<Rule>,
     pub deny: Vec<Rule>,
     pub allow_private: Vec<Private>,
+    pub gvisor: bool,
+    pub platform: Option<Platform>,
     pub profile: Option<&'static Builtin>,
     pub seccomp: Option<SeccompProfile>,
     pub landlock: Option<Policy>,
@@ -255,6 +257,9 @@ impl Low {
             if given.has(flag) && self.image.is_none() && !kept {
                 return Err(UsageError::NeedsImage { flag });
             }
+        }
+        if self.platform.is_some() && !self.gvisor {
+            return Err(UsageError::NeedsGvisor);
         }
         if given.has("index-url") && !given.has("install") {
             return Err(UsageError::NeedsInstall);

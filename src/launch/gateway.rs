@@ -21,7 +21,7 @@ use crate::{
     sys::{
         self, Errno,
         clone::{self, Cloned},
-        process, socket,
+        namespace, process, socket,
     },
 };
 
@@ -146,26 +146,44 @@ impl Helping<'_> {
         if !matches!(socket::receive(self.supervisor, &mut go), Ok((1, None))) {
             process::exit_now(1);
         }
-        let listeners = match self.gateway.make(reserved) {
+        let mut made = None;
+        // gVisor takes packets off the link itself, which only the owner of the namespace's may do: it is then the
+        // init's own, in which the link is put before the init is told to build.
+        let enter = || {
+            if self.plan.gvisor.is_none() {
+                return namespace::leave(libc::CLONE_NEWNET);
+            }
+            let init = self.clone_init(libc::CLONE_NEWNET as u64);
+            namespace::enter(made.insert(init).1.as_fd(), libc::CLONE_NEWNET)
+        };
+        let listeners = match self.gateway.make(reserved, enter) {
             Ok(listeners) => listeners,
             Err((step, errno)) => self.fail(FAILED, step as u8, errno),
         };
-        let flags = self.plan.clone_flags() | libc::CLONE_PARENT as u64;
+        let (pid, _pidfd) = made.unwrap_or_else(|| self.clone_init(0));
+        if let Some(Err(error)) = self.ids.map(|ids| ids.write(pid)) {
+            self.fail(IDS_FAILED, 0, Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)));
+        }
+        let Listeners { tcp, dns_udp, dns_tcp, explicit } = &listeners;
+        let mut sent = Ok(());
+        for fd in [tcp, dns_udp, dns_tcp, explicit] {
+            sent = sent.and_then(|()| self.say(MADE, 0, 0, Some(fd.as_fd())));
+        }
+        process::exit_now(i32::from(sent.is_err()))
+    }
+
+    /// Who is told of it at once ends it whatever happens; it waits for its ids meanwhile.
+    fn clone_init(&self, more: u64) -> (i32, OwnedFd) {
+        let flags = self.plan.clone_flags() | libc::CLONE_PARENT as u64 | more;
         let (pid, pidfd) = match clone::clone_process(flags, self.leaf.and_then(Leaf::clone_into)) {
             Ok(Cloned::Child) => self.world.run(),
             Ok(Cloned::Parent { pid, pidfd }) => (pid, pidfd),
             Err(errno) => self.fail(CLONE_FAILED, 0, errno),
         };
-        // Who is told of it at once ends it whatever happens; it waits for its ids meanwhile.
-        let mut sent = self.say(MADE, 0, pid, Some(pidfd.as_fd()));
-        if let Some(Err(error)) = self.ids.map(|ids| ids.write(pid)) {
-            self.fail(IDS_FAILED, 0, Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)));
+        if self.say(MADE, 0, pid, Some(pidfd.as_fd())).is_err() {
+            process::exit_now(1)
         }
-        let Listeners { tcp, dns_udp, dns_tcp, explicit } = &listeners;
-        for fd in [tcp, dns_udp, dns_tcp, explicit] {
-            sent = sent.and_then(|()| self.say(MADE, 0, 0, Some(fd.as_fd())));
-        }
-        process::exit_now(i32::from(sent.is_err()))
+        (pid, pidfd)
     }
 
     fn say(&self, tag: u8, step: u8, number: i32, fd: Option<BorrowedFd<'_>>) -> sys::Result<()> {

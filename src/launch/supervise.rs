@@ -9,6 +9,7 @@ mod limits;
 mod relay;
 
 use std::{
+    fs::File,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     time::{Duration, Instant},
 };
@@ -17,6 +18,7 @@ use super::{
     Extras, Holds, LaunchError, Running, Streams,
     egress::Egress,
     fetch,
+    gvisor::End,
     observer::{Input, Observer, Started},
     protocol::{self, Order, Report},
     refused, system,
@@ -48,6 +50,10 @@ pub(super) struct Supervisor<'a> {
     listener: Option<OwnedFd>,
     root: Option<OwnedFd>,
     upper: Option<OwnedFd>,
+    /// runsc's, of the current step.
+    log: Option<File>,
+    /// Why the program did not run although runsc did.
+    not_run: Option<End>,
     oom: Option<OomWatch>,
     watch: Option<Watch<'a>>,
     denials: Denials,
@@ -111,6 +117,8 @@ impl<'a> Supervisor<'a> {
             listener: None,
             root: None,
             upper: None,
+            log: None,
+            not_run: None,
             oom,
             denials: Denials::default(),
             step: 0,
@@ -204,12 +212,13 @@ impl<'a> Supervisor<'a> {
             Some(Report::Listener(fd)) => self.listener = Some(fd),
             Some(Report::Root(fd)) => self.root = Some(fd),
             Some(Report::Upper(fd)) => self.upper = Some(fd),
+            Some(Report::Log(fd)) => self.log = Some(fd.into()),
             Some(Report::Terminal(master)) => {
                 self.relay.attach(master).map_err(system("make the terminal non-blocking"))?;
             }
             Some(Report::Started) => self.begin(observer),
             Some(Report::Ended { status, disk_full }) => {
-                self.ended = Some((wait_status(status), Instant::now()));
+                self.ended = Some((self.end_of(status), Instant::now()));
                 self.disk_full = disk_full;
                 self.after_step(observer)?;
             }
@@ -244,6 +253,20 @@ impl<'a> Supervisor<'a> {
         }
     }
 
+    /// How the program ended, of which an init behind gVisor knows only what runsc says.
+    fn end_of(&mut self, status: i32) -> WaitStatus {
+        if self.plan.gvisor.is_none() {
+            return wait_status(status);
+        }
+        match End::of(status, self.log.take().as_ref()) {
+            End::Status(status) => wait_status(status),
+            other => {
+                self.not_run = Some(other);
+                WaitStatus::Signaled(libc::SIGKILL as u8)
+            }
+        }
+    }
+
     /// All processes of the step are dead, or die with the init now.
     fn after_step(&mut self, observer: &mut dyn Observer) -> Result<(), LaunchError> {
         let last = self.step + 1 == self.plan.steps.len();
@@ -274,10 +297,10 @@ impl<'a> Supervisor<'a> {
         if let Some(leaf) = &self.leaf {
             let limits = self.plan.steps[self.step].limits;
             if self.holds.memory == Means::Cgroup {
-                leaf.set_memory(limits.memory.unwrap_or(self.plan.limits.memory)).map_err(LaunchError::Cgroup)?;
+                leaf.set_memory(self.plan.memory(&limits)).map_err(LaunchError::Cgroup)?;
             }
             if self.holds.pids == Means::Cgroup {
-                let pids = limits.pids.unwrap_or(self.plan.limits.pids).saturating_add(1);
+                let pids = self.plan.pids(&limits).saturating_add(1);
                 leaf.set_pids(pids).map_err(LaunchError::Cgroup)?;
             }
         }

@@ -16,7 +16,7 @@ use crate::{
     host::closed_to_us,
     image::ImageError,
     plan::{landlock, profile, seccomp, setup::Kind},
-    request::{Limits, Network, Placed, SandboxId, StepLimits, User},
+    request::{Gvisor, Limits, Network, Placed, SandboxId, StepLimits, User},
 };
 
 /// The program's working directory and the one place it can write, by default.
@@ -47,6 +47,7 @@ pub struct Own {
     /// What names the working directory, for errors.
     pub workdir_by: &'static str,
     pub network: Network,
+    pub gvisor: Option<Gvisor>,
     pub profile: &'static profile::Builtin,
     pub seccomp: Option<seccomp::Profile>,
     pub landlock: Option<landlock::Policy>,

@@ -8,7 +8,9 @@ use std::{
 
 use super::{
     super::{
-        LaunchError, init,
+        LaunchError,
+        gvisor::End,
+        init,
         observer::Observer,
         obstacle::Obstacle,
         protocol::{self, Stage},
@@ -20,7 +22,7 @@ use super::{
 use crate::{
     error::Hint,
     report::{
-        Captured, Compile, Ending, Failure, Isolation, Outcome, Reason, Stream, Tail, Usage, Verdict, WaitStatus,
+        Captured, Compile, Ending, Failure, Outcome, Reason, Stream, Tail, Usage, Verdict, WaitStatus,
     },
     sys::process,
 };
@@ -68,6 +70,11 @@ impl Supervisor<'_> {
         });
         self.count()?;
         let (ending, ended_at) = self.ending(Some(init));
+        // Killed for a limit, runsc complains of that.
+        let by_a_limit = ending.killed_by.is_some() || ending.oom_kills > 0 || ending.pids_max_hits > 0;
+        if let Some(end) = self.not_run.take().filter(|_| !by_a_limit) {
+            return self.not_run(end);
+        }
         let used = self.counted.map(|(_, used)| used);
         // Looking now and then misses a program that is quick, and the kernel tells of no more than one process.
         let watched = self.watch.as_ref().map(|watch| watch.peak_memory().max(init.peak_resident));
@@ -83,7 +90,7 @@ impl Supervisor<'_> {
         Ok(Outcome {
             id: self.plan.id.clone(),
             runtime: self.extras.runtime.take(),
-            isolation: Isolation::Native,
+            isolation: self.plan.isolation(),
             verdict,
             exit_code,
             signal,
@@ -175,6 +182,18 @@ impl Supervisor<'_> {
         (ending, at)
     }
 
+    /// runsc ran, and its program did not.
+    fn not_run(self, end: End) -> Result<Outcome, LaunchError> {
+        match end {
+            End::NotExecuted { errno, .. } => {
+                let index = Obstacle::Unknown.code();
+                Ok(self.not_executed(protocol::Failure { stage: Stage::Exec, index, errno }))
+            }
+            End::Failed(why) => Err(LaunchError::Gvisor { why }),
+            End::Status(_) => Err(LaunchError::Lost),
+        }
+    }
+
     /// The sandbox stood, but its program is not there or is none: the shell's 126 and 127.
     fn not_executed(self, failure: protocol::Failure) -> Outcome {
         let program = self.plan.steps[self.step].argv.first().map_or("", String::as_str);
@@ -183,7 +202,7 @@ impl Supervisor<'_> {
         let mut outcome = Outcome::setup_error(
             self.plan.id.clone(),
             self.extras.runtime.clone(),
-            Isolation::Native,
+            self.plan.isolation(),
             self.plan.limits.clone(),
             Failure::exec(&error, &cause),
         );

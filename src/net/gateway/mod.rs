@@ -25,7 +25,7 @@ use nix::{
 };
 
 use super::{BUFFER, Listeners};
-use crate::sys::{Errno, namespace, netlink::Netlink};
+use crate::sys::{Errno, netlink::Netlink};
 
 /// In a range for tests of networks (RFC 2544), which no host has and which names stand for inside.
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
@@ -101,8 +101,12 @@ impl Gateway {
     }
 
     /// Makes all of it. The caller has just come into a new network namespace, which becomes the gateway's, and leaves
-    /// in another new one, which is the sandbox's. Allocates nothing.
-    pub fn make(&self, reserved: OwnedFd) -> Result<Listeners, (Step, Errno)> {
+    /// in the sandbox's, which `enter` makes and enters. Allocates nothing.
+    pub fn make(
+        &self,
+        reserved: OwnedFd,
+        enter: impl FnOnce() -> Result<(), Errno>,
+    ) -> Result<Listeners, (Step, Errno)> {
         let at = |step: Step| move |errno: Errno| (step, errno);
         let filter = Netlink::open(SockProtocol::NetlinkNetFilter).map_err(at(Step::Rules))?;
         filter.carry_out(&self.rules, self.rules_acknowledged).map_err(at(Step::Rules))?;
@@ -118,7 +122,7 @@ impl Gateway {
             .and_then(|mut file| std::io::Write::write_all(&mut file, b"2"));
         let listeners = listen_all().map_err(at(Step::Listen))?;
 
-        namespace::leave(libc::CLONE_NEWNET).map_err(at(Step::Namespace))?;
+        enter().map_err(at(Step::Namespace))?;
         let inside = Netlink::open(SockProtocol::NetlinkRoute).map_err(at(Step::Link))?;
         inside.carry_out(&self.pair, 1).map_err(at(Step::Link))?;
         outside.carry_out(&self.outer, 3).map_err(at(Step::Link))?;

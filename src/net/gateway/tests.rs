@@ -11,6 +11,7 @@ use std::{
 use nix::sys::socket::{getsockopt, sockopt};
 
 use super::*;
+use crate::sys::namespace;
 
 /// Runs `inside` on a thread in the sandbox's network, with what its gateway listens on outside.
 fn behind_a_gateway<T: Send>(inside: impl FnOnce() -> T + Send, outside: impl FnOnce(&Listeners)) -> Option<T> {
@@ -24,7 +25,7 @@ fn behind_a_gateway<T: Send>(inside: impl FnOnce() -> T + Send, outside: impl Fn
             namespace::leave(libc::CLONE_NEWNET).unwrap();
             let reserved = OwnedFd::from(File::open("/dev/null").unwrap());
             let gateway = Gateway::new(std::os::fd::AsFd::as_fd(&reserved));
-            sender.send(gateway.make(reserved).unwrap()).unwrap();
+            sender.send(gateway.make(reserved, || namespace::leave(libc::CLONE_NEWNET)).unwrap()).unwrap();
             inside()
         });
         // The namespace lasts as long as they do.
