@@ -19,8 +19,8 @@ use crate::{
     plan::{self, Plan, landlock::Policy, profile::Builtin, seccomp::Profile as SeccompProfile},
     report::{Failure, Isolation, Outcome},
     request::{
-        Fetch, Gvisor, Hostname, Limits, Mount, Network, Placed, Profile, Request, RequestError, Rootfs, SandboxId, Secret,
-        Step, StepLimits, User, Work, files, gvisor,
+        Fetch, Gvisor, Hostname, Limits, Mount, Network, Placed, Profile, Request, RequestError, Rootfs, SandboxId,
+        Secret, Step, StepLimits, User, Work, files, gvisor,
         runtimes::{self, SearchPath},
     },
     spec::{self, Spec},

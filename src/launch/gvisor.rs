@@ -1,15 +1,17 @@
-//! What runsc's own log says of how the program ended, since its exit status is that of a shell: 128 and more may be a
-//! signal, an exit code or an error of runsc's.
+//! What runsc's own logs say of how the program ended, since its exit status is that of a shell: 128 and more may be a
+//! signal, an exit code or an error of runsc's, and a kernel that crashed has a code as well.
 //!
-//! The log is written by the runsc that waits for the program, not by gVisor's kernel, which the program may have got
-//! hold of; it is read to its end and no further than a bound.
+//! One is written by the runsc that waits for the program, the other by gVisor's kernel, which a program may have got
+//! hold of; of each the end is read, up to a bound.
 
 use std::{fs::File, os::unix::fs::FileExt};
 
 use crate::sys::Errno;
 
 /// Of its log, as much as is looked at: the end.
-const MOST: u64 = 64 << 10;
+const MOST: u64 = 4 << 20;
+/// Of what it died of, this many characters are told.
+const WORDS: usize = 300;
 /// With which it exits on an error of its own.
 const ERROR_STATUS: i32 = 128;
 
@@ -20,29 +22,33 @@ pub(super) enum End {
     Status(i32),
     /// It was not executed.
     NotExecuted { errno: Errno, why: String },
-    /// runsc says why it gave up.
+    /// It did not run, or gVisor's kernel ended under it.
     Failed(String),
+    /// This kernel gave gVisor's no more threads, of which it ended.
+    OutOfThreads,
 }
 
 impl End {
     /// From what runsc exited with, as waitpid(2) has it, and its log.
-    pub(super) fn of(status: i32, log: Option<&File>) -> Self {
-        let text = log.map(tail).unwrap_or_default();
-        Self::read(status, &text)
+    pub(super) fn of(status: i32, logs: &[File]) -> Self {
+        if status == 0 {
+            return Self::Status(status);
+        }
+        let text = |number: usize| logs.get(number).map(tail).unwrap_or_default();
+        Self::read(status, &text(0), &text(1))
     }
 
-    fn read(status: i32, log: &str) -> Self {
+    fn read(status: i32, log: &str, of_kernel: &str) -> Self {
         let after = |line: &str, mark: &str| line.split_once(mark).map(|(_, rest)| rest.trim().to_owned());
         let told = log.lines().rev().find_map(|line| after(line, "] Exiting with status: "));
         if let Some(told) = told.and_then(|told| told.parse().ok()).filter(|told| agrees(*told, status)) {
-            return Self::Status(told);
+            return died(of_kernel).unwrap_or(Self::Status(told));
         }
-        if !libc::WIFEXITED(status) || libc::WEXITSTATUS(status) != ERROR_STATUS {
-            return Self::Status(status);
-        }
-        // Nothing of the kind: then the program's own code is 128.
-        let Some(why) = log.lines().rev().find_map(|line| after(line, "FATAL ERROR: ")) else {
-            return Self::Status(status);
+        let fatal = log.lines().rev().find_map(|line| after(line, "FATAL ERROR: "));
+        let why = match fatal {
+            Some(why) if libc::WIFEXITED(status) && libc::WEXITSTATUS(status) == ERROR_STATUS => why,
+            _ if log.contains("Sandbox started") => return Self::Status(status),
+            _ => return Self::Failed("runsc ended before it had made a sandbox".to_owned()),
         };
         let of_program = ["failed to load ", "error finding executable "].iter().any(|mark| why.contains(mark));
         let errno = [
@@ -60,6 +66,21 @@ impl End {
             None => Self::Failed(why),
         }
     }
+}
+
+/// Why gVisor's kernel ended, if it was not that its program had.
+fn died(of_kernel: &str) -> Option<End> {
+    // Without a log of it there is nothing to be told.
+    if of_kernel.is_empty() || of_kernel.contains("application exiting with ") {
+        return None;
+    }
+    let marks = ["panic: ", "fatal error: ", "FATAL ERROR: "];
+    let reason = of_kernel.lines().find(|line| marks.iter().any(|mark| line.contains(mark)));
+    let Some(line) = reason else { return Some(End::Failed("its kernel was killed".to_owned())) };
+    if ["newosproc", "resource temporarily unavailable"].iter().any(|words| line.contains(words)) {
+        return Some(End::OutOfThreads);
+    }
+    Some(End::Failed(format!("its kernel ended: {}", line.trim().chars().take(WORDS).collect::<String>())))
 }
 
 /// Whether `told` is what a shell's `status` comes from.
@@ -88,40 +109,60 @@ mod tests {
 
     const EXITED: fn(i32) -> i32 = |code| code << 8;
 
+    const STARTED: &str = "I1121 21:51:59.374340 4 sandbox.go:917] Sandbox started, PID: 13\n";
+
     #[test]
     fn signals_and_codes_are_told_apart() {
         let line = |number: i32| format!("I1121 21:51:59.683580 4 main.go:266] Exiting with status: {number}\n");
         for (status, log, wanted) in [
-            (EXITED(0), line(0), 0),
             (EXITED(137), line(9), 9),
             (EXITED(137), line(EXITED(137)), EXITED(137)),
             (EXITED(128), line(EXITED(128)), EXITED(128)),
-            (EXITED(3), String::new(), EXITED(3)),
+            (EXITED(3), STARTED.to_owned(), EXITED(3)),
             // A log that says another thing is no log of this.
-            (EXITED(3), line(9), EXITED(3)),
-            (EXITED(137), String::new(), EXITED(137)),
-            (9, line(0), 9),
-            (EXITED(128), "nothing of note\n".to_owned(), EXITED(128)),
+            (EXITED(3), STARTED.to_owned() + &line(9), EXITED(3)),
+            (EXITED(137), STARTED.to_owned(), EXITED(137)),
+            (9, STARTED.to_owned() + &line(0), 9),
+            (EXITED(128), STARTED.to_owned(), EXITED(128)),
         ] {
-            assert_eq!(End::read(status, &log), End::Status(wanted), "{status} {log:?}");
+            assert_eq!(End::read(status, &log, ""), End::Status(wanted), "{status} {log:?}");
         }
+        assert!(matches!(End::read(EXITED(128), "", ""), End::Failed(_)));
+    }
+
+    #[test]
+    fn a_kernel_that_ended_is_no_program_that_did() {
+        let log = format!("{STARTED}I1 main.go:266] Exiting with status: 512\n");
+        let failed = |kernel: &str| match End::read(EXITED(2), &log, kernel) {
+            End::Failed(why) => why,
+            other => panic!("{kernel}: {other:?}"),
+        };
+        assert_eq!(
+            failed("I1 x\npanic: unable to make a stub\n\ngoroutine 1:\n"),
+            "its kernel ended: panic: unable to make a stub"
+        );
+        assert_eq!(failed("I1 x\n"), "its kernel was killed");
+        assert_eq!(End::read(EXITED(2), &log, "I1 x\nfatal error: newosproc\n"), End::OutOfThreads);
+        let ended = "I1 boot.go:389] application exiting with exit status 2\n";
+        assert_eq!(End::read(EXITED(2), &log, ended), End::Status(EXITED(2)));
     }
 
     #[test]
     fn errors_are_of_the_program_or_of_runsc() {
-        let log = |why: &str| format!("I1 x\nW1121 4 util.go:64] FATAL ERROR: running container: {why}\nW1 main.go:275]\n");
+        let log =
+            |why: &str| format!("I1 x\nW1121 4 util.go:64] FATAL ERROR: running container: {why}\nW1 main.go:275]\n");
         for (why, errno) in [
             ("creating process: failed to load /x: no such file or directory", Errno::ENOENT),
             ("error finding executable \"x\" in PATH [/bin]: no such file or directory", Errno::ENOENT),
             ("creating process: failed to load /x: permission denied", Errno::EACCES),
             ("creating process: failed to load /x: exec format error", Errno::ENOEXEC),
         ] {
-            match End::read(EXITED(128), &log(why)) {
+            match End::read(EXITED(128), &log(why), "") {
                 End::NotExecuted { errno: found, .. } => assert_eq!(found, errno),
                 other => panic!("{why}: {other:?}"),
             }
         }
         let why = "cannot create sandbox: open /dev/kvm: no such file or directory";
-        assert_eq!(End::read(EXITED(128), &log(why)), End::Failed(format!("running container: {why}")));
+        assert_eq!(End::read(EXITED(128), &log(why), ""), End::Failed(format!("running container: {why}")));
     }
 }

@@ -29,8 +29,8 @@ pub const BACKSTOP_STATUS: i32 = 124;
 /// How long after the last deadline the init ends the sandbox by itself.
 const GRACE: Duration = Duration::from_secs(2);
 const STACK: usize = 32 << 10;
-/// What the runsc of each step wrote that waited for its program.
-const LOGS: [&CStr; 2] = [c"/log/run.0", c"/log/run.1"];
+/// What the runsc of each step wrote that waited for its program, and what gVisor's kernel wrote.
+const LOGS: [[&CStr; 2]; 2] = [[c"/log/run.0", c"/log/boot.0"], [c"/log/run.1", c"/log/boot.1"]];
 
 /// All that the init uses, made before it exists.
 #[derive(Debug)]
@@ -134,8 +134,7 @@ impl World<'_> {
         let root = fs::open_in(fs::cwd(), place, flags, 0, 0).map_err(at(Stage::Setup, 0))?;
         // Where the root is read-only, how full it is is the host's business.
         let whole = if self.plan.setup.iter().any(writable) { c"." } else { c"sandbox" };
-        let disks =
-            [whole, c"sandbox", c"tmp"].map(|path| fs::open_in(root.as_fd(), path, flags, 0, fs::IN_ROOT).ok());
+        let disks = [whole, c"sandbox", c"tmp"].map(|path| fs::open_in(root.as_fd(), path, flags, 0, fs::IN_ROOT).ok());
         if self.plan.fetches || self.watched {
             end.root(root.as_fd()).map_err(at(Stage::Setup, 0))?;
         }
@@ -180,10 +179,11 @@ impl World<'_> {
                 while let Ok(Some(_)) = process::wait(-1, true) {}
             }
             if self.plan.gvisor.is_some() {
-                // It may not have come so far as to have one.
-                let log = LOGS.get(number).map(|log| fs::open_in(fs::cwd(), log, libc::O_RDONLY, 0, fs::NO_LINKS));
-                if let Some(Ok(log)) = log {
-                    end.log(log.as_fd()).map_err(at(Stage::Spawn, number))?;
+                for log in LOGS.get(number).into_iter().flatten() {
+                    // It may not have come so far as to have one.
+                    if let Ok(log) = fs::open_in(fs::cwd(), log, libc::O_RDONLY, 0, fs::NO_LINKS) {
+                        end.log(log.as_fd()).map_err(at(Stage::Spawn, number))?;
+                    }
                 }
             }
             end.ended(status, disk_full).map_err(at(Stage::Spawn, number))?;

@@ -95,7 +95,9 @@ pub fn launch(
 ) -> Result<Outcome, LaunchError> {
     let images = match &plan.gvisor {
         None => plan.steps.iter().map(Image::new).collect::<Result<Vec<_>, _>>(),
-        Some(gvisor) => plan.steps.iter().zip(&gvisor.commands).map(|(step, runsc)| Image::runsc(step, runsc)).collect(),
+        Some(gvisor) => {
+            plan.steps.iter().zip(&gvisor.commands).map(|(step, runsc)| Image::runsc(step, runsc)).collect()
+        }
     };
     let images = images.map_err(LaunchError::Plan)?;
     let holds = Holds::decide(plan, hierarchy)?;

@@ -50,8 +50,10 @@ pub(super) struct Supervisor<'a> {
     listener: Option<OwnedFd>,
     root: Option<OwnedFd>,
     upper: Option<OwnedFd>,
-    /// runsc's, of the current step.
-    log: Option<File>,
+    /// runsc's and its kernel's, of the current step.
+    logs: Vec<File>,
+    /// gVisor's kernel ended for want of them.
+    out_of_threads: bool,
     /// Why the program did not run although runsc did.
     not_run: Option<End>,
     oom: Option<OomWatch>,
@@ -117,7 +119,8 @@ impl<'a> Supervisor<'a> {
             listener: None,
             root: None,
             upper: None,
-            log: None,
+            logs: Vec::new(),
+            out_of_threads: false,
             not_run: None,
             oom,
             denials: Denials::default(),
@@ -212,7 +215,7 @@ impl<'a> Supervisor<'a> {
             Some(Report::Listener(fd)) => self.listener = Some(fd),
             Some(Report::Root(fd)) => self.root = Some(fd),
             Some(Report::Upper(fd)) => self.upper = Some(fd),
-            Some(Report::Log(fd)) => self.log = Some(fd.into()),
+            Some(Report::Log(fd)) => self.logs.push(fd.into()),
             Some(Report::Terminal(master)) => {
                 self.relay.attach(master).map_err(system("make the terminal non-blocking"))?;
             }
@@ -258,8 +261,12 @@ impl<'a> Supervisor<'a> {
         if self.plan.gvisor.is_none() {
             return wait_status(status);
         }
-        match End::of(status, self.log.take().as_ref()) {
+        match End::of(status, &std::mem::take(&mut self.logs)) {
             End::Status(status) => wait_status(status),
+            End::OutOfThreads => {
+                self.out_of_threads = true;
+                WaitStatus::Signaled(libc::SIGKILL as u8)
+            }
             other => {
                 self.not_run = Some(other);
                 WaitStatus::Signaled(libc::SIGKILL as u8)

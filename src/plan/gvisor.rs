@@ -15,7 +15,7 @@ use super::{
     setup::{Content, SetupOp},
 };
 use crate::request::{
-    Bytes, Network,
+    Bytes, Network, SandboxId,
     gvisor::{Gvisor as Asked, Platform},
 };
 
@@ -26,7 +26,7 @@ pub const MEMORY: Bytes = Bytes::mib(96);
 /// Threads of runsc, of its kernel and of its file server.
 const OWN_THREADS: u32 = 128;
 /// Threads of this kernel that stand for one of the program's.
-const THREADS_EACH: u32 = 2;
+const THREADS_EACH: u32 = 8;
 
 /// A sandbox whose kernel is gVisor's.
 #[derive(Debug, Serialize)]
@@ -58,6 +58,7 @@ impl Gvisor {
 
 /// What a bundle says of the program beside its command.
 pub(super) struct Program<'a> {
+    pub id: &'a SandboxId,
     pub hostname: Option<&'a str>,
     pub identity: Identity,
     pub groups: &'a [u32],
@@ -89,13 +90,13 @@ pub(super) fn plan(
     }
     setup.push(SetupOp::Enclose(Box::new(enclosure)));
     setup.push(SetupOp::Enter);
-    let commands = (0..steps.len()).map(|number| command(asked.platform(), gateway, number)).collect();
+    let commands = (0..steps.len()).map(|number| command(asked.platform(), gateway, program.id, number)).collect();
     Ok(Gvisor { platform: asked.platform().name(), commands })
 }
 
 /// The command line. Every option of it is known to all releases since 2022; what is left out is the release's own to
 /// choose.
-fn command(platform: Platform, gateway: bool, number: usize) -> Vec<String> {
+fn command(platform: Platform, gateway: bool, id: &SandboxId, number: usize) -> Vec<String> {
     let mut words = vec![
         "runsc".to_owned(),
         "--root=/run".to_owned(),
@@ -110,7 +111,7 @@ fn command(platform: Platform, gateway: bool, number: usize) -> Vec<String> {
     if platform != Platform::Auto {
         words.push(format!("--platform={}", platform.name()));
     }
-    words.extend(["run".to_owned(), format!("--bundle=/bundle/{number}"), format!("step-{number}")]);
+    words.extend(["run".to_owned(), format!("--bundle=/bundle/{number}"), format!("{id}-{number}")]);
     words
 }
 

@@ -221,8 +221,14 @@ pub fn make(spec: Spec, host: &Host) -> Result<Plan, PlanError> {
             // Its own are what runsc is under.
             layers.clear();
             let hostname = oci.hostname().as_deref();
-            let program =
-                gvisor::Program { hostname, identity, groups: &groups, rlimits: &rlimits, network: &own.network };
+            let program = gvisor::Program {
+                id: &own.id,
+                hostname,
+                identity,
+                groups: &groups,
+                rlimits: &rlimits,
+                network: &own.network,
+            };
             Some(Box::new(gvisor::plan(asked, &program, &steps, &mut setup)?))
         }
         None => None,

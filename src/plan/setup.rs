@@ -8,8 +8,8 @@ use std::{ffi::CString, fmt, sync::Arc};
 use serde::Serialize;
 
 use super::{
-    gvisor::Enclosure,
     container::operations::{Mount, Node, Propagation},
+    gvisor::Enclosure,
     path::{BoxPath, HostPath},
 };
 

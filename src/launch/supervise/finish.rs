@@ -21,9 +21,7 @@ use super::{
 };
 use crate::{
     error::Hint,
-    report::{
-        Captured, Compile, Ending, Failure, Outcome, Reason, Stream, Tail, Usage, Verdict, WaitStatus,
-    },
+    report::{Captured, Compile, Ending, Failure, Outcome, Reason, Stream, Tail, Usage, Verdict, WaitStatus},
     sys::process,
 };
 
@@ -176,7 +174,7 @@ impl Supervisor<'_> {
             status,
             killed_by: self.killed_by,
             oom_kills: events.oom_kills,
-            pids_max_hits: events.pids_max_hits.max(u64::from(self.watched_pids_full())),
+            pids_max_hits: events.pids_max_hits.max(u64::from(self.out_of_threads || self.watched_pids_full())),
             disk_full: self.disk_full,
         };
         (ending, at)
@@ -190,7 +188,7 @@ impl Supervisor<'_> {
                 Ok(self.not_executed(protocol::Failure { stage: Stage::Exec, index, errno }))
             }
             End::Failed(why) => Err(LaunchError::Gvisor { why }),
-            End::Status(_) => Err(LaunchError::Lost),
+            End::Status(_) | End::OutOfThreads => Err(LaunchError::Lost),
         }
     }
 
