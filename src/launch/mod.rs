@@ -314,8 +314,7 @@ fn controls(plan: &Plan, hierarchy: &Hierarchy, holds: &Holds, secrets: usize) -
     let layer = plan.landlock.first();
     Controls {
         user_namespace: true,
-        // Of gVisor, those of its own processes: the program's calls are answered by its kernel.
-        seccomp: Some(if plan.gvisor.is_some() { "gvisor".to_owned() } else { plan.seccomp.name.clone() }),
+        seccomp: Some(plan.seccomp.name.clone()),
         landlock_abi: layer.map(|layer| layer.abi),
         cgroup: match hierarchy {
             Hierarchy::V2(_) => Cgroup::V2,

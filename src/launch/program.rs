@@ -191,6 +191,10 @@ impl<'a> Start<'a> {
         }
         process::set_no_new_privileges().map_err(at(Stage::NoNewPrivileges, 0))?;
         process::close_on_exec_from(3).map_err(at(Stage::Descriptors, 3))?;
+        // It is gVisor's file server that makes the program's files.
+        if let Some(filter) = &self.plan.no_setuid {
+            install(filter.program.quiet(), 0).map_err(at(Stage::Seccomp, 2))?;
+        }
         Err(self.exec())
     }
 

@@ -210,7 +210,7 @@ pub fn make(spec: Spec, host: &Host) -> Result<Plan, PlanError> {
     }
     steps.push(step(StepKind::Run, process.args().clone().unwrap_or_default(), own.run_limits));
 
-    let filter = match own.seccomp {
+    let mut filter = match own.seccomp {
         Some(profile) => Filter::custom(&profile, host)?,
         None => Filter::builtin(own.profile.name)?,
     };
@@ -220,6 +220,7 @@ pub fn make(spec: Spec, host: &Host) -> Result<Plan, PlanError> {
         Some(asked) => {
             // Its own are what runsc is under.
             layers.clear();
+            (filter.name, filter.instructions) = ("gvisor".to_owned(), 0);
             let hostname = oci.hostname().as_deref();
             let program = gvisor::Program {
                 id: &own.id,

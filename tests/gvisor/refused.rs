@@ -21,7 +21,7 @@ both! {
         run.env("FUMEHOOD_RUNSC", "/etc/passwd").cmd("true").done().expect_error("`/etc/passwd` is no program");
         let Some(run) = gvisor(who, "a_runsc_that_is_none_is_told") else { return };
         let done = run.env("FUMEHOOD_RUNSC", "/bin/false").cmd("true").done().expect_code(125);
-        assert!(done.err().contains("gVisor did not run the program"), "{done}");
+        assert!(done.err().starts_with("error: gVisor did not run the program: runsc"), "{done}");
     }
 
     fn a_platform_that_is_not_to_be_had_is_told(who: Who) {

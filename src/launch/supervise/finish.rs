@@ -49,6 +49,9 @@ impl Supervisor<'_> {
         }
         if let Some(failure) = self.failure {
             return match failure.stage {
+                Stage::Exec if self.plan.gvisor.is_some() => {
+                    Err(LaunchError::Gvisor { why: format!("runsc cannot be executed: {}", failure.errno.desc()) })
+                }
                 Stage::Exec => Ok(self.not_executed(failure)),
                 _ => Err(LaunchError::at(self.plan, self.step, failure)),
             };
