@@ -40,8 +40,12 @@ impl End {
 
     fn read(status: i32, log: &str, of_kernel: &str) -> Self {
         let after = |line: &str, mark: &str| line.split_once(mark).map(|(_, rest)| rest.trim().to_owned());
-        let told = log.lines().rev().find_map(|line| after(line, "] Exiting with status: "));
-        if let Some(told) = told.and_then(|told| told.parse().ok()).filter(|told| agrees(*told, status)) {
+        // A runsc that asks too late how the program ended takes its kernel's exit status for it, which is a shell's too.
+        let told = [of_kernel, log].into_iter().find_map(|log| {
+            let told = log.lines().rev().find_map(|line| after(line, "] Exiting with status: "))?;
+            told.parse().ok().filter(|told| agrees(*told, status))
+        });
+        if let Some(told) = told {
             return died(of_kernel).unwrap_or(Self::Status(told));
         }
         let fatal = log.lines().rev().find_map(|line| after(line, "FATAL ERROR: "));
@@ -145,6 +149,11 @@ mod tests {
         assert_eq!(End::read(EXITED(2), &log, "I1 x\nfatal error: newosproc\n"), End::OutOfThreads);
         let ended = "I1 boot.go:389] application exiting with exit status 2\n";
         assert_eq!(End::read(EXITED(2), &log, ended), End::Status(EXITED(2)));
+        let late =
+            format!("{STARTED}W1 sandbox.go:957] Wait RPC failed\nI1 main.go:266] Exiting with status: {}\n", 137 << 8);
+        let ended =
+            "I1 boot.go:389] application exiting with killed by signal 9\nI1 main.go:266] Exiting with status: 9\n";
+        assert_eq!(End::read(EXITED(137), &late, ended), End::Status(9));
     }
 
     #[test]
