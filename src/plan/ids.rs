@@ -86,10 +86,14 @@ impl Ids {
         })
     }
 
-    /// The program is the caller, as it is without gVisor. Its kernel becomes nobody, and root sets both up.
+    /// The program is the caller where it is that without gVisor. Its kernel becomes nobody, and root sets both up.
     fn for_gvisor(user: User, host: &Host) -> Result<Self, IdError> {
+        let stranger = wants_granted(user, false, host);
+        if stranger {
+            Self::granted(user, host)?;
+        }
         let maps = [(user.uid, host.uid, &host.granted.uids), (user.gid, host.gid, &host.granted.gids)]
-            .map(|(id, own, granted)| with_own_at(id, subordinate(own, granted)));
+            .map(|(id, own, granted)| with_own_at(if stranger { 0 } else { id }, subordinate(own, granted)));
         for (kind, lines, file) in [("user", &maps[0], "/etc/subuid"), ("group", &maps[1], "/etc/subgid")] {
             let enough = [0, NOBODY].iter().all(|id| outside(lines, *id).is_some());
             if !enough {
@@ -311,6 +315,8 @@ mod tests {
         let told = choose("1000", "").unwrap_err().to_string();
         assert_eq!(told, "gVisor needs user ids 0 to 65534 inside: /etc/subuid grants no id to uid 1001");
         assert!(choose("1000", "alice:100000:1000").is_err());
+        // Whoever is a stranger without it is one with it.
+        assert_eq!(choose("7", "alice:100000:65536").unwrap().users, lines(&[(0, 1001, 1), (1, 100_000, 65_536)]));
     }
 
     #[test]
