@@ -310,8 +310,8 @@ mod tests {
         assert_eq!(ids.users, lines(&[(1000, 1001, 1), (1, 100_000, 999), (0, 100_999, 1), (1001, 101_000, 64_536)]));
         let ids = choose("0", "alice:100000:65536").unwrap();
         assert_eq!(ids.users, lines(&[(0, 1001, 1), (1, 100_000, 65_536)]));
-        let ids = choose("1", "alice:100000:65536").unwrap();
-        assert_eq!(ids.users, lines(&[(1, 1001, 1), (0, 100_000, 1), (2, 100_001, 65_535)]));
+        let moved = with_own_at(1, lines(&[(0, 1001, 1), (1, 100_000, 65_536)]));
+        assert_eq!(moved, lines(&[(1, 1001, 1), (0, 100_000, 1), (2, 100_001, 65_535)]));
         let told = choose("1000", "").unwrap_err().to_string();
         assert_eq!(told, "gVisor needs user ids 0 to 65534 inside: /etc/subuid grants no id to uid 1001");
         assert!(choose("1000", "alice:100000:1000").is_err());
