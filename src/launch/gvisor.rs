@@ -62,6 +62,7 @@ impl End {
             ("not a directory", Errno::ENOTDIR),
             ("too many levels of symbolic links", Errno::ELOOP),
             ("argument list too long", Errno::E2BIG),
+            ("invalid argument", Errno::EINVAL),
         ]
         .iter()
         .find_map(|(words, errno)| why.ends_with(words).then_some(*errno));
