@@ -153,11 +153,7 @@ fn install(verb: Verb, low: &Low, image: Option<Arc<Ready>>, sandbox: &mut Sandb
         (None, Verb::Explain) => return Err(UsageError::NotInstalled.into_error()),
         (None, Verb::Run) => {
             if !low.quiet {
-                let network = match install.network() {
-                    Network::Host => ", with this host's network",
-                    Network::None | Network::Gateway(_) => "",
-                };
-                message::note(&format!("{} installs {}{network}", manager.name(), low.install.join(" ")));
+                message::note(&format!("{} installs {}", manager.name(), low.install.join(" ")));
             }
             let mut tell = |text: &str| _ = std::io::stderr().lock().write_all(text.as_bytes());
             install.install(&store, &mut tell).map_err(Hint::into_error)?

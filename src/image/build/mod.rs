@@ -39,7 +39,6 @@ use super::{
 };
 use crate::{
     packages::{Index, Job, Manager, Shape},
-    request::Network,
     sys,
 };
 use contents::{Contents, Kind, Node, Taken};
@@ -248,9 +247,6 @@ impl<'a> Building<'a> {
                 into: &into,
                 scratch: &scratch,
             };
-            if job.network() == Network::Host {
-                building.watch.network(&what);
-            }
             job.run(&mut |text| building.watch.output(text))?;
             let mut found = Contents::default();
             found.take_inside(&into, Taken::CLEAN)?;

@@ -12,11 +12,13 @@ use crate::{
         pack::{Compression, NewLayer, Options, Source, keep},
         store::Store,
     },
-    packages,
+    packages::{self, Registries},
     report::Stream,
     request::{Mount, Rootfs, User},
 };
 
+/// Where Debian's packages come from unless a mirror is named.
+const DEBIAN: [&str; 2] = ["http://deb.debian.org", "http://security.debian.org"];
 /// In the sandbox, on no layer.
 const SCRIPT: &str = "/fumehood/setup";
 /// What is written there goes with the sandbox.
@@ -56,8 +58,14 @@ pub fn run(
     sandbox.limits(packages::limits()).writable_on_disk(&disk);
     let script = Mount::new(&file, Path::new(SCRIPT), false).map_err(crate::packages::PackagesError::from)?;
     sandbox.mount(script.given());
-    if network == Access::Host {
-        packages::connect(&mut sandbox, true, &mut |text| watch.output(text))?;
+    match network {
+        Access::None => {}
+        Access::Packages => {
+            let mut registries = Registries::all();
+            registries.add(build.recipe.mirror(build.mirror).into_iter().chain(DEBIAN));
+            packages::connect(&mut sandbox, registries, &mut |text| watch.output(text))?;
+        }
+        Access::Host => packages::connect_to_host(&mut sandbox, &mut |text| watch.output(text))?,
     }
 
     let options = Options { newest: Some(build.epoch), ..Options::new(Source::Overlay) };
