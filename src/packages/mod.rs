@@ -228,7 +228,12 @@ impl Job<'_> {
         args.extend(["--install-dir", OUT, "--bindir", "/fumehood/out/bin"].map(Into::into));
         match self.index {
             Some(Index::Dir(_)) => args.push("--local".into()),
-            Some(Index::Url(url)) => args.extend(["--clear-sources", "--source", url].map(Into::into)),
+            Some(Index::Url(url)) => {
+                args.extend(["--clear-sources", "--source", url].map(Into::into));
+                // It asks no proxy of the environment for what is on loopback.
+                let proxy = network::way_to(url).into_iter().flat_map(|proxy| ["--http-proxy".to_owned(), proxy]);
+                args.extend(proxy.map(OsString::from));
+            }
             None => {}
         }
         args.extend(self.packages.iter().map(OsString::from));

@@ -87,7 +87,7 @@ pub fn connect(sandbox: &mut Sandbox, registries: Registries, tell: &mut dyn FnM
         registries.settings.into_iter().chain(settings::proxies()).partition(|(name, _)| settings::is_proxy(name));
     if local {
         // Its URL holds inside too: the gateway is asked for it, and not the sandbox's own loopback.
-        let gateway = format!("http://{GATEWAY}:{EXPLICIT_PORT}");
+        let gateway = gateway();
         let names = ["http_proxy", "https_proxy", "HTTP_PROXY", "HTTPS_PROXY"];
         settings.extend(names.map(|name| (name.to_owned(), gateway.clone())));
         settings.retain(|(name, _)| !name.eq_ignore_ascii_case("no_proxy"));
@@ -105,6 +105,15 @@ pub fn connect(sandbox: &mut Sandbox, registries: Registries, tell: &mut dyn FnM
     }
     sandbox.network(Network::Gateway(Box::new(policy)));
     certificates(sandbox)
+}
+
+/// The proxy by which a URL on loopback is reached.
+pub(super) fn way_to(url: &str) -> Option<String> {
+    Place::of_url(url).is_some_and(|place| place.is_loopback()).then(gateway)
+}
+
+fn gateway() -> String {
+    format!("http://{GATEWAY}:{EXPLICIT_PORT}")
 }
 
 /// Gives a sandbox the host's network with what it needs to use it: how names are looked up and whom to trust are the
