@@ -65,6 +65,7 @@ pub struct Sandbox {
     packages: Vec<Installed>,
     on_disk: Option<PathBuf>,
     keeps: bool,
+    installs: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -123,6 +124,7 @@ impl Sandbox {
             packages: Vec::new(),
             on_disk: None,
             keeps: false,
+            installs: false,
         }
     }
 
@@ -224,6 +226,13 @@ impl Sandbox {
     /// Plans for [`Self::run_kept`]; a run without a keeper keeps nothing.
     pub fn keeps(&mut self, keeps: bool) -> &mut Self {
         self.keeps = keeps;
+        self
+    }
+
+    /// Gives its root what a system's package manager needs: all ids that a sandbox can have, and the capabilities to give
+    /// files to them and to become them. For an ordinary user that takes subordinate ids.
+    pub(crate) fn installs(&mut self, installs: bool) -> &mut Self {
+        self.installs = installs;
         self
     }
 
@@ -345,7 +354,7 @@ impl Sandbox {
     /// This host, and of the ids it grants as much as this sandbox needs to know.
     fn host(&self) -> Host {
         let mut host = Host::probe();
-        if plan::ids::wants_granted(self.user, &host) {
+        if plan::ids::wants_granted(self.user, self.installs, &host) {
             host.read_granted();
         }
         host
@@ -461,6 +470,7 @@ impl Sandbox {
             fetch: &self.fetch,
             keeps,
             on_disk: self.on_disk.as_deref(),
+            installs: self.installs,
         })
     }
 

@@ -127,7 +127,8 @@ fn program(list: &mut List, plan: &Plan) {
     let groups: Vec<_> = plan.groups.iter().map(u32::to_string).collect();
     let groups = if groups.is_empty() { String::new() } else { format!(", groups {}", groups.join(" ")) };
     let who = format!("user {}, group {}{groups}", plan.identity.uid, plan.identity.gid);
-    list.item(&who, "with no capability in any set");
+    let what = if plan.capabilities == 0 { "with no capability in any set" } else { "with those that packages need" };
+    list.item(&who, what);
     list.item("no_new_privs", "set-user-ID programs give nothing");
     list.item("a session and a keyring of its own", "no terminal and no key of yours");
     list.item("no descriptor but 0, 1 and 2", "nothing that is open outside is open inside");

@@ -29,7 +29,7 @@ const ENV_FILE: Bytes = Bytes::mib(4);
 
 /// Takes what it needs out of `low`; what remains says how to report.
 pub fn sandbox(verb: Verb, low: &mut Low) -> Result<Sandbox> {
-    let image = image(low)?;
+    let image = image(verb, low)?;
     let image_of_packages = image.clone().filter(|_| !low.install.is_empty());
     let mut sandbox = program(verb, low, image)?;
     if let Some(runtime) = low.runtime.take() {
@@ -116,11 +116,15 @@ fn network(low: &mut Low) -> Result<Network, UsageError> {
     Ok(Network::Gateway(Box::new(policy)))
 }
 
-/// The image that is named, of the store, unpacked now if it was not.
-fn image(low: &Low) -> Result<Option<Arc<Ready>>> {
+/// The image that is named, of the store, unpacked now if it was not; held, if what is done to it will be kept.
+fn image(verb: Verb, low: &mut Low) -> Result<Option<Arc<Ready>>> {
     let Some(name) = &low.image else { return Ok(None) };
     let store = Store::open(low.store.as_deref()).map_err(Hint::into_error)?;
     let image = Image::find(&store, name).map_err(Hint::into_error)?;
+    if low.keep && verb == Verb::Run {
+        // By the store's lock nobody prunes between the two.
+        low.pin = Some(store.pin(&image.digest).map_err(Hint::into_error)?);
+    }
     let bar = OnceLock::new();
     let total = (!low.quiet).then(|| image.packed_bytes());
     let ready = Ready::of(&store, &image, &|bytes| {
@@ -153,11 +157,7 @@ fn install(verb: Verb, low: &Low, image: Option<Arc<Ready>>, sandbox: &mut Sandb
         (None, Verb::Explain) => return Err(UsageError::NotInstalled.into_error()),
         (None, Verb::Run) => {
             if !low.quiet {
-                let network = match install.network() {
-                    Network::Host => ", with this host's network",
-                    Network::None | Network::Gateway(_) => "",
-                };
-                message::note(&format!("{} installs {}{network}", manager.name(), low.install.join(" ")));
+                message::note(&format!("{} installs {}", manager.name(), low.install.join(" ")));
             }
             let mut tell = |text: &str| _ = std::io::stderr().lock().write_all(text.as_bytes());
             install.install(&store, &mut tell).map_err(Hint::into_error)?

@@ -9,6 +9,7 @@ use std::{
 use fumehood::{
     Result,
     error::Hint,
+    image::store::Pin,
     net::policy::{Mode, Private, Rule},
     packages::Index,
     plan::{landlock::Policy, profile::Builtin, seccomp::Profile as SeccompProfile},
@@ -67,6 +68,8 @@ pub struct Low {
     pub writable: bool,
     pub read_only: bool,
     pub keep: bool,
+    /// Holds the image that a kept run will stand on.
+    pub pin: Option<Pin>,
     pub limits: Limits,
     pub timeout_asked: bool,
     pub env: Vec<OsString>,

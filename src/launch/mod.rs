@@ -32,7 +32,7 @@ use std::{
 };
 
 pub use error::LaunchError;
-pub use ids::IdsError;
+pub use ids::{IdsError, has_all_ids};
 pub use observer::{Input, Observer, Started};
 pub use upper::{Upper, remove_granted};
 
@@ -328,7 +328,7 @@ fn controls(plan: &Plan, hierarchy: &Hierarchy, holds: &Holds, secrets: usize) -
             _ => Vec::new(),
         },
         no_new_privs: true,
-        capabilities: Capabilities::None,
+        capabilities: if plan.capabilities == 0 { Capabilities::None } else { Capabilities::Install },
         id_map: Some(match plan.ids.kind {
             IdsKind::Range => IdMap::Range,
             IdsKind::Single => IdMap::Single,

@@ -22,6 +22,7 @@ use crate::{
     request::{Limits, Network, SandboxId, StepLimits},
     spec::{Base, Spec},
 };
+use container::process::Capabilities;
 use ids::{Ids, IdsKind};
 use landlock::{Access, Layer};
 use setup::{OnDisk, SetupOp};
@@ -37,6 +38,9 @@ pub struct Plan {
     pub image: Option<String>,
     pub setup: Vec<SetupOp>,
     pub identity: Identity,
+    /// Those of root that installs packages, a bit each; nobody else has any.
+    #[serde(skip_serializing_if = "is_none")]
+    pub capabilities: u64,
     /// The program's other groups.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<u32>,
@@ -72,7 +76,11 @@ pub struct Namespace {
     pub why: &'static str,
 }
 
-/// Who the program is, with no capability at all.
+fn is_none(capabilities: &u64) -> bool {
+    *capabilities == 0
+}
+
+/// Who the program is.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Identity {
     pub uid: u32,
@@ -159,7 +167,9 @@ impl crate::error::Hint for PlanError {
 /// Computes the plan. Pure: the same spec and host give the same plan.
 pub fn make(spec: Spec, host: &Host) -> Result<Plan, PlanError> {
     let Spec { oci, mut own } = spec;
-    let ids = Ids::choose(&own.id, own.user, host)?;
+    let capabilities = oci.process().as_ref().and_then(|process| process.capabilities().as_ref());
+    let capabilities = capabilities.map_or(0, |spec| Capabilities::new(spec).permitted);
+    let ids = Ids::choose(&own.id, own.user, capabilities != 0, host)?;
     // An ordinary user has no groups to give: without them the program can do less.
     let (groups, withheld) = std::mem::take(&mut own.groups)
         .into_iter()
@@ -222,6 +232,7 @@ pub fn make(spec: Spec, host: &Host) -> Result<Plan, PlanError> {
         ids,
         setup,
         identity: Identity { uid: own.user.uid, gid: own.user.gid },
+        capabilities,
         groups,
         rlimits: rlimits(&process),
         landlock: layers,

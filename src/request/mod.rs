@@ -55,6 +55,8 @@ pub struct Request<'a> {
     pub keeps: bool,
     /// Where on the disk what is written to the root is, instead of in memory: empty, and nobody else's.
     pub on_disk: Option<&'a Path>,
+    /// Whether the program installs a system's packages, as root: it keeps what capabilities that takes.
+    pub installs: bool,
 }
 
 /// What runs: at most two programs one after another in the same sandbox.

@@ -152,7 +152,7 @@ pub fn build(request: Request<'_>) -> Result<Spec, SpecError> {
     };
     process.set_terminal(Some(request.terminal));
     process.set_no_new_privileges(Some(true));
-    process.set_capabilities(None);
+    process.set_capabilities(if request.installs { Some(installing()?) } else { None });
     if matches!(rootfs, Rootfs::Bundle(_)) && !user.asked {
         (user.uid, user.gid) = (process.user().uid(), process.user().gid());
         if user.uid.max(user.gid) > LAST_ID {
@@ -424,6 +424,16 @@ fn linux(mut linux: oci::Linux, limits: &Limits, network: &Network) -> Result<oc
     );
     linux.set_namespaces(Some(namespaces)).set_resources(Some(resources)).set_masked_paths(Some(masked));
     Ok(linux)
+}
+
+/// What dpkg needs to give files their owners and rights, and apt to fetch as nobody that matters: no more than root of a
+/// container has.
+fn installing() -> Result<oci::LinuxCapabilities, SpecError> {
+    use oci::Capability::{Chown, DacOverride, Fowner, Fsetid, Setgid, Setuid};
+    let all: oci::Capabilities = [Chown, DacOverride, Fowner, Fsetid, Setgid, Setuid].into();
+    let none = oci::Capabilities::new;
+    let sets = oci::LinuxCapabilitiesBuilder::default().bounding(all.clone()).permitted(all.clone()).effective(all);
+    Ok(sets.inheritable(none()).ambient(none()).build()?)
 }
 
 /// Where each excluded host path is seen inside.

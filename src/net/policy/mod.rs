@@ -98,6 +98,8 @@ pub struct Policy {
     allow: Vec<Rule>,
     deny: Vec<Rule>,
     private: Vec<Private>,
+    /// Of those, the ones that are asked for other hosts. No document has them.
+    proxies: Vec<Private>,
     preset: &'static [Rule],
 }
 
@@ -134,7 +136,7 @@ impl Refusal {
 impl Policy {
     pub fn new(mode: Mode) -> Result<Self, RuleError> {
         let preset = if mode == Mode::Packages { packages()? } else { &[] };
-        Ok(Self { mode, allow: Vec::new(), deny: Vec::new(), private: Vec::new(), preset })
+        Ok(Self { mode, allow: Vec::new(), deny: Vec::new(), private: Vec::new(), proxies: Vec::new(), preset })
     }
 
     /// Refuses a rule that would open what anybody can register, or that could never open anything.
@@ -151,6 +153,21 @@ impl Policy {
     /// Opens one host and port that may be private, the host itself among them.
     pub fn allow_private(&mut self, private: Private) {
         self.private.push(private);
+    }
+
+    /// As `allow_private`, for a proxy of the host's own configuration: what it is asked for is its to decide.
+    pub fn allow_proxy(&mut self, proxy: Private) {
+        self.private.push(proxy.clone());
+        self.proxies.push(proxy);
+    }
+
+    /// Whether what is there may be asked for other hosts than itself.
+    #[must_use]
+    pub fn is_proxy(&self, host: &Host, port: u16) -> bool {
+        self.proxies.iter().any(|proxy| match host {
+            Host::Name(name) => proxy.is(name, port),
+            Host::Address(_) => proxy.port == port && proxy.host == *host,
+        })
     }
 
     #[must_use]

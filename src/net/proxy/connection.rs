@@ -199,6 +199,7 @@ async fn converse(
     let up = async {
         match target.host {
             Host::Address(_) if !shared.policy().denies_names(target.port) => inspector.opaque().await?,
+            _ if shared.policy().is_proxy(&target.host, target.port) => inspector.opaque().await?,
             _ => inspector.run().await?,
         }
         flow.sent.set(true);
