@@ -18,6 +18,7 @@ mod low;
 mod message;
 mod observe;
 mod oci;
+mod policy;
 mod profile;
 mod progress;
 mod ps;

@@ -100,7 +100,8 @@ pub fn launch(
     let mut leaf = if entered_by_clone { holds.create_leaf(plan, hierarchy)? } else { None };
     // Dropped after what it belongs to.
     let mut disk = None;
-    let (running, streams) = start(plan, &images, &holds, leaf.as_ref(), files, extras.input.window())?;
+    let (running, streams) =
+        start(plan, &images, &holds, leaf.as_ref(), files, extras.input.window(), observer.wants_contacts())?;
     if let (Some(at), Some(namespace)) = (plan.on_disk(), &running.namespace) {
         disk = Some(upper::Disk::open(at, namespace.as_fd())?);
     }
@@ -185,6 +186,7 @@ fn start<'a>(
     leaf: Option<&Leaf>,
     files: Vec<fetch::Target<'a>>,
     window: Option<libc::winsize>,
+    logs: bool,
 ) -> Result<(Running, Streams<'a>), LaunchError> {
     let (ours, theirs) = socket::record_pair().map_err(system("make a socket pair"))?;
     let (in_read, in_write) = fs::pipe().map_err(system("make a pipe"))?;
@@ -209,7 +211,7 @@ fn start<'a>(
     };
     let mut running = if let Some(policy) = &plan.egress {
         let (mut running, listeners) = gateway::clone_init(plan, leaf, &world, ours)?;
-        running.egress = Some(Egress::start(Policy::clone(policy), listeners)?);
+        running.egress = Some(Egress::start(Policy::clone(policy), listeners, logs)?);
         running
     } else {
         let into = leaf.and_then(Leaf::clone_into);

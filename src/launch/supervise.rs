@@ -14,9 +14,7 @@ use std::{
 };
 
 use super::{
-    Extras, Holds, LaunchError, Running, Streams,
-    egress::Egress,
-    fetch,
+    Extras, Holds, LaunchError, Running, Streams, fetch,
     observer::{Input, Observer, Started},
     protocol::{self, Order, Report},
     refused, system,
@@ -24,7 +22,7 @@ use super::{
 };
 use crate::{
     cgroup::{self, Events, Leaf, OomWatch},
-    net::Denied,
+    net::{Contact, Denied},
     plan::{Plan, StepKind, ids::IdsKind},
     report::{
         Compile, Controls, DenialKind, Denials, Means, Outcome, ProducedFile, Reason, Stream, Verdict, WaitStatus,
@@ -146,7 +144,7 @@ impl<'a> Supervisor<'a> {
                     Source::Stdin => self.relay.feed(),
                     Source::Input => self.relay.take_input(),
                     Source::Listener => self.answer_refused(observer),
-                    Source::Egress => self.hear_of_refusals(observer),
+                    Source::Egress => self.hear_of_egress(observer),
                     Source::Oom => {
                         if self.oom.as_ref().is_some_and(OomWatch::struck) {
                             self.kill(Reason::Memory);
@@ -335,9 +333,16 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    /// Connections and names that the gateway refused.
-    fn hear_of_refusals(&mut self, observer: &mut dyn Observer) {
-        let refused: Vec<_> = self.running.egress.iter().flat_map(Egress::refused).collect();
+    /// Connections and names that the gateway let through or refused.
+    fn hear_of_egress(&mut self, observer: &mut dyn Observer) {
+        let Some(egress) = &self.running.egress else { return };
+        egress.awake();
+        let refused: Vec<_> = egress.refused().collect();
+        let contacts: Vec<_> = egress.contacts().collect();
+        for contact in contacts {
+            self.begin(observer);
+            self.tell_of(&contact, observer);
+        }
         for Denied { target, rule, hint, .. } in refused {
             self.begin(observer);
             if let Some(denial) = self.denials.record(DenialKind::Network, &target, &rule, || hint)
@@ -345,6 +350,12 @@ impl<'a> Supervisor<'a> {
             {
                 self.kill(Reason::Cancelled(libc::SIGPIPE as u8));
             }
+        }
+    }
+
+    fn tell_of(&mut self, contact: &Contact, observer: &mut dyn Observer) {
+        if observer.contact(contact).is_err() {
+            self.kill(Reason::Cancelled(libc::SIGPIPE as u8));
         }
     }
 

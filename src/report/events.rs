@@ -18,7 +18,10 @@ use super::{
     outcome::Outcome,
     text::unfinished,
 };
-use crate::request::{id::SandboxId, limits::Limits};
+use crate::{
+    net::Contact,
+    request::{id::SandboxId, limits::Limits},
+};
 
 /// Writes the events of one run. Every method fails as `out` does.
 #[derive(Debug)]
@@ -83,6 +86,10 @@ impl<W: Write> Events<W> {
 
     pub fn denial(&mut self, denial: &Denial) -> io::Result<()> {
         self.write("denial", denial)
+    }
+
+    pub fn contact(&mut self, contact: &Contact) -> io::Result<()> {
+        self.write("network", contact)
     }
 
     /// The end, with the whole result. What was waiting for the rest of a character goes out before.

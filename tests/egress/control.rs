@@ -1,0 +1,113 @@
+//! The control side: policies from files, the log of what was asked for, policies that change while a sandbox runs.
+
+use serde_json::{Value, json};
+
+use crate::{
+    both,
+    common::{Run, Who},
+    world::{ALLOWED, OTHER, World, sandbox},
+};
+
+/// Quick to give up; prints the status and curl's own code.
+const CURL: &str = "curl -s -o /dev/null --max-time 20 -w '%{http_code} '";
+
+both! {
+    fn a_policy_is_a_file(who: Who) {
+        let Some(_world) = World::new("a_policy_is_a_file") else { return };
+        let line = format!("{CURL} http://{ALLOWED}/; {CURL} http://{OTHER}/; {CURL} http://{ALLOWED}:2222/; true");
+        let policy = r#"{"mode": "web", "deny": ["other.example.org"]}"#;
+        let place = Run::new(who).place;
+        place.write("policy.json", policy);
+        place.write("rules", "# what is needed\n\n  allowed.example.org:80  # its port\n");
+        place.write("shut", "/other.*/\n");
+        let at = |name: &str| format!("@{}", place.join(name).display());
+        for (options, network) in [
+            (vec!["--net".to_owned(), at("policy.json")], "web"),
+            (vec!["--allow".to_owned(), at("rules"), "--allow".to_owned(), "@packages".to_owned()], "filtered"),
+            (vec!["--net".to_owned(), "web".to_owned(), "--deny".to_owned(), at("shut")], "web"),
+        ] {
+            let options: Vec<_> = options.iter().map(String::as_str).collect();
+            let done = sandbox(who, &options, &line).done().expect_code(0);
+            assert_eq!(done.json()["stdout"], "200 000 403 ", "{done}");
+            assert_eq!(done.json()["controls"]["network"], network);
+        }
+    }
+
+    fn all_that_is_asked_for_is_in_the_log(who: Who) {
+        let Some(_world) = World::new("all_that_is_asked_for_is_in_the_log") else { return };
+        let line = format!(
+            "{CURL} http://{ALLOWED}/some/path; {CURL} -k https://{ALLOWED}/; {CURL} http://{OTHER}/; \
+             {CURL} http://1.1.1.1/; {CURL} http://{ALLOWED}:81/; \
+             python3 -c 'import socket; s = socket.create_connection((\"{ALLOWED}\", 2222)); s.recv(99); s.sendall(b\"x\" * 50); s.recv(99)'"
+        );
+        let run = sandbox(who, &["--allow", &format!("{ALLOWED}"), "--log-network", "log"], &line);
+        let done = run.done().expect_code(0);
+        let text = done.place().read("log");
+        let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let told = |wanted: Value| {
+            let wanted = wanted.as_object().unwrap();
+            lines.iter().filter(|line| wanted.iter().all(|(key, value)| &line[key] == value)).cloned().collect::<Vec<_>>()
+        };
+        let rule = format!("--allow {ALLOWED}");
+        let http = told(json!({"verdict": "allowed", "protocol": "http", "host": ALLOWED, "port": 80, "rule": rule}));
+        assert_eq!(http.len(), 1, "{text}\n{done}");
+        assert_eq!(http[0]["address"], "93.184.215.14");
+        assert!(http[0]["sent_bytes"].as_u64().unwrap() > "GET /some/path HTTP/1.1".len() as u64, "{text}");
+        assert!(http[0]["received_bytes"].as_u64().unwrap() > "HTTP/1.0 200 OK".len() as u64, "{text}");
+        assert!(http[0]["duration_ms"].is_u64() && http[0]["time"].as_str().unwrap().ends_with('Z'));
+        assert_eq!(told(json!({"verdict": "allowed", "protocol": "tls", "host": ALLOWED, "port": 443})).len(), 1, "{text}");
+        let failed = told(json!({"verdict": "allowed", "host": ALLOWED, "port": 81, "received_bytes": 0}));
+        assert!(failed[0]["error"].as_str().unwrap().contains("refused"), "{text}");
+        let banner = told(json!({"protocol": "tcp", "port": 2222, "sent_bytes": 50, "received_bytes": 14 + 50}));
+        assert_eq!(banner.len(), 1, "{text}");
+        assert!(!told(json!({"verdict": "allowed", "protocol": "dns", "host": ALLOWED, "port": null})).is_empty());
+        let denied = told(json!({"verdict": "denied", "protocol": "dns", "host": OTHER, "rule": "--net filtered"}));
+        assert!(!denied.is_empty(), "{text}");
+        assert_eq!(told(json!({"verdict": "denied", "host": "1.1.1.1", "port": 80})).len(), 1, "{text}");
+        assert_eq!(told(json!({"host": OTHER, "verdict": "allowed"})), [] as [Value; 0]);
+    }
+
+    fn a_connection_is_told_although_it_is_open_at_the_end(who: Who) {
+        let Some(_world) = World::new("a_connection_is_told_although_it_is_open_at_the_end") else { return };
+        let code = format!(
+            "import os, socket, time\ns = socket.create_connection(('{ALLOWED}', 2222), 20)\ns.recv(99)\nos.kill(os.getpid(), 9)"
+        );
+        let done = Run::new(who).args(["--allow", ALLOWED, "--log-network", "-", "-q"]).python(&code).done();
+        let told = done.err().lines().filter(|line| line.contains(r#""port":2222"#)).count();
+        assert_eq!(told, 1, "{done}");
+        let done = Run::new(who).args(["--allow", ALLOWED, "--events"]).python(&code).done();
+        let events: Vec<Value> = done.out().lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let network: Vec<_> = events.iter().filter(|event| event["event"] == "network").collect();
+        assert!(network.iter().any(|event| event["port"] == 2222 && event["received_bytes"] == 14), "{done}");
+        assert_eq!(events[0]["event"], "start");
+        assert_eq!(events.last().unwrap()["event"], "exit");
+    }
+
+    fn a_log_that_cannot_be_is_an_error(who: Who) {
+        for (options, message) in [
+            (&["--log-network", "log"][..], "--net none"),
+            (&["--log-network", "log", "--net", "host"], "--net host"),
+            (&["--log-network", "no/such/log", "--net", "filtered"], "no/such/log"),
+        ] {
+            Run::new(who).args(options).cmd("true").done().expect_error(message);
+        }
+    }
+
+    fn a_policy_that_cannot_be_read_is_an_error(who: Who) {
+        let place = Run::new(who).place;
+        place.write("broken.json", r#"{"mode": "web", "alow": []}"#);
+        place.write("wide.json", r#"{"allow": ["*.co.uk"]}"#);
+        place.write("rules", "good.example\nbad..example\n");
+        let at = |name: &str| format!("@{}", place.join(name).display());
+        for (flag, value, message) in [
+            ("--net", at("broken.json"), "alow"),
+            ("--net", at("wide.json"), "*.co.uk"),
+            ("--net", at("nothing.json"), "nothing.json"),
+            ("--allow", at("rules"), "bad..example"),
+            ("--deny", at("rules"), "bad..example"),
+            ("--allow", "@package".to_owned(), "package"),
+        ] {
+            Run::new(who).args([flag, &value]).cmd("true").done().expect_error(message).expect_hint();
+        }
+    }
+}
