@@ -16,6 +16,7 @@ mod kept;
 mod kill;
 mod low;
 mod message;
+mod net;
 mod observe;
 mod oci;
 mod policy;

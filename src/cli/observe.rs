@@ -11,7 +11,7 @@ use std::{
 use fumehood::{
     Error, Observer, Outcome, Result,
     launch::Started,
-    net::Contact,
+    net::{Contact, Policy},
     report::{Denial, Events, Stream},
     sys::process,
 };
@@ -163,6 +163,13 @@ impl Observer for View<'_> {
     fn denied(&mut self, denial: &Denial) -> io::Result<()> {
         self.write("standard output", |view| match &mut view.kind {
             Kind::Events(events) => events.denial(denial),
+            Kind::Plain { .. } | Kind::Json => Ok(()),
+        })
+    }
+
+    fn policy(&mut self, policy: &Policy) -> io::Result<()> {
+        self.write("standard output", |view| match &mut view.kind {
+            Kind::Events(events) => events.policy(policy),
             Kind::Plain { .. } | Kind::Json => Ok(()),
         })
     }

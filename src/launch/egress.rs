@@ -62,6 +62,16 @@ impl Egress {
         self.drained.load(Ordering::Acquire)
     }
 
+    #[must_use]
+    pub fn policy(&self) -> Arc<Policy> {
+        self.proxy.policy()
+    }
+
+    /// From now on; open connections that it forbids are cut.
+    pub fn set_policy(&self, policy: Policy) {
+        self.proxy.set_policy(policy);
+    }
+
     /// Before it is asked what there is: what comes after this wakes again.
     pub fn awake(&self) {
         _ = self.woken.read();

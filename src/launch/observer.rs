@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    net::Contact,
+    net::{Contact, Policy},
     report::{Controls, Denial, Stream},
     request::{Limits, SandboxId},
     sys::tty,
@@ -43,6 +43,11 @@ pub trait Observer {
     }
 
     fn denied(&mut self, _denial: &Denial) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// The network has another policy from now on.
+    fn policy(&mut self, _policy: &Policy) -> io::Result<()> {
         Ok(())
     }
 

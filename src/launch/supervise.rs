@@ -14,7 +14,9 @@ use std::{
 };
 
 use super::{
-    Extras, Holds, LaunchError, Running, Streams, fetch,
+    Extras, Holds, LaunchError, Running, Streams,
+    control::{Answer, Control, Request},
+    fetch, network,
     observer::{Input, Observer, Started},
     protocol::{self, Order, Report},
     refused, system,
@@ -22,7 +24,7 @@ use super::{
 };
 use crate::{
     cgroup::{self, Events, Leaf, OomWatch},
-    net::{Contact, Denied},
+    net::{Contact, Denied, Policy},
     plan::{Plan, StepKind, ids::IdsKind},
     report::{
         Compile, Controls, DenialKind, Denials, Means, Outcome, ProducedFile, Reason, Stream, Verdict, WaitStatus,
@@ -75,6 +77,7 @@ enum Source {
     Input,
     Listener,
     Egress,
+    Caller,
     Oom,
     Signals,
 }
@@ -145,6 +148,7 @@ impl<'a> Supervisor<'a> {
                     Source::Input => self.relay.take_input(),
                     Source::Listener => self.answer_refused(observer),
                     Source::Egress => self.hear_of_egress(observer),
+                    Source::Caller => self.hear_callers(observer),
                     Source::Oom => {
                         if self.oom.as_ref().is_some_and(OomWatch::struck) {
                             self.kill(Reason::Memory);
@@ -177,6 +181,9 @@ impl<'a> Supervisor<'a> {
         }
         if let Some(egress) = &self.running.egress {
             add(Source::Egress, egress.as_fd(), libc::POLLIN);
+        }
+        for caller in self.running.control_door.iter().flat_map(Control::sources) {
+            add(Source::Caller, caller, libc::POLLIN);
         }
         if let Some(oom) = &self.oom {
             add(Source::Oom, oom.as_fd(), libc::POLLIN);
@@ -351,6 +358,32 @@ impl<'a> Supervisor<'a> {
                 self.kill(Reason::Cancelled(libc::SIGPIPE as u8));
             }
         }
+    }
+
+    /// Those who ask for the network's policy, or change it.
+    fn hear_callers(&mut self, observer: &mut dyn Observer) {
+        let Some(mut door) = self.running.control_door.take() else { return };
+        door.serve(|request| match request {
+            Request::Show => self.running.egress.as_ref().map_or_else(
+                || Answer::Error("its network is gone".to_owned()),
+                |egress| Answer::Policy(Box::new(Policy::clone(&egress.policy()))),
+            ),
+            Request::Set(policy) => self.set_policy(policy, observer),
+        });
+        self.running.control_door = Some(door);
+    }
+
+    fn set_policy(&mut self, policy: Box<Policy>, observer: &mut dyn Observer) -> Answer {
+        let Some(egress) = &self.running.egress else { return Answer::Error("its network is gone".to_owned()) };
+        egress.set_policy(Policy::clone(&policy));
+        self.controls.network = network(policy.mode());
+        // The policy holds, whatever is written of it.
+        _ = self.running.entry.as_mut().map(|entry| entry.set_network(policy.mode().as_str()));
+        self.begin(observer);
+        if observer.policy(&policy).is_err() {
+            self.kill(Reason::Cancelled(libc::SIGPIPE as u8));
+        }
+        Answer::Policy(policy)
     }
 
     fn tell_of(&mut self, contact: &Contact, observer: &mut dyn Observer) {

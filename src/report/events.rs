@@ -19,7 +19,7 @@ use super::{
     text::unfinished,
 };
 use crate::{
-    net::Contact,
+    net::{Contact, Policy},
     request::{id::SandboxId, limits::Limits},
 };
 
@@ -92,6 +92,11 @@ impl<W: Write> Events<W> {
         self.write("network", contact)
     }
 
+    /// The network has another policy from now on.
+    pub fn policy(&mut self, policy: &Policy) -> io::Result<()> {
+        self.write("policy", Changed { policy })
+    }
+
     /// The end, with the whole result. What was waiting for the rest of a character goes out before.
     pub fn exit(&mut self, outcome: &Outcome) -> io::Result<()> {
         for stream in [Stream::Stdout, Stream::Stderr] {
@@ -125,6 +130,11 @@ struct Event<T> {
     time_ms: Millis,
     #[serde(flatten)]
     body: T,
+}
+
+#[derive(Serialize)]
+struct Changed<'a> {
+    policy: &'a Policy,
 }
 
 #[derive(Serialize)]

@@ -1,10 +1,16 @@
 //! The control side: policies from files, the log of what was asked for, policies that change while a sandbox runs.
 
+use std::{
+    io::{BufRead, BufReader, Lines},
+    os::unix::fs::PermissionsExt,
+    process::{Child, ChildStdout, Stdio},
+};
+
 use serde_json::{Value, json};
 
 use crate::{
     both,
-    common::{Run, Who},
+    common::{Run, Who, host},
     world::{ALLOWED, OTHER, World, sandbox},
 };
 
@@ -110,4 +116,122 @@ both! {
             Run::new(who).args([flag, &value]).cmd("true").done().expect_error(message).expect_hint();
         }
     }
+
+    fn a_running_sandbox_gets_another_policy(who: Who) {
+        let Some(_world) = World::new("a_running_sandbox_gets_another_policy") else { return };
+        let code = format!(
+            "import socket, time\ns = socket.create_connection(('{ALLOWED}', 2222), 20); s.recv(99); print('open', flush=True)\n\
+             try: print(s.recv(99))\nexcept ConnectionResetError: print('cut', flush=True)\n\
+             while True:\n    \
+             try: print(socket.create_connection(('{OTHER}', 2222), 20).recv(99), flush=True); break\n    \
+             except OSError: time.sleep(0.05)"
+        );
+        let run = Run::new(who).args(["--allow", ALLOWED, "--timeout", "none", "-q"]).python(&code);
+        let (mut child, mut lines) = begin(&run);
+        let told = |run: &Run, words: &[&str]| beside(run, "net").args(words).done().expect_code(0);
+        assert_eq!(next(&mut lines), "open");
+        let shown: Value = serde_json::from_str(&told(&run, &["show", &run.name]).out()).unwrap();
+        assert_eq!(shown, json!({"mode": "filtered", "allow": [ALLOWED]}));
+        told(&run, &["set", &run.name, "--net", "none"]);
+        assert_eq!(next(&mut lines), "cut");
+        told(&run, &["set", &run.name, "--net", "web", "--allow", &format!("{OTHER}:2222")]);
+        assert_eq!(next(&mut lines), r"b'SSH-2.0-test\r\n'");
+        assert!(child.wait().unwrap().success());
+        assert_eq!(host::left_of(&run.name, &run.place), [] as [String; 0]);
+    }
+
+    fn what_is_said_of_a_policy_that_changed(who: Who) {
+        let Some(_world) = World::new("what_is_said_of_a_policy_that_changed") else { return };
+        let code = "import sys; print('here', flush=True); sys.stdin.read()";
+        let run = Run::new(who).args(["--net", "filtered", "--timeout", "none", "--events", "-i"]).python(code);
+        let (mut child, mut lines) = begin(&run);
+        let mut event = |kind: &str| loop {
+            let event: Value = serde_json::from_str(&next(&mut lines)).unwrap();
+            if event["event"] == kind {
+                break event;
+            }
+        };
+        assert_eq!(event("stdout")["data"], "here\n");
+        beside(&run, "net").args(["set", &run.name, "--net", "web", "--deny", OTHER]).done().expect_code(0);
+        assert_eq!(event("policy")["policy"], json!({"mode": "web", "deny": [OTHER]}));
+        let list = beside(&run, "ps").arg("--json").done().json();
+        let record = list.as_array().unwrap().iter().find(|record| record["id"] == run.name.as_str()).unwrap().clone();
+        assert_eq!(record["network"], "web");
+        drop(child.stdin.take());
+        assert_eq!(event("exit")["controls"]["network"], "web");
+        child.wait().unwrap();
+    }
+
+    fn who_is_killed_leaves_a_socket_and_cleanup_none(who: Who) {
+        let run = Run::new(who).args(["--net", "filtered"]).cmd("echo here; exec sleep 1000");
+        let (mut child, mut lines) = begin(&run);
+        assert_eq!(next(&mut lines), "here");
+        let list = beside(&run, "ps").arg("--json").done().json();
+        let record = list.as_array().unwrap().iter().find(|record| record["id"] == run.name.as_str()).unwrap().clone();
+        let dir = if who == Who::Root { "/run/fumehood".into() } else { run.place.join("runtime-dir/fumehood") };
+        let socket = dir.join(record["control"].as_str().unwrap());
+        assert_eq!(socket.metadata().unwrap().permissions().mode() & 0o777, 0o600);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(host::eventually(|| host::processes(&run.name).is_empty()));
+        assert!(socket.exists());
+        let done = beside(&run, "net").args(["show", &run.name]).done();
+        done.expect_error("no sandbox called").expect_hint();
+        let cleaned = beside(&run, "cleanup").done().expect_code(0);
+        assert!(cleaned.out().contains(&socket.display().to_string()), "{cleaned}");
+        assert!(!socket.exists());
+        assert_eq!(host::left_of(&run.name, &run.place), [] as [String; 0]);
+    }
+
+    fn a_policy_needs_a_gateway(who: Who) {
+        let run = Run::new(who).cmd("echo here; exec sleep 1000");
+        let (mut child, mut lines) = begin(&run);
+        assert_eq!(next(&mut lines), "here");
+        for (words, message) in [
+            (vec!["set", &run.name, "--net", "web"], "--net none"),
+            (vec!["show", &run.name], "--net none"),
+            (vec!["show", "no-such-sandbox"], "no-such-sandbox"),
+            (vec!["set", &run.name, "--net", "host"], "--net host"),
+            (vec!["set", &run.name, "--allow", "*.com"], "*.com"),
+            (vec!["set", &run.name], "--net"),
+        ] {
+            beside(&run, "net").args(words).done().expect_error(message).expect_hint();
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(host::eventually(|| host::processes(&run.name).is_empty()));
+        beside(&run, "cleanup").done().expect_code(0);
+    }
+}
+
+/// A program with its user's own id, and the directory given by name: it is not the user.
+#[test]
+fn a_program_does_not_change_its_own_policy() {
+    let Some(who) = Who::User.find("a_program_does_not_change_its_own_policy") else { return };
+    let run = Run::new(who).args(["--net", "filtered"]);
+    run.place.mkdir("runtime-dir/fumehood");
+    std::fs::set_permissions(run.place.join("runtime-dir/fumehood"), PermissionsExt::from_mode(0o700)).unwrap();
+    let mount = format!("{}:/state:rw", run.place.join("runtime-dir/fumehood").display());
+    let code = "import glob, socket\nfor words in (b'\"show\"', b'{\"set\":{\"mode\":\"web\"}}'):\n    \
+        s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET); s.connect(glob.glob('/state/*.sock')[0])\n    \
+        try: s.send(words); print(s.recv(9999))\n    \
+        except OSError: print(b'')";
+    let done = run.args(["--mount", &mount]).json_result().python(code).done().expect_code(0);
+    assert_eq!(done.json()["stdout"], "b''\nb''\n", "{done}");
+    assert_eq!(done.json()["controls"]["network"], "filtered");
+}
+
+/// Another command of the same user, on the same sandboxes.
+fn beside(run: &Run, verb: &'static str) -> Run {
+    Run::verb(run.who, verb).env("XDG_RUNTIME_DIR", run.place.join("runtime-dir"))
+}
+
+fn begin(run: &Run) -> (Child, Lines<BufReader<ChildStdout>>) {
+    let mut child = run.command().stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
+    let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    (child, lines)
+}
+
+fn next(lines: &mut Lines<BufReader<ChildStdout>>) -> String {
+    lines.next().unwrap().unwrap()
 }

@@ -183,6 +183,11 @@ impl Proxy {
         Ok(Self { policies, orders: Some(orders), thread: Some(thread) })
     }
 
+    #[must_use]
+    pub fn policy(&self) -> Arc<Policy> {
+        self.policies.borrow().clone()
+    }
+
     /// From now on; open connections that the new policy forbids are cut.
     pub fn set_policy(&self, policy: Policy) {
         self.policies.send_replace(Arc::new(policy));
