@@ -183,6 +183,22 @@ both! {
         assert_eq!(host::left_of(&run.name, &run.place), [] as [String; 0]);
     }
 
+    fn doctor_makes_a_gateway_to_know_that_it_can(who: Who) {
+        let done = Run::verb(who, "doctor").arg("--json").done();
+        let checks = done.json()["checks"].as_array().unwrap().clone();
+        let check = checks.iter().find(|check| check["name"] == "egress").unwrap();
+        assert_eq!(check["status"], "ok", "{check}");
+        // One network namespace is enough for a sandbox, and two are needed for a gateway.
+        let limit = "echo 1 > /proc/sys/user/max_net_namespaces && exec \"$@\"";
+        let within = ["unshare", "--map-root-user", "sh", "-c", limit, "sh"];
+        let done = Run::verb(who, "doctor").arg("--json").wrapped(within).done();
+        let checks = done.json()["checks"].as_array().unwrap().clone();
+        let check = checks.iter().find(|check| check["name"] == "egress").unwrap();
+        assert_eq!(check["status"], "degraded", "{check}");
+        assert!(check["detail"].as_str().unwrap().contains("user.max_*_namespaces"), "{check}");
+        assert!(check["fix"].is_string(), "{check}");
+    }
+
     fn a_policy_needs_a_gateway(who: Who) {
         let run = Run::new(who).cmd("echo here; exec sleep 1000");
         let (mut child, mut lines) = begin(&run);
