@@ -12,14 +12,14 @@ use fumehood::{
     Error, Result, Sandbox, Stdin,
     error::Hint,
     image::{Image, Ready, Store},
-    net::policy::{Mode, Policy},
     packages::{Install, Manager, PackagesError},
     request::{Bytes, Network, Rootfs, Secret, files},
 };
 
 use super::{
-    low::{Low, NetworkMode, Verb},
+    low::{Low, Verb},
     message,
+    policy::Words,
     progress::Progress,
     usage::UsageError,
 };
@@ -93,27 +93,18 @@ pub fn sandbox(verb: Verb, low: &mut Low) -> Result<Sandbox> {
     Ok(sandbox)
 }
 
-/// Rules are for a gateway, which need not be asked for besides.
 fn network(low: &mut Low) -> Result<Network, UsageError> {
-    let ruled = [
-        ("allow", !low.allow.is_empty()),
-        ("deny", !low.deny.is_empty()),
-        ("allow-private", !low.allow_private.is_empty()),
-    ];
-    let ruled = ruled.into_iter().find_map(|(flag, given)| given.then_some(flag));
-    let mode = match (low.network, ruled) {
-        (None | Some(NetworkMode::None), None) => return Ok(Network::None),
-        (Some(NetworkMode::Host), None) => return Ok(Network::Host),
-        (Some(NetworkMode::None), Some(flag)) => return Err(UsageError::NeedsGateway { flag, mode: "none" }),
-        (Some(NetworkMode::Host), Some(flag)) => return Err(UsageError::NeedsGateway { flag, mode: "host" }),
-        (Some(NetworkMode::Gateway(mode)), _) => mode,
-        (None, Some(_)) => Mode::Filtered,
+    let words = Words {
+        mode: low.network.clone(),
+        allow: std::mem::take(&mut low.allow),
+        deny: std::mem::take(&mut low.deny),
+        allow_private: std::mem::take(&mut low.allow_private),
     };
-    let mut policy = Policy::new(mode)?;
-    low.allow.drain(..).try_for_each(|rule| policy.allow(rule))?;
-    low.deny.drain(..).for_each(|rule| policy.deny(rule));
-    low.allow_private.drain(..).for_each(|private| policy.allow_private(private));
-    Ok(Network::Gateway(Box::new(policy)))
+    let network = words.network()?;
+    if low.log_network.is_some() && !matches!(network, Network::Gateway(_)) {
+        return Err(UsageError::NothingToLog { mode: network.name() });
+    }
+    Ok(network)
 }
 
 /// The image that is named, of the store, unpacked now if it was not; held, if what is done to it will be kept.

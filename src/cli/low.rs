@@ -10,7 +10,7 @@ use fumehood::{
     Result,
     error::Hint,
     image::store::Pin,
-    net::policy::{Mode, Private, Rule},
+    net::policy::{Private, Rule},
     packages::Index,
     plan::{landlock::Policy, profile::Builtin, seccomp::Profile as SeccompProfile},
     request::{Fetch, Hostname, Limits, Mount, Rootfs, SandboxId, Secret, User},
@@ -18,6 +18,7 @@ use fumehood::{
 
 use super::{
     flags::{FLAGS, Flag, Given, Kind},
+    policy::NetworkMode,
     usage::{UsageError, nearest},
 };
 
@@ -82,6 +83,7 @@ pub struct Low {
     pub allow: Vec<Rule>,
     pub deny: Vec<Rule>,
     pub allow_private: Vec<Private>,
+    pub log_network: Option<OsString>,
     pub profile: Option<&'static Builtin>,
     pub seccomp: Option<SeccompProfile>,
     pub landlock: Option<Policy>,
@@ -92,14 +94,6 @@ pub struct Low {
     pub id: Option<SandboxId>,
     pub quiet: bool,
     pub help: bool,
-}
-
-/// How much network was asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NetworkMode {
-    None,
-    Gateway(Mode),
-    Host,
 }
 
 /// Options that contradict one another, and why where it is not plain.

@@ -22,6 +22,8 @@ pub enum UsageError {
     NotInstalled,
     #[error("--{flag} says what may be reached, and with --net {mode} nothing asks")]
     NeedsGateway { flag: &'static str, mode: &'static str },
+    #[error("--log-network tells of what a gateway sees, and with --net {mode} there is none")]
+    NothingToLog { mode: &'static str },
     #[error(transparent)]
     Rule(#[from] RuleError),
     #[error("{flag} needs a value")]
@@ -59,6 +61,9 @@ impl Hint for UsageError {
             Self::NeedsImage { .. } => "name it with --image".to_owned(),
             Self::NeedsInstall => "name one with --install".to_owned(),
             Self::NotInstalled => "they are, after the first run".to_owned(),
+            Self::NothingToLog { .. } => {
+                "--net filtered lets nothing through, and all that is tried is told".to_owned()
+            }
             Self::NeedsGateway { .. } => "--net filtered, or leave --net out".to_owned(),
             Self::Rule(error) => return error.hint(),
             Self::MissingValue { flag, name } => format!("{flag} {name}"),

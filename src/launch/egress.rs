@@ -5,7 +5,7 @@ use std::{
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
-        mpsc::{self, Receiver},
+        mpsc::{self, Receiver, TrySendError},
     },
     time::Duration,
 };
@@ -13,13 +13,15 @@ use std::{
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::{LaunchError, system};
-use crate::net::{Denied, Listeners, Policy, Proxy};
+use crate::net::{Contact, Denied, Listeners, Log, Policy, Proxy};
 
 /// Dropped, it lets nothing out any more.
 #[derive(Debug)]
 pub struct Egress {
-    proxy: Proxy,
+    /// Dropped before the proxy is, which may wait to be heard.
+    contacts: Option<Receiver<Contact>>,
     denied: Receiver<Denied>,
+    proxy: Proxy,
     /// Ready when there is something in `denied`, and when it has drained.
     woken: Arc<EventFd>,
     drained: Arc<AtomicBool>,
@@ -27,9 +29,12 @@ pub struct Egress {
 
 /// Refusals that wait to be told: a program makes them faster than anybody reads, and those beyond are lost.
 const WAITING: usize = 256;
+/// Entries of the log that wait: of these none is lost, and the proxy waits.
+const CONTACTS: usize = 1024;
 
 impl Egress {
-    pub fn start(policy: Policy, listeners: Listeners) -> Result<Self, LaunchError> {
+    /// `logs`: whether all contacts are wanted, and not only what was refused.
+    pub fn start(policy: Policy, listeners: Listeners, logs: bool) -> Result<Self, LaunchError> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let woken = Arc::new(EventFd::from_flags(flags).map_err(system("make an event"))?);
         let (sender, denied) = mpsc::sync_channel(WAITING);
@@ -39,8 +44,9 @@ impl Egress {
                 _ = waker.write(1);
             }
         };
-        let proxy = Proxy::start(policy, listeners, tell).map_err(LaunchError::Egress)?;
-        Ok(Self { proxy, denied, woken, drained: Arc::default() })
+        let (log, contacts) = logs.then(|| log(&woken)).unzip();
+        let proxy = Proxy::start(policy, listeners, tell, log).map_err(LaunchError::Egress)?;
+        Ok(Self { contacts, denied, proxy, woken, drained: Arc::default() })
     }
 
     /// The sandbox is gone: lets out what it sent last, for `grace` at most, and then nothing any more.
@@ -56,11 +62,52 @@ impl Egress {
         self.drained.load(Ordering::Acquire)
     }
 
+    #[must_use]
+    pub fn policy(&self) -> Arc<Policy> {
+        self.proxy.policy()
+    }
+
+    /// From now on; open connections that it forbids are cut.
+    pub fn set_policy(&self, policy: Policy) {
+        self.proxy.set_policy(policy);
+    }
+
+    /// Before it is asked what there is: what comes after this wakes again.
+    pub fn awake(&self) {
+        _ = self.woken.read();
+    }
+
     /// What was refused since the last time.
     pub fn refused(&self) -> impl Iterator<Item = Denied> + '_ {
-        _ = self.woken.read();
         self.denied.try_iter()
     }
+
+    /// The connections that have ended and the questions that were asked since the last time, or so many of them.
+    pub fn contacts(&self) -> impl Iterator<Item = Contact> + '_ {
+        self.contacts.iter().flat_map(Receiver::try_iter).take(CONTACTS)
+    }
+
+    /// Ends all connections; those that were open are the last contacts.
+    pub fn end(&mut self) -> impl Iterator<Item = Contact> + '_ {
+        self.proxy.stop();
+        self.contacts.iter().flatten()
+    }
+}
+
+fn log(woken: &Arc<EventFd>) -> (Log, Receiver<Contact>) {
+    let (sender, contacts) = mpsc::sync_channel(CONTACTS);
+    let waker = Arc::clone(woken);
+    let log = move |contact| {
+        let full = match sender.try_send(contact) {
+            Err(TrySendError::Full(contact)) => Some(contact),
+            Ok(()) | Err(TrySendError::Disconnected(_)) => None,
+        };
+        _ = waker.write(1);
+        if let Some(contact) = full {
+            _ = sender.send(contact);
+        }
+    };
+    (Box::new(log), contacts)
 }
 
 impl AsFd for Egress {

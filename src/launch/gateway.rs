@@ -105,8 +105,8 @@ impl Helper {
         Err(match tag {
             MADE => return Ok((number, fd)),
             FAILED => {
-                let what = Step::ALL.get(usize::from(step)).map_or("make the gateway", |step| step.what());
-                LaunchError::Gateway { what, errno }
+                let step = Step::ALL.get(usize::from(step)).copied().ok_or(LaunchError::Lost)?;
+                LaunchError::Gateway { step, errno }
             }
             CLONE_FAILED => LaunchError::Clone(errno),
             IDS_FAILED => LaunchError::System { what: "map the sandbox's ids", errno },

@@ -7,6 +7,7 @@
 
 pub mod build;
 pub mod container;
+pub mod control;
 mod egress;
 mod error;
 mod fetch;
@@ -50,6 +51,7 @@ use crate::{
         fs, process, seccomp, socket,
     },
 };
+use control::Control;
 use egress::Egress;
 use init::World;
 use program::Image;
@@ -100,12 +102,20 @@ pub fn launch(
     let mut leaf = if entered_by_clone { holds.create_leaf(plan, hierarchy)? } else { None };
     // Dropped after what it belongs to.
     let mut disk = None;
-    let (running, streams) = start(plan, &images, &holds, leaf.as_ref(), files, extras.input.window())?;
+    let (mut running, streams) =
+        start(plan, &images, &holds, leaf.as_ref(), files, extras.input.window(), observer.wants_contacts())?;
     if let (Some(at), Some(namespace)) = (plan.on_disk(), &running.namespace) {
         disk = Some(upper::Disk::open(at, namespace.as_fd())?);
     }
     mapped::hand_over(plan, &running)?;
     let entry = Entry::create(plan, extras.runtime.as_deref(), running.pid).map_err(LaunchError::State)?;
+    let entry = running.entry.insert(entry);
+    let listener = entry.listener().map(|listener| listener.try_clone_to_owned());
+    let listener = listener.transpose().map_err(|error| LaunchError::System {
+        what: "listen for what it is told",
+        errno: sys::Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)),
+    })?;
+    running.control_door = listener.map(Control::new);
     if !entered_by_clone {
         leaf = holds.create_leaf(plan, hierarchy)?;
         // An init that is gone has left word why, and the supervisor will read it.
@@ -117,7 +127,6 @@ pub fn launch(
     let controls = controls(plan, hierarchy, &holds, extras.secrets.len());
     let outcome = supervise::Supervisor::new(plan, running, streams, leaf, holds, controls, extras)
         .and_then(|supervisor| supervisor.run(observer));
-    drop(entry);
     match (outcome, disk) {
         (Ok(mut outcome), Some(disk)) => {
             if let Err(error) = disk.empty() {
@@ -139,11 +148,23 @@ struct Running {
     namespace: Option<OwnedFd>,
     waited: bool,
     egress: Option<Egress>,
+    control_door: Option<Control>,
+    /// Removed when nothing of it is left.
+    entry: Option<Entry>,
 }
 
 impl Running {
     fn new(pid: i32, pidfd: OwnedFd, control: OwnedFd) -> Self {
-        Self { pid, pidfd, control: SupervisorEnd(control), namespace: None, egress: None, waited: false }
+        Self {
+            pid,
+            pidfd,
+            control: SupervisorEnd(control),
+            namespace: None,
+            waited: false,
+            egress: None,
+            control_door: None,
+            entry: None,
+        }
     }
 
     fn kill(&self) {
@@ -185,6 +206,7 @@ fn start<'a>(
     leaf: Option<&Leaf>,
     files: Vec<fetch::Target<'a>>,
     window: Option<libc::winsize>,
+    logs: bool,
 ) -> Result<(Running, Streams<'a>), LaunchError> {
     let (ours, theirs) = socket::record_pair().map_err(system("make a socket pair"))?;
     let (in_read, in_write) = fs::pipe().map_err(system("make a pipe"))?;
@@ -209,7 +231,7 @@ fn start<'a>(
     };
     let mut running = if let Some(policy) = &plan.egress {
         let (mut running, listeners) = gateway::clone_init(plan, leaf, &world, ours)?;
-        running.egress = Some(Egress::start(Policy::clone(policy), listeners)?);
+        running.egress = Some(Egress::start(Policy::clone(policy), listeners, logs)?);
         running
     } else {
         let into = leaf.and_then(Leaf::clone_into);
@@ -299,6 +321,16 @@ impl Holds {
     }
 }
 
+fn network(mode: Mode) -> Network {
+    match mode {
+        Mode::Filtered => Network::Filtered,
+        Mode::Packages => Network::Packages,
+        Mode::Web => Network::Web,
+        Mode::Public => Network::Public,
+        Mode::Open => Network::Open,
+    }
+}
+
 /// What will be in force once the program runs: every line of it was checked by the kernel on the way there.
 fn controls(plan: &Plan, hierarchy: &Hierarchy, holds: &Holds, secrets: usize) -> Controls {
     let layer = plan.landlock.first();
@@ -312,12 +344,8 @@ fn controls(plan: &Plan, hierarchy: &Hierarchy, holds: &Holds, secrets: usize) -
             Hierarchy::None { .. } => Cgroup::None,
         },
         memory: holds.memory,
-        network: match plan.egress.as_ref().map(|policy| policy.mode()) {
-            Some(Mode::Filtered) => Network::Filtered,
-            Some(Mode::Packages) => Network::Packages,
-            Some(Mode::Web) => Network::Web,
-            Some(Mode::Public) => Network::Public,
-            Some(Mode::Open) => Network::Open,
+        network: match &plan.egress {
+            Some(policy) => network(policy.mode()),
             None if plan.own_network() => Network::None,
             None => Network::Host,
         },

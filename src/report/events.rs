@@ -18,7 +18,10 @@ use super::{
     outcome::Outcome,
     text::unfinished,
 };
-use crate::request::{id::SandboxId, limits::Limits};
+use crate::{
+    net::{Contact, Policy},
+    request::{id::SandboxId, limits::Limits},
+};
 
 /// Writes the events of one run. Every method fails as `out` does.
 #[derive(Debug)]
@@ -85,6 +88,15 @@ impl<W: Write> Events<W> {
         self.write("denial", denial)
     }
 
+    pub fn contact(&mut self, contact: &Contact) -> io::Result<()> {
+        self.write("network", contact)
+    }
+
+    /// The network has another policy from now on.
+    pub fn policy(&mut self, policy: &Policy) -> io::Result<()> {
+        self.write("policy", Changed { policy })
+    }
+
     /// The end, with the whole result. What was waiting for the rest of a character goes out before.
     pub fn exit(&mut self, outcome: &Outcome) -> io::Result<()> {
         for stream in [Stream::Stdout, Stream::Stderr] {
@@ -118,6 +130,11 @@ struct Event<T> {
     time_ms: Millis,
     #[serde(flatten)]
     body: T,
+}
+
+#[derive(Serialize)]
+struct Changed<'a> {
+    policy: &'a Policy,
 }
 
 #[derive(Serialize)]

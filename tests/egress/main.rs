@@ -7,5 +7,6 @@
 mod common;
 
 mod bypass;
+mod control;
 mod modes;
 mod world;

@@ -40,7 +40,7 @@ impl Supervisor<'_> {
             }
             self.hear(observer)?;
         }
-        self.hear_of_refusals(observer);
+        self.hear_of_egress(observer);
         let compiled_badly = self.compile.as_ref().is_some_and(|compile| compile.verdict != Verdict::Ok);
         (0..2).for_each(|number| self.drain(number, observer));
         let init = self.running.wait().map_err(system("wait for the sandbox's init"))?;
@@ -57,6 +57,7 @@ impl Supervisor<'_> {
             return Err(LaunchError::Lost);
         }
         self.drain_egress(observer);
+        self.end_egress(observer);
         let tail = if self.killed_by.is_some() { Tail::Cut } else { Tail::Whole };
         let [mut stdout, mut stderr] = [(0, Stream::Stdout), (1, Stream::Stderr)].map(|(number, stream)| {
             let (captured, rest) = self.relay.take(number, tail);
@@ -123,10 +124,18 @@ impl Supervisor<'_> {
             if left.is_zero() || process::poll(&mut fds, Some(left)).is_err() {
                 break;
             }
-            self.hear_of_refusals(observer);
+            self.hear_of_egress(observer);
             self.heed_signal();
         }
-        self.hear_of_refusals(observer);
+        self.hear_of_egress(observer);
+    }
+
+    /// What is open now is cut, and what there is to be told of it is told.
+    fn end_egress(&mut self, observer: &mut dyn Observer) {
+        let Some(mut egress) = self.running.egress.take() else { return };
+        for contact in egress.end() {
+            self.tell_of(&contact, observer);
+        }
     }
 
     /// All processes of the sandbox are gone, so what they wrote is what there will be.

@@ -45,6 +45,9 @@ pub struct Ports {
     explicit: u16,
 }
 
+/// What of the kernel a gateway needs, by the names of the modules.
+pub const MODULES: &str = "veth nf_tables nft_chain_nat nft_ct nft_connlimit nft_redir nft_reject_inet";
+
 /// A step of the making that the kernel refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -68,6 +71,14 @@ impl Step {
             Self::Route => "set the route to the gateway",
             Self::Listen => "listen on the gateway",
         }
+    }
+
+    /// What can be done where the kernel says that it doesn't know what the step needs.
+    #[must_use]
+    pub fn hint(self, errno: Errno) -> Option<String> {
+        let unknown = [Errno::ENOENT, Errno::EOPNOTSUPP, Errno::EPROTONOSUPPORT, Errno::EAFNOSUPPORT, Errno::EINVAL];
+        let module = matches!(self, Self::Rules | Self::Link) && unknown.contains(&errno);
+        module.then(|| format!("the kernel lacks modules that a gateway needs: sudo modprobe -a {MODULES}"))
     }
 }
 

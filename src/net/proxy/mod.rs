@@ -4,6 +4,7 @@
 //! allows, and of the client's bytes only what was read and found to be for that name. What ends a connection early is
 //! a reset, on both sides.
 
+mod account;
 mod connection;
 mod dial;
 mod drain;
@@ -46,9 +47,12 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use self::{dial::Addresses, drain::Drain, outside::Outside, relay::Means, resolver::Resolver, stream::write_all};
+use self::{
+    account::Account, dial::Addresses, drain::Drain, outside::Outside, relay::Means, resolver::Resolver,
+    stream::write_all,
+};
 use super::{
-    Denied, Listeners, NetError, Policy, Protocol, dns,
+    Contact, Denied, Listeners, NetError, Policy, Protocol, dns,
     policy::{Host, Refusal},
     pool::Pool,
 };
@@ -88,6 +92,9 @@ const DESCRIPTORS_EACH: u64 = 2;
 const DNS_CONNECTIONS: usize = 64;
 const DNS_SILENCE: Duration = Duration::from_secs(5);
 
+/// Hears of each connection when it has ended, and of each question. May wait; then all waits.
+pub type Log = Box<dyn Fn(Contact) + Send>;
+
 /// Passes on what the policy allows; everything ends when it is dropped.
 pub struct Proxy {
     policies: watch::Sender<Arc<Policy>>,
@@ -102,20 +109,23 @@ impl fmt::Debug for Proxy {
 }
 
 impl Proxy {
-    /// On a thread of its own, in the calling thread's network namespace. `denied` is called on that thread.
+    /// On a thread of its own, in the calling thread's network namespace. `denied` is called on that thread, and so is
+    /// `log`, which hears of everything.
     pub fn start(
         policy: Policy,
         listeners: Listeners,
         denied: impl Fn(Denied) + Send + 'static,
+        log: Option<Log>,
     ) -> Result<Self, NetError> {
         let outside = Outside::real().map_err(NetError::proxy("ask the kernel for routes"))?;
-        Self::start_with(policy, listeners, Box::new(denied), outside, Limits::default())
+        Self::start_with(policy, listeners, Box::new(denied), log, outside, Limits::default())
     }
 
     fn start_with(
         policy: Policy,
         listeners: Listeners,
         denied: Box<dyn Fn(Denied) + Send>,
+        log: Option<Log>,
         outside: Outside,
         mut limits: Limits,
     ) -> Result<Self, NetError> {
@@ -146,6 +156,7 @@ impl Proxy {
                 addresses: RefCell::default(),
                 resolver,
                 denied,
+                log,
                 outside,
                 means: Means::default(),
                 limits,
@@ -172,9 +183,19 @@ impl Proxy {
         Ok(Self { policies, orders: Some(orders), thread: Some(thread) })
     }
 
+    #[must_use]
+    pub fn policy(&self) -> Arc<Policy> {
+        self.policies.borrow().clone()
+    }
+
     /// From now on; open connections that the new policy forbids are cut.
     pub fn set_policy(&self, policy: Policy) {
         self.policies.send_replace(Arc::new(policy));
+    }
+
+    /// Ends everything, and does not wait for that as dropping it does.
+    pub fn stop(&mut self) {
+        self.orders.take();
     }
 
     /// For when no client is left: what they sent goes on its way, for `grace` at most, and everything ends. Then `done`
@@ -222,6 +243,7 @@ struct Shared {
     addresses: RefCell<Addresses>,
     resolver: Resolver,
     denied: Box<dyn Fn(Denied) + Send>,
+    log: Option<Log>,
     outside: Outside,
     means: Means,
     limits: Limits,
@@ -237,7 +259,17 @@ impl Shared {
     }
 
     fn deny(&self, protocol: Protocol, target: String, refusal: Refusal) {
-        (self.denied)(Denied { protocol, target, rule: refusal.rule, hint: refusal.hint });
+        let denied = Denied { protocol, target, rule: refusal.rule, hint: refusal.hint };
+        if let Some(log) = &self.log {
+            log(Contact::denied(&denied));
+        }
+        (self.denied)(denied);
+    }
+
+    /// Of a connection that has an account of its own.
+    fn deny_open(&self, account: &Account<'_>, protocol: Protocol, target: &Target, refusal: Refusal) {
+        account.refused(protocol, &refusal);
+        (self.denied)(Denied { protocol, target: target.to_string(), rule: refusal.rule, hint: refusal.hint });
     }
 }
 
@@ -339,6 +371,12 @@ impl Shared {
         let (answer, refused) = dns::answer(question, &self.policy(), &mut self.pool.borrow_mut(), now)?;
         if let Some((name, refusal)) = refused {
             self.deny(Protocol::Dns, name, refusal);
+        } else if let Some(log) = &self.log
+            && let Some(name) = dns::asked(question)
+        {
+            let host = Host::Name(name);
+            let rule = self.policy().allowed_by(&host, None);
+            log(Contact::new(Protocol::Dns, host.to_string(), rule));
         }
         Some(answer)
     }
