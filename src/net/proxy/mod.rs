@@ -46,7 +46,7 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use self::{dial::Addresses, drain::Drain, outside::Outside, relay::Means, resolver::Resolver, stream::write_all};
+use self::{dial::Addresses, drain::Drain, outside::Outside, relay::Means, resolver::Resolver, stream::{prepare, write_all}};
 use super::{
     Denied, Listeners, NetError, Policy, Protocol, dns,
     policy::{Host, Refusal},
@@ -258,6 +258,9 @@ impl TryFrom<Listeners> for Sockets {
             Ok(fd)
         };
         let listener = |fd| TcpListener::from_std(waiting(fd)?.into());
+        for clients in [&listeners.tcp, &listeners.explicit] {
+            prepare(clients)?;
+        }
         Ok(Self {
             tcp: listener(listeners.tcp)?,
             dns_udp: UdpSocket::from_std(waiting(listeners.dns_udp)?.into())?,
@@ -286,7 +289,6 @@ async fn take(shared: Rc<Shared>, listener: Rc<TcpListener>, way: Way) {
             };
             let refusal = Refusal::new(format!("more than {} connections at once", shared.limits.connections));
             shared.deny(Protocol::Tcp, target, refusal);
-            _ = client.set_zero_linger();
             continue;
         };
         spawn_local(async move {
