@@ -3,9 +3,8 @@
 use std::{
     os::fd::{AsFd, BorrowedFd},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
-        mpsc::{self, Receiver},
     },
     time::Duration,
 };
@@ -19,7 +18,7 @@ use crate::net::{Denied, Listeners, Policy, Proxy};
 #[derive(Debug)]
 pub struct Egress {
     proxy: Proxy,
-    denied: Receiver<Denied>,
+    denied: Arc<Mutex<Vec<Denied>>>,
     /// Ready when there is something in `denied`, and when it has drained.
     woken: Arc<EventFd>,
     drained: Arc<AtomicBool>,
@@ -32,10 +31,12 @@ impl Egress {
     pub fn start(policy: Policy, listeners: Listeners) -> Result<Self, LaunchError> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let woken = Arc::new(EventFd::from_flags(flags).map_err(system("make an event"))?);
-        let (sender, denied) = mpsc::sync_channel(WAITING);
-        let waker = Arc::clone(&woken);
+        let denied = Arc::new(Mutex::new(Vec::new()));
+        let (waiting, waker) = (Arc::clone(&denied), Arc::clone(&woken));
         let tell = move |refused| {
-            if sender.try_send(refused).is_ok() {
+            let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            if waiting.len() < WAITING {
+                waiting.push(refused);
                 _ = waker.write(1);
             }
         };
@@ -57,9 +58,9 @@ impl Egress {
     }
 
     /// What was refused since the last time.
-    pub fn refused(&self) -> impl Iterator<Item = Denied> + '_ {
+    pub fn refused(&self) -> Vec<Denied> {
         _ = self.woken.read();
-        self.denied.try_iter()
+        std::mem::take(&mut self.denied.lock().unwrap_or_else(PoisonError::into_inner))
     }
 }
 

@@ -46,7 +46,14 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use self::{dial::Addresses, drain::Drain, outside::Outside, relay::Means, resolver::Resolver, stream::{prepare, write_all}};
+use self::{
+    dial::Addresses,
+    drain::Drain,
+    outside::Outside,
+    relay::Means,
+    resolver::Resolver,
+    stream::{prepare, write_all},
+};
 use super::{
     Denied, Listeners, NetError, Policy, Protocol, dns,
     policy::{Host, Refusal},
@@ -128,6 +135,7 @@ impl Proxy {
         let runtime = runtime::Builder::new_current_thread()
             .enable_io()
             .enable_time()
+            .max_io_events_per_tick(64)
             .build()
             .map_err(NetError::proxy("start the proxy"))?;
         let sockets = {

@@ -9,9 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use nix::{
-    sys::socket::{SockProtocol, getsockopt, sockopt},
-};
+use nix::sys::socket::{SockProtocol, getsockopt, sockopt};
 use tokio::net::TcpStream;
 
 use crate::{

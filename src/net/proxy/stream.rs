@@ -1,6 +1,13 @@
 //! TCP streams as the proxy uses them: shared references, and a reset for an end unless told otherwise.
 
-use std::{future::Future, io, os::fd::{AsFd, AsRawFd}, pin::pin, task::Poll, time::Duration};
+use std::{
+    future::Future,
+    io,
+    os::fd::{AsFd, AsRawFd},
+    pin::pin,
+    task::Poll,
+    time::Duration,
+};
 
 use nix::sys::socket::{Shutdown, setsockopt, shutdown, sockopt};
 use tokio::{
