@@ -3,7 +3,7 @@
 use std::{
     os::fd::{AsFd, BorrowedFd},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
         mpsc::{self, Receiver, TrySendError},
     },
@@ -20,8 +20,8 @@ use crate::net::{Contact, Denied, Listeners, Log, Policy, Proxy};
 pub struct Egress {
     /// Dropped before the proxy is, which may wait to be heard.
     contacts: Option<Receiver<Contact>>,
-    denied: Receiver<Denied>,
     proxy: Proxy,
+    denied: Arc<Mutex<Vec<Denied>>>,
     /// Ready when there is something in `denied`, and when it has drained.
     woken: Arc<EventFd>,
     drained: Arc<AtomicBool>,
@@ -37,10 +37,12 @@ impl Egress {
     pub fn start(policy: Policy, listeners: Listeners, logs: bool) -> Result<Self, LaunchError> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let woken = Arc::new(EventFd::from_flags(flags).map_err(system("make an event"))?);
-        let (sender, denied) = mpsc::sync_channel(WAITING);
-        let waker = Arc::clone(&woken);
+        let denied = Arc::new(Mutex::new(Vec::new()));
+        let (waiting, waker) = (Arc::clone(&denied), Arc::clone(&woken));
         let tell = move |refused| {
-            if sender.try_send(refused).is_ok() {
+            let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            if waiting.len() < WAITING {
+                waiting.push(refused);
                 _ = waker.write(1);
             }
         };
@@ -78,8 +80,8 @@ impl Egress {
     }
 
     /// What was refused since the last time.
-    pub fn refused(&self) -> impl Iterator<Item = Denied> + '_ {
-        self.denied.try_iter()
+    pub fn refused(&self) -> Vec<Denied> {
+        std::mem::take(&mut self.denied.lock().unwrap_or_else(PoisonError::into_inner))
     }
 
     /// The connections that have ended and the questions that were asked since the last time, or so many of them.

@@ -1,9 +1,12 @@
 //! The init's cloning where the sandbox has a gateway: by a helper that has made the gateway's namespace and the
 //! sandbox's, and stands in the latter.
 //!
+//! The link between the two, which takes the kernel a while, is made while the init builds. Nothing of the sandbox's runs
+//! before the supervisor says so, and that waits for [`Helper::listeners`].
+//!
 //! Without privilege the helper is in a user namespace of its own, which owns both networks and is the parent of the
-//! sandbox's: what is root inside the sandbox is nobody to either. The helper is gone before the init builds anything,
-//! and the init is the supervisor's own child (clone(2), CLONE_PARENT).
+//! sandbox's: what is root inside the sandbox is nobody to either. The helper is gone before any program runs, and the init
+//! is the supervisor's own child (clone(2), CLONE_PARENT).
 
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
@@ -32,14 +35,14 @@ const CLONE_FAILED: u8 = b'C';
 const IDS_FAILED: u8 = b'I';
 const MADE: u8 = b'M';
 
-/// Makes the gateway and clones the init behind it, which is heard by `control`. The child runs `world` and does not
-/// return.
+/// Clones the init into a network without a way out, and the helper that makes one. The init is heard by `control`; it
+/// runs `world` and does not return.
 pub(super) fn clone_init(
     plan: &Plan,
     leaf: Option<&Leaf>,
     world: &World<'_>,
     control: OwnedFd,
-) -> Result<(Running, Listeners), LaunchError> {
+) -> Result<(Running, Helper), LaunchError> {
     let (ours, theirs) = socket::record_pair().map_err(system("make a socket pair"))?;
     let reserved = theirs.try_clone().map_err(|error| LaunchError::System {
         what: "reserve a descriptor",
@@ -67,12 +70,11 @@ pub(super) fn clone_init(
     _ = socket::send(helper.socket.as_fd(), b"g", None);
     // From here on the init is killed and waited for if anything fails.
     let (pid, pidfd) = helper.init()?;
-    let running = Running::new(pid, pidfd, control);
-    Ok((running, helper.listeners()?))
+    Ok((Running::new(pid, pidfd, control), helper))
 }
 
 /// The helper, as its parent has it.
-struct Helper {
+pub(super) struct Helper {
     pid: i32,
     pidfd: OwnedFd,
     socket: OwnedFd,
@@ -86,7 +88,8 @@ impl Helper {
         }
     }
 
-    fn listeners(&self) -> Result<Listeners, LaunchError> {
+    /// What the gateway listens on, once it is whole.
+    pub fn listeners(self) -> Result<Listeners, LaunchError> {
         let next = || self.next()?.1.ok_or(LaunchError::Lost);
         Ok(Listeners { tcp: next()?, dns_udp: next()?, dns_tcp: next()?, explicit: next()? })
     }
@@ -146,8 +149,8 @@ impl Helping<'_> {
         if !matches!(socket::receive(self.supervisor, &mut go), Ok((1, None))) {
             process::exit_now(1);
         }
-        let listeners = match self.gateway.make(reserved) {
-            Ok(listeners) => listeners,
+        let begun = match self.gateway.begin(reserved) {
+            Ok(begun) => begun,
             Err((step, errno)) => self.fail(FAILED, step as u8, errno),
         };
         let flags = self.plan.clone_flags() | libc::CLONE_PARENT as u64;
@@ -161,6 +164,10 @@ impl Helping<'_> {
         if let Some(Err(error)) = self.ids.map(|ids| ids.write(pid)) {
             self.fail(IDS_FAILED, 0, Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)));
         }
+        let listeners = match begun.finish() {
+            Ok(listeners) => listeners,
+            Err((step, errno)) => self.fail(FAILED, step as u8, errno),
+        };
         let Listeners { tcp, dns_udp, dns_tcp, explicit } = &listeners;
         for fd in [tcp, dns_udp, dns_tcp, explicit] {
             sent = sent.and_then(|()| self.say(MADE, 0, 0, Some(fd.as_fd())));

@@ -229,9 +229,10 @@ fn start<'a>(
         watched: holds.memory == Means::Watched,
         keep: &keep,
     };
-    let mut running = if let Some(policy) = &plan.egress {
-        let (mut running, listeners) = gateway::clone_init(plan, leaf, &world, ours)?;
-        running.egress = Some(Egress::start(Policy::clone(policy), listeners, logs)?);
+    let mut helper = None;
+    let mut running = if plan.egress.is_some() {
+        let (running, its) = gateway::clone_init(plan, leaf, &world, ours)?;
+        helper = Some(its);
         running
     } else {
         let into = leaf.and_then(Leaf::clone_into);
@@ -248,6 +249,10 @@ fn start<'a>(
         running.namespace = Some(ids::namespace(running.pid)?);
     }
     _ = running.control.order(Order::Build);
+    if let (Some(policy), Some(helper)) = (&plan.egress, helper) {
+        // The program starts behind a whole gateway: it waits for `Order::Entered`.
+        running.egress = Some(Egress::start(Policy::clone(policy), helper.listeners()?, logs)?);
+    }
     Ok((running, Streams { files, stdin: in_write, stdout: out_read, stderr: err_read }))
 }
 

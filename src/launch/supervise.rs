@@ -344,7 +344,7 @@ impl<'a> Supervisor<'a> {
     fn hear_of_egress(&mut self, observer: &mut dyn Observer) {
         let Some(egress) = &self.running.egress else { return };
         egress.awake();
-        let refused: Vec<_> = egress.refused().collect();
+        let refused = egress.refused();
         let contacts: Vec<_> = egress.contacts().collect();
         for contact in contacts {
             self.begin(observer);

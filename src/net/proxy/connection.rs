@@ -17,7 +17,7 @@ use super::{
     inspect::{Inspector, Stop},
     relay::{self, Flow},
     socks,
-    stream::{First, both, farewell, finish, first, prepare, read_more, write_all},
+    stream::{First, both, farewell, finish, first, read_more, write_all},
 };
 use crate::net::{
     Policy, Protocol,
@@ -27,9 +27,6 @@ use crate::net::{
 
 /// A redirected connection: its destination says what it wants.
 pub(super) async fn redirected(shared: &Shared, client: TcpStream) {
-    if prepare(&client).is_err() {
-        return;
-    }
     let Ok(destination) = (shared.outside.destination)(&client) else { return };
     let target = shared.target(destination).map_err(|refusal| (destination.to_string(), refusal));
     carry(shared, client, target, Vec::new(), Opening::None).await;

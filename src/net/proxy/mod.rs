@@ -48,8 +48,13 @@ use tokio::{
 };
 
 use self::{
-    account::Account, dial::Addresses, drain::Drain, outside::Outside, relay::Means, resolver::Resolver,
-    stream::write_all,
+    account::Account,
+    dial::Addresses,
+    drain::Drain,
+    outside::Outside,
+    relay::Means,
+    resolver::Resolver,
+    stream::{prepare, write_all},
 };
 use super::{
     Contact, Denied, Listeners, NetError, Policy, Protocol, dns,
@@ -138,6 +143,7 @@ impl Proxy {
         let runtime = runtime::Builder::new_current_thread()
             .enable_io()
             .enable_time()
+            .max_io_events_per_tick(64)
             .build()
             .map_err(NetError::proxy("start the proxy"))?;
         let sockets = {
@@ -290,6 +296,9 @@ impl TryFrom<Listeners> for Sockets {
             Ok(fd)
         };
         let listener = |fd| TcpListener::from_std(waiting(fd)?.into());
+        for clients in [&listeners.tcp, &listeners.explicit] {
+            prepare(clients)?;
+        }
         Ok(Self {
             tcp: listener(listeners.tcp)?,
             dns_udp: UdpSocket::from_std(waiting(listeners.dns_udp)?.into())?,
@@ -318,7 +327,6 @@ async fn take(shared: Rc<Shared>, listener: Rc<TcpListener>, way: Way) {
             };
             let refusal = Refusal::new(format!("more than {} connections at once", shared.limits.connections));
             shared.deny(Protocol::Tcp, target, refusal);
-            _ = client.set_zero_linger();
             continue;
         };
         spawn_local(async move {
