@@ -8,7 +8,7 @@ use fumehood::{Error, error::Hint};
 use super::{
     cleanup, completions, doctor, help, image, install, kept, kill,
     low::Verb as RunVerb,
-    message, net, profile, ps, runtimes,
+    message, net, profile, ps, runtimes, selftest,
     usage::{UsageError, nearest},
 };
 
@@ -84,6 +84,9 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Try the known ways around what sandboxes are kept from, on this host
+    #[command(after_help = "Examples:\n  fumehood selftest egress\n  fumehood selftest egress --json")]
+    Selftest(selftest::Args),
     /// Print completions for a shell
     #[command(after_help = "Examples:\n  \
                       fumehood completions bash > ~/.local/share/bash-completion/completions/fumehood\n  \
@@ -147,6 +150,7 @@ fn dispatch(verb: Verb) -> ExitCode {
         Verb::Profile(args) => profile::run(&args),
         Verb::Install(args) => install::run(&args),
         Verb::Doctor { json } => doctor::run(json),
+        Verb::Selftest(args) => selftest::run(&args),
         Verb::Completions(args) => completions::run(&args),
         Verb::Version => message::print(concat!("fumehood ", env!("CARGO_PKG_VERSION"), "\n")),
     }

@@ -9,4 +9,5 @@ mod common;
 mod bypass;
 mod control;
 mod modes;
+mod selftest;
 mod world;

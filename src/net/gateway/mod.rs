@@ -6,7 +6,7 @@
 //!
 //! A [`Gateway`] is data, computed before; [`Gateway::begin`] and [`Begun::finish`] send it, within the namespaces.
 
-mod links;
+pub(crate) mod links;
 mod rules;
 
 use std::{
