@@ -220,6 +220,11 @@ busybox head -n 1 <&3 >> /reached
         let reached = shop.run_image("reach").cmd("busybox cat /reached; busybox ls /etc/resolv.conf").done().out();
         assert!(reached.starts_with("2\n") && reached.contains("404") && reached.contains("403") && !reached.contains("resolv"), "{reached}");
         assert_eq!((known.asked().len(), other.asked().len()), (1, 0));
+        // What a recipe names itself is not reached next door.
+        let own = format!("name = \"own\"\nbase = \"reach\"\nmirror = \"http://127.0.0.1:{}/\"\nnetwork = \"packages\"\nsetup = '''{script}'''\n", known.port);
+        shop.place.write("recipe.toml", own);
+        shop.try_call(&["image", "build", "./recipe.toml"]);
+        assert_eq!((known.asked().len(), other.asked().len()), (1, 0));
         // With a line that says so it is any script, and it has the host's network only when it asks.
         let script = "setup = \"#!/usr/bin/busybox sh\\nbusybox ip -o link > /links\\n\"";
         shop.build(&small(&format!("{script}\nnetwork = \"host\"")), &["-t", "wide"]);
