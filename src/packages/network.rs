@@ -87,7 +87,9 @@ pub fn connect(sandbox: &mut Sandbox, registries: Registries, tell: &mut dyn FnM
     let mut local = false;
     for url in without_users(registries.urls.into_iter().map(|url| (String::new(), url)).collect(), &mut |_| {})? {
         let place = Place::of_url(&url.1).ok_or_else(|| PackagesError::Index { text: url.1.clone() })?;
-        place.named().into_iter().try_for_each(|named| Ok::<_, PackagesError>(policy.allow_private(parse(&named)?)))?;
+        for named in place.named() {
+            policy.allow_private(parse(&named)?);
+        }
         local |= place.is_loopback();
     }
     for place in registries.public.iter().filter_map(|url| Place::of_url(url)) {
@@ -107,7 +109,9 @@ pub fn connect(sandbox: &mut Sandbox, registries: Registries, tell: &mut dyn FnM
     let mut settings = without_users(settings, tell)?;
     for (name, value) in without_users(if local { Vec::new() } else { proxies }, tell)? {
         let Some(place) = Place::of_proxy(&value) else { continue };
-        place.named().into_iter().try_for_each(|named| Ok::<_, PackagesError>(policy.allow_proxy(parse(&named)?)))?;
+        for named in place.named() {
+            policy.allow_proxy(parse(&named)?);
+        }
         let value = if place.is_loopback() { value.replacen(&place.written, HOST_NAME, 1) } else { value };
         settings.push((name, value));
     }
