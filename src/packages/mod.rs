@@ -141,7 +141,11 @@ impl Job<'_> {
             (_, Some(Index::Dir(_))) => {}
             (manager, index) => {
                 let settings = settings::find(manager, index);
-                network::connect(&mut sandbox, Registries::of(manager, settings, self.packages), tell)?;
+                let mut registries = Registries::of(manager, settings, self.packages);
+                if let Some(Index::Url(url)) = index {
+                    registries.add([url.as_str()].into_iter());
+                }
+                network::connect(&mut sandbox, registries, tell)?;
             }
         }
         for (name, value) in env {

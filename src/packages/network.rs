@@ -42,7 +42,10 @@ impl Manager {
 pub struct Registries {
     /// Variables that tell a manager where its index is.
     settings: Vec<Variable>,
+    /// Of this host's configuration and of who calls: reached wherever they are.
     urls: Vec<String>,
+    /// Of a recipe, which may come from anywhere: not reached next door.
+    public: Vec<String>,
 }
 
 impl Registries {
@@ -64,9 +67,13 @@ impl Registries {
         of.urls.extend(indexes.flat_map(|(_, value)| value.split_whitespace()).map(str::to_owned));
         // `NAME@https://…`, `git+https://…`
         let places = packages.iter().filter_map(|package| package.find("http").map(|at| &package[at..]));
-        of.add(places.filter(|place| Place::of_url(place).is_some()));
+        of.add_public(places);
         of.settings = settings;
         of
+    }
+
+    pub fn add_public<'a>(&mut self, urls: impl Iterator<Item = &'a str>) {
+        self.public.extend(urls.map(str::to_owned));
     }
 
     pub fn add<'a>(&mut self, urls: impl Iterator<Item = &'a str>) {
@@ -84,6 +91,10 @@ pub fn connect(sandbox: &mut Sandbox, registries: Registries, tell: &mut dyn FnM
             policy.allow_private(parse(&named)?);
         }
         local |= place.is_loopback();
+    }
+    for place in registries.public.iter().filter_map(|url| Place::of_url(url)) {
+        // One that no rule opens is refused when it is asked for.
+        _ = format!("{}:{}", place.written, place.port).parse().and_then(|rule| policy.allow(rule));
     }
     let (proxies, mut settings): (Vec<_>, Vec<_>) =
         registries.settings.into_iter().chain(settings::proxies()).partition(|(name, _)| settings::is_proxy(name));
@@ -231,8 +242,9 @@ mod tests {
         let packages: Vec<_> = packages.map(str::to_owned).into();
         let registries =
             Registries::of(Manager::Npm, vec![("npm_config_registry".into(), "http://r/".into())], &packages);
-        let wanted =
-            ["https://registry.npmjs.org", "http://r/", "https://a.example/a.whl", "https://b.example:8443/x@main"];
-        assert_eq!(registries.urls, wanted);
+        assert_eq!(registries.urls, ["https://registry.npmjs.org", "http://r/"]);
+        let public: Vec<_> =
+            registries.public.iter().filter_map(|url| Place::of_url(url)).map(|place| place.host).collect();
+        assert_eq!(public, ["a.example", "b.example"]);
     }
 }

@@ -4,7 +4,7 @@
 use std::{collections::BTreeMap, fs, io, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
 
 use super::{
-    Build, BuildError, Result, Watch,
+    Build, BuildError, Mirror, Result, Watch,
     recipe::{Access, Plain, Variable},
 };
 use crate::{
@@ -84,7 +84,8 @@ pub fn run(
         Access::None => {}
         Access::Packages => {
             let mut registries = Registries::all();
-            registries.add(build.recipe.mirror(build.mirror).into_iter().chain(DEBIAN));
+            registries.add(build.mirror.map(Mirror::as_str).into_iter().chain(DEBIAN));
+            registries.add_public(build.recipe.mirror(None).into_iter());
             packages::connect(&mut sandbox, registries, &mut |text| watch.output(text))?;
         }
         Access::Host => packages::connect_to_host(&mut sandbox, &mut |text| watch.output(text))?,
