@@ -15,6 +15,7 @@ use crate::{
     host::Host,
     image::{Ready, store::Installed},
     launch::{self, Extras, Input, Keeper, Observer, Upper},
+    net::{self, policy::Mode, publish::Publish},
     packages::{self, Manager, PackagesError},
     plan::{self, Plan, landlock::Policy, profile::Builtin, seccomp::Profile as SeccompProfile},
     report::{Failure, Isolation, Outcome},
@@ -55,6 +56,7 @@ pub struct Sandbox {
     workdir: Option<PathBuf>,
     hostname: Hostname,
     network: Network,
+    publish: Vec<Publish>,
     profile: &'static Builtin,
     seccomp: Option<SeccompProfile>,
     landlock: Option<Policy>,
@@ -114,6 +116,7 @@ impl Sandbox {
             workdir: None,
             hostname: Hostname::default(),
             network: Network::None,
+            publish: Vec::new(),
             profile: plan::profile::DEFAULT,
             seccomp: None,
             landlock: None,
@@ -268,6 +271,12 @@ impl Sandbox {
 
     pub fn network(&mut self, network: Network) -> &mut Self {
         self.network = network;
+        self
+    }
+
+    /// Opens a port of the program's on the host. What has no network gets one for that, which lets nothing out.
+    pub fn publish(&mut self, publish: Publish) -> &mut Self {
+        self.publish.push(publish);
         self
     }
 
@@ -429,6 +438,11 @@ impl Sandbox {
                 _ => {}
             }
         }
+        let network = match (&self.network, self.publish.first()) {
+            (Network::Host, Some(publish)) => return Err(RequestError::NoPublish(*publish)),
+            (Network::None, Some(_)) => Network::Gateway(Box::new(net::Policy::new(Mode::Filtered)?)),
+            (network, _) => network.clone(),
+        };
         let mut placed = Vec::new();
         let work = self.work(&mut placed)?;
         for (host, inside, kind) in &self.inputs {
@@ -455,7 +469,8 @@ impl Sandbox {
             user: self.user,
             workdir: self.workdir.as_deref(),
             hostname: &self.hostname,
-            network: self.network.clone(),
+            network,
+            publish: &self.publish,
             profile: Profile { name: self.profile, seccomp: self.seccomp.clone(), landlock: self.landlock.clone() },
             terminal: self.terminal,
             fetch: &self.fetch,

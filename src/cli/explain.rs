@@ -67,6 +67,9 @@ fn text(plan: &Plan) -> String {
             "asked for with --net host: localhost services and abstract sockets are in reach",
         );
     }
+    for publish in &plan.publish {
+        list.item(&format!("port {} at {}", publish.port, publish.at()), "asked for with --publish");
+    }
     ids(&mut list, plan);
     list.heading("Tree");
     if let Some(image) = &plan.image {

@@ -64,6 +64,12 @@ pub fn sandbox(verb: Verb, low: &mut Low) -> Result<Sandbox> {
     if let Some(name) = low.hostname.take() {
         sandbox.hostname(name);
     }
+    for publish in low.publish.drain(..) {
+        if !publish.address.is_loopback() && !low.quiet {
+            message::note(&format!("--publish: port {} is open to all who reach {}", publish.port, publish.address));
+        }
+        sandbox.publish(publish);
+    }
     sandbox.network(network(low).map_err(Hint::into_error)?);
     if let Some(profile) = low.profile {
         sandbox.profile(profile);

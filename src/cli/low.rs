@@ -9,7 +9,10 @@ use std::{
 use fumehood::{
     Result,
     error::Hint,
-    net::policy::{Private, Rule},
+    net::{
+        policy::{Private, Rule},
+        publish::Publish,
+    },
     packages::Index,
     plan::{landlock::Policy, profile::Builtin, seccomp::Profile as SeccompProfile},
     request::{Fetch, Hostname, Limits, Mount, Rootfs, SandboxId, Secret, User},
@@ -81,6 +84,7 @@ pub struct Low {
     pub deny: Vec<Rule>,
     pub allow_private: Vec<Private>,
     pub log_network: Option<OsString>,
+    pub publish: Vec<Publish>,
     pub profile: Option<&'static Builtin>,
     pub seccomp: Option<SeccompProfile>,
     pub landlock: Option<Policy>,

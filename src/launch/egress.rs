@@ -13,7 +13,7 @@ use std::{
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::{LaunchError, system};
-use crate::net::{Contact, Denied, Listeners, Log, Policy, Proxy};
+use crate::net::{Contact, Denied, Listeners, Log, Policy, Proxy, publish::Inward};
 
 /// Dropped, it lets nothing out any more.
 #[derive(Debug)]
@@ -34,7 +34,12 @@ const CONTACTS: usize = 1024;
 
 impl Egress {
     /// `logs`: whether all contacts are wanted, and not only what was refused.
-    pub fn start(policy: Policy, listeners: Listeners, logs: bool) -> Result<Self, LaunchError> {
+    pub fn start(
+        policy: Policy,
+        listeners: Listeners,
+        logs: bool,
+        inward: Option<Inward>,
+    ) -> Result<Self, LaunchError> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let woken = Arc::new(EventFd::from_flags(flags).map_err(system("make an event"))?);
         let (sender, denied) = mpsc::sync_channel(WAITING);
@@ -45,7 +50,7 @@ impl Egress {
             }
         };
         let (log, contacts) = logs.then(|| log(&woken)).unzip();
-        let proxy = Proxy::start(policy, listeners, tell, log).map_err(LaunchError::Egress)?;
+        let proxy = Proxy::start(policy, listeners, tell, log, inward).map_err(LaunchError::Egress)?;
         Ok(Self { contacts, denied, proxy, woken, drained: Arc::default() })
     }
 

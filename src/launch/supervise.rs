@@ -243,6 +243,7 @@ impl<'a> Supervisor<'a> {
             pid: self.running.pid as u32,
             limits: &self.plan.limits,
             controls: &self.controls,
+            ports: &self.running.ports,
         };
         if observer.started(&started).is_err() {
             self.kill(Reason::Cancelled(libc::SIGPIPE as u8));

@@ -18,7 +18,7 @@ use serde::Serialize;
 
 use crate::{
     host::Host,
-    net::policy::Policy,
+    net::{policy::Policy, publish::Publish},
     request::{Limits, Network, SandboxId, StepLimits},
     spec::{Base, Spec},
 };
@@ -56,6 +56,8 @@ pub struct Plan {
     /// What the gateway lets out, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub egress: Option<Box<Policy>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub publish: Vec<Publish>,
     pub fetches: bool,
     #[serde(skip)]
     pub keeps: bool,
@@ -235,6 +237,7 @@ pub fn make(spec: Spec, host: &Host) -> Result<Plan, PlanError> {
             Network::Gateway(policy) => Some(policy),
             Network::None | Network::Host => None,
         },
+        publish: own.publish,
         fetches: own.fetches,
         keeps: own.keeps,
         image: own.image,

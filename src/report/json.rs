@@ -18,7 +18,7 @@ use crate::request::limits::Limits;
 
 impl Serialize for Outcome {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut object = serializer.serialize_struct("Outcome", 23)?;
+        let mut object = serializer.serialize_struct("Outcome", 24)?;
         object.serialize_field("id", &self.id)?;
         object.serialize_field("runtime", &self.runtime)?;
         object.serialize_field("isolation", &self.isolation)?;
@@ -40,6 +40,7 @@ impl Serialize for Outcome {
         object.serialize_field("compile", &self.compile)?;
         object.serialize_field("denials_left_out", &self.denials.left_out())?;
         object.serialize_field("kept", &self.kept)?;
+        object.serialize_field("ports", &self.ports)?;
         exact_streams(&mut object, &self.stdout, &self.stderr)?;
         object.end()
     }
@@ -244,6 +245,7 @@ pub(super) mod tests {
             error: None,
             compile: None,
             kept: None,
+            ports: Vec::new(),
         }
     }
 
@@ -267,7 +269,7 @@ pub(super) mod tests {
 "capabilities":"none","id_map":"range","rootfs":"host","secrets":1,"image":null},
 "denials":[{"kind":"network","target":"example.com:443","rule":"default deny","hint":"--allow example.com","count":1}],
 "files":[{"path":"plot.png","bytes":10213,"sha256":"a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0"}],
-"error":null,"compile":null,"denials_left_out":0,"kept":null}"#;
+"error":null,"compile":null,"denials_left_out":0,"kept":null,"ports":[]}"#;
         assert_eq!(serde_json::to_string(&outcome()).unwrap(), golden.replace('\n', ""));
     }
 

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::{controls::Controls, denials::Denials, stream::Captured, verdict::Verdict};
 use crate::{
     error::Error,
+    net::publish::Publish,
     request::{id::SandboxId, limits::Limits},
 };
 
@@ -39,6 +40,8 @@ pub struct Outcome {
     pub compile: Option<Compile>,
     /// What was kept of what the program wrote to its root.
     pub kept: Option<Kept>,
+    /// The ports that were open on the host.
+    pub ports: Vec<Publish>,
 }
 
 /// What a program has changed of its root, as it is kept.
@@ -80,6 +83,7 @@ impl Outcome {
             error: Some(error),
             compile: None,
             kept: None,
+            ports: Vec::new(),
         }
     }
 

@@ -191,6 +191,7 @@ pub fn build(request: Request<'_>) -> Result<Spec, SpecError> {
             groups,
             workdir_by,
             network: request.network,
+            publish: request.publish.to_vec(),
             profile: request.profile.name,
             seccomp: request.profile.seccomp,
             landlock: request.profile.landlock,

@@ -15,6 +15,7 @@ use oci_spec::runtime as oci;
 use crate::{
     host::closed_to_us,
     image::ImageError,
+    net::publish::Publish,
     plan::{landlock, profile, seccomp, setup::Kind},
     request::{Limits, Network, Placed, SandboxId, StepLimits, User},
 };
@@ -47,6 +48,7 @@ pub struct Own {
     /// What names the working directory, for errors.
     pub workdir_by: &'static str,
     pub network: Network,
+    pub publish: Vec<Publish>,
     pub profile: &'static profile::Builtin,
     pub seccomp: Option<seccomp::Profile>,
     pub landlock: Option<landlock::Policy>,

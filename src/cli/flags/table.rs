@@ -6,7 +6,7 @@ use fumehood::{
     Error,
     error::Hint,
     image::build::recipe::Package,
-    net::policy::Private,
+    net::{policy::Private, publish::Publish},
     packages::{Index, PackagesError},
     plan::{
         landlock::Policy,
@@ -444,6 +444,20 @@ pub static FLAGS: &[Flag] = &[
             Ok(())
         },
     )
+    .repeatable(),
+    value(
+        "publish",
+        "[[ADDRESS:]HOSTPORT:]PORT",
+        Of::Text,
+        Section::Network,
+        "Open its TCP port PORT on this host, on 127.0.0.1 unless ADDRESS is another, as HOSTPORT, by default PORT; \
+         0 takes any that is free, and it is told.",
+        |low, given| {
+            low.publish.push(given.named(Publish::from_str)?);
+            Ok(())
+        },
+    )
+    .short('p')
     .repeatable(),
     value(
         "log-network",

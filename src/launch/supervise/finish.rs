@@ -103,6 +103,7 @@ impl Supervisor<'_> {
             error: self.fetch_error.map(|error| Failure::fetch(&error.into_error())).or(kept.err()),
             compile: self.compile,
             kept: None,
+            ports: std::mem::take(&mut self.running.ports),
         })
     }
 

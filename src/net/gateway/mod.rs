@@ -113,7 +113,8 @@ impl Gateway {
 
     /// Makes all of it. The caller has just come into a new network namespace, which becomes the gateway's, and leaves
     /// in another new one, which is the sandbox's. Allocates nothing.
-    pub fn make(&self, reserved: OwnedFd) -> Result<Listeners, (Step, Errno)> {
+    /// With the listeners comes the gateway's namespace.
+    pub fn make(&self, reserved: OwnedFd) -> Result<(Listeners, OwnedFd), (Step, Errno)> {
         let at = |step: Step| move |errno: Errno| (step, errno);
         let filter = Netlink::open(SockProtocol::NetlinkNetFilter).map_err(at(Step::Rules))?;
         filter.carry_out(&self.rules, self.rules_acknowledged).map_err(at(Step::Rules))?;
@@ -136,7 +137,7 @@ impl Gateway {
         inside.carry_out(&self.inner, 5).map_err(at(Step::Link))?;
         wait_for(&outside, &self.outer_question).map_err(at(Step::Link))?;
         wait_for(&inside, &self.inner_question).map_err(at(Step::Link))?;
-        Ok(listeners)
+        Ok((listeners, namespace))
     }
 }
 

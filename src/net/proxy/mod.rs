@@ -15,6 +15,7 @@ mod head;
 mod hello;
 mod inspect;
 mod outside;
+mod publish;
 mod relay;
 mod resolver;
 mod socks;
@@ -48,13 +49,14 @@ use tokio::{
 };
 
 use self::{
-    account::Account, dial::Addresses, drain::Drain, outside::Outside, relay::Means, resolver::Resolver,
-    stream::write_all,
+    account::Account, dial::Addresses, drain::Drain, outside::Outside, publish::Doors, relay::Means,
+    resolver::Resolver, stream::write_all,
 };
 use super::{
     Contact, Denied, Listeners, NetError, Policy, Protocol, dns,
     policy::{Host, Refusal},
     pool::Pool,
+    publish::Inward,
 };
 
 /// What a sandbox may take of the proxy.
@@ -116,9 +118,10 @@ impl Proxy {
         listeners: Listeners,
         denied: impl Fn(Denied) + Send + 'static,
         log: Option<Log>,
+        inward: Option<Inward>,
     ) -> Result<Self, NetError> {
         let outside = Outside::real().map_err(NetError::proxy("ask the kernel for routes"))?;
-        Self::start_with(policy, listeners, Box::new(denied), log, outside, Limits::default())
+        Self::start_with(policy, listeners, Box::new(denied), log, inward, outside, Limits::default())
     }
 
     fn start_with(
@@ -126,6 +129,7 @@ impl Proxy {
         listeners: Listeners,
         denied: Box<dyn Fn(Denied) + Send>,
         log: Option<Log>,
+        inward: Option<Inward>,
         outside: Outside,
         mut limits: Limits,
     ) -> Result<Self, NetError> {
@@ -140,10 +144,11 @@ impl Proxy {
             .enable_time()
             .build()
             .map_err(NetError::proxy("start the proxy"))?;
-        let sockets = {
+        let (sockets, doors) = {
             // Sockets are registered where they are made.
             let _entered = runtime.enter();
-            Sockets::try_from(listeners).map_err(NetError::proxy("listen for the sandbox"))?
+            let doors = inward.map(Doors::new).transpose().map_err(NetError::proxy("listen for the host"))?;
+            (Sockets::try_from(listeners).map_err(NetError::proxy("listen for the sandbox"))?, doors)
         };
         let resolver =
             Resolver::start(outside.resolve.clone()).map_err(NetError::proxy("start the resolver's thread"))?;
@@ -165,6 +170,10 @@ impl Proxy {
             });
             let [tcp, explicit] = [sockets.tcp, sockets.explicit].map(Rc::new);
             let local = LocalSet::new();
+            if let Some(doors) = doors {
+                let _entered = local.enter();
+                doors.open(&shared);
+            }
             local.spawn_local(answer_udp(shared.clone(), sockets.dns_udp));
             local.spawn_local(answer_tcp(shared.clone(), sockets.dns_tcp));
             local.spawn_local(take(shared.clone(), explicit.clone(), Way::Explicit));
