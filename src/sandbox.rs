@@ -5,7 +5,7 @@ use std::{
     os::fd::{BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -57,6 +57,7 @@ pub struct Sandbox {
     hostname: Hostname,
     network: Network,
     publish: Vec<Publish>,
+    setup: Option<(String, Network)>,
     profile: &'static Builtin,
     seccomp: Option<SeccompProfile>,
     landlock: Option<Policy>,
@@ -117,6 +118,7 @@ impl Sandbox {
             hostname: Hostname::default(),
             network: Network::None,
             publish: Vec::new(),
+            setup: None,
             profile: plan::profile::DEFAULT,
             seccomp: None,
             landlock: None,
@@ -271,6 +273,13 @@ impl Sandbox {
 
     pub fn network(&mut self, network: Network) -> &mut Self {
         self.network = network;
+        self
+    }
+
+    /// Runs a line of shell before the program, in the same sandbox and with this network; then its processes are ended,
+    /// its connections cut, and the network is the program's. If it fails, the program does not run.
+    pub fn setup(&mut self, line: impl Into<String>, network: Network) -> &mut Self {
+        self.setup = Some((line.into(), network));
         self
     }
 
@@ -440,11 +449,21 @@ impl Sandbox {
         }
         let network = match (&self.network, self.publish.first()) {
             (Network::Host, Some(publish)) => return Err(RequestError::NoPublish(*publish)),
-            (Network::None, Some(_)) => Network::Gateway(Box::new(net::Policy::new(Mode::Filtered)?)),
+            (Network::None, Some(_)) => closed_network()?,
             (network, _) => network.clone(),
         };
+        let (network, setup_policy) = match (network, self.setup.as_ref().map(|(_, network)| network)) {
+            (network, None) => (network, None),
+            (Network::Host, Some(_)) | (_, Some(Network::Host)) => return Err(RequestError::NoSetup),
+            (Network::None, Some(Network::None)) => (Network::None, None),
+            // What is none is shut by the gateway that the other one takes.
+            (Network::None, Some(Network::Gateway(setup))) => (closed_network()?, Some(setup.clone())),
+            (network, Some(Network::Gateway(setup))) => (network, Some(setup.clone())),
+            (network, Some(Network::None)) => (network, Some(Box::new(net::Policy::new(Mode::Filtered)?))),
+        };
         let mut placed = Vec::new();
-        let work = self.work(&mut placed)?;
+        let mut work = self.work(&mut placed)?;
+        work.setup = self.setup.as_ref().map(|(line, _)| setup_step(line, &self.limits));
         for (host, inside, kind) in &self.inputs {
             let path = files::place(host, inside.as_deref())?;
             match kind {
@@ -471,6 +490,7 @@ impl Sandbox {
             hostname: &self.hostname,
             network,
             publish: &self.publish,
+            setup_policy,
             profile: Profile { name: self.profile, seccomp: self.seccomp.clone(), landlock: self.landlock.clone() },
             terminal: self.terminal,
             fetch: &self.fetch,
@@ -482,6 +502,7 @@ impl Sandbox {
     fn work(&self, placed: &mut Vec<Placed>) -> Result<Work, RequestError> {
         let plain = |argv: Vec<OsString>| Work {
             runtime: None,
+            setup: None,
             compile: None,
             run: Step { argv, limits: StepLimits::default() },
             etc: Vec::new(),
@@ -549,6 +570,7 @@ impl Sandbox {
         });
         Ok(Work {
             runtime: Some(located.runtime.name().to_owned()),
+            setup: None,
             compile: commands.compile.map(|argv| Step { argv: words(argv), limits }),
             run: Step {
                 argv: words(commands.run).into_iter().chain(self.args.iter().cloned()).collect(),
@@ -566,6 +588,24 @@ impl Sandbox {
             (None, Rootfs::Image(image)) => image.entrypoint().iter().map(OsString::from).collect(),
             (None, _) => Vec::new(),
         }
+    }
+}
+
+/// A gateway that lets nothing out.
+fn closed_network() -> Result<Network, RequestError> {
+    Ok(Network::Gateway(Box::new(net::Policy::new(Mode::Filtered)?)))
+}
+
+/// What is installed takes longer than most programs that use it.
+const SETUP_TIME: Duration = Duration::from_secs(300);
+
+fn setup_step(line: &str, limits: &Limits) -> Step {
+    // What there is to be read is the program's.
+    let line = format!("exec </dev/null\n{line}");
+    let timeout = limits.timeout.map(|timeout| timeout.max(SETUP_TIME));
+    Step {
+        argv: ["/bin/sh", "-c", &line].map(OsString::from).to_vec(),
+        limits: StepLimits { timeout, ..StepLimits::default() },
     }
 }
 

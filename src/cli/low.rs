@@ -85,6 +85,8 @@ pub struct Low {
     pub allow_private: Vec<Private>,
     pub log_network: Option<OsString>,
     pub publish: Vec<Publish>,
+    pub setup: Option<String>,
+    pub setup_network: Option<NetworkMode>,
     pub profile: Option<&'static Builtin>,
     pub seccomp: Option<SeccompProfile>,
     pub landlock: Option<Policy>,
@@ -256,6 +258,9 @@ impl Low {
         }
         if given.has("index-url") && !given.has("install") {
             return Err(UsageError::NeedsInstall);
+        }
+        if given.has("setup-net") && !given.has("setup") {
+            return Err(UsageError::NeedsSetup);
         }
         match CONFLICTS.iter().find(|(first, second, _)| given.has(first) && given.has(second)) {
             Some((first, second, why)) => {

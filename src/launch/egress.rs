@@ -77,6 +77,11 @@ impl Egress {
         self.proxy.set_policy(policy);
     }
 
+    /// Ends all connections that there are.
+    pub fn cut(&self) {
+        self.proxy.cut();
+    }
+
     /// Before it is asked what there is: what comes after this wakes again.
     pub fn awake(&self) {
         _ = self.woken.read();

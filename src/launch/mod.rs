@@ -255,7 +255,12 @@ fn start<'a>(
             let connector = running.connector.insert(connector);
             Some(Inward { published: host.published, sockets: connector.sockets()? })
         };
-        running.egress = Some(Egress::start(Policy::clone(policy), listeners, host.logs, inward)?);
+        running.egress = Some(Egress::start(
+            Policy::clone(plan.setup_egress.as_ref().unwrap_or(policy)),
+            listeners,
+            host.logs,
+            inward,
+        )?);
         running
     } else {
         let into = leaf.and_then(Leaf::clone_into);

@@ -47,7 +47,7 @@ pub struct Plan {
     pub no_setuid: Option<Filter>,
     pub limits: Limits,
     pub terminal: bool,
-    /// One, or a compiler and then what it made.
+    /// The last is the program; before it may come a setup, and a compiler.
     pub steps: Vec<Step>,
     /// What names their working directory, for errors.
     #[serde(skip)]
@@ -56,6 +56,9 @@ pub struct Plan {
     /// What the gateway lets out, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub egress: Option<Box<Policy>>,
+    /// And what it lets out before, while the setup runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub setup_egress: Option<Box<Policy>>,
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub publish: Vec<Publish>,
     pub fetches: bool,
@@ -115,6 +118,7 @@ pub struct Step {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StepKind {
+    Setup,
     Compile,
     Run,
 }
@@ -201,7 +205,10 @@ pub fn make(spec: Spec, host: &Host) -> Result<Plan, PlanError> {
         cwd: cwd.clone(),
         limits,
     };
-    let mut steps = Vec::with_capacity(2);
+    let mut steps = Vec::with_capacity(3);
+    if let Some((argv, limits)) = own.setup {
+        steps.push(step(StepKind::Setup, argv, limits));
+    }
     if let Some((argv, limits)) = own.compile {
         steps.push(step(StepKind::Compile, argv, limits));
     }
@@ -237,6 +244,7 @@ pub fn make(spec: Spec, host: &Host) -> Result<Plan, PlanError> {
             Network::Gateway(policy) => Some(policy),
             Network::None | Network::Host => None,
         },
+        setup_egress: own.setup_policy,
         publish: own.publish,
         fetches: own.fetches,
         keeps: own.keeps,

@@ -18,7 +18,7 @@ use crate::request::limits::Limits;
 
 impl Serialize for Outcome {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut object = serializer.serialize_struct("Outcome", 24)?;
+        let mut object = serializer.serialize_struct("Outcome", 25)?;
         object.serialize_field("id", &self.id)?;
         object.serialize_field("runtime", &self.runtime)?;
         object.serialize_field("isolation", &self.isolation)?;
@@ -41,6 +41,7 @@ impl Serialize for Outcome {
         object.serialize_field("denials_left_out", &self.denials.left_out())?;
         object.serialize_field("kept", &self.kept)?;
         object.serialize_field("ports", &self.ports)?;
+        object.serialize_field("setup", &self.prepared)?;
         exact_streams(&mut object, &self.stdout, &self.stderr)?;
         object.end()
     }
@@ -243,6 +244,7 @@ pub(super) mod tests {
             denials,
             files: vec![ProducedFile { path: "plot.png".into(), bytes: 10213, sha256: [0xa0; 32] }],
             error: None,
+            prepared: None,
             compile: None,
             kept: None,
             ports: Vec::new(),
@@ -269,7 +271,7 @@ pub(super) mod tests {
 "capabilities":"none","id_map":"range","rootfs":"host","secrets":1,"image":null},
 "denials":[{"kind":"network","target":"example.com:443","rule":"default deny","hint":"--allow example.com","count":1}],
 "files":[{"path":"plot.png","bytes":10213,"sha256":"a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0"}],
-"error":null,"compile":null,"denials_left_out":0,"kept":null,"ports":[]}"#;
+"error":null,"compile":null,"denials_left_out":0,"kept":null,"ports":[],"setup":null}"#;
         assert_eq!(serde_json::to_string(&outcome()).unwrap(), golden.replace('\n', ""));
     }
 

@@ -36,6 +36,8 @@ pub struct Outcome {
     pub files: Vec<ProducedFile>,
     /// Why the program could not be run.
     pub error: Option<Failure>,
+    /// What ran before all else, where that was asked for.
+    pub prepared: Option<Compile>,
     /// The compiler's run, where the runtime has one.
     pub compile: Option<Compile>,
     /// What was kept of what the program wrote to its root.
@@ -81,6 +83,7 @@ impl Outcome {
             denials: Denials::default(),
             files: Vec::new(),
             error: Some(error),
+            prepared: None,
             compile: None,
             kept: None,
             ports: Vec::new(),
@@ -137,7 +140,7 @@ pub struct ProducedFile {
     pub sha256: [u8; 32],
 }
 
-/// A compiler's run, in the sandbox too.
+/// The run of a compiler, or of a setup, in the sandbox too.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Compile {
     pub verdict: Verdict,

@@ -54,6 +54,8 @@ pub struct Request<'a> {
     pub workdir: Option<&'a Path>,
     pub hostname: &'a Hostname,
     pub network: Network,
+    /// What is reached until the setup has ended; with a gateway alone.
+    pub setup_policy: Option<Box<Policy>>,
     /// Ports of it that are opened on the host.
     pub publish: &'a [Publish],
     pub profile: Profile,
@@ -66,11 +68,13 @@ pub struct Request<'a> {
     pub on_disk: Option<&'a Path>,
 }
 
-/// What runs: at most two programs one after another in the same sandbox.
+/// What runs: at most three programs one after another in the same sandbox.
 #[derive(Debug)]
 pub struct Work {
     /// The runtime's name, for the report; `None` when a command was given.
     pub runtime: Option<String>,
+    /// Before all else, with a network of its own.
+    pub setup: Option<Step>,
     pub compile: Option<Step>,
     pub run: Step,
     /// Configuration directories under /etc that the runtime reads, bound read-only.
@@ -159,6 +163,8 @@ pub enum RequestError {
     Secret(#[from] secrets::SecretError),
     #[error("what is written to / cannot be {what}: {why}")]
     NotKept { what: &'static str, why: &'static str },
+    #[error("a setup has a network of its own, and the program would have the host's")]
+    NoSetup,
     #[error("port {} cannot be published: the program has the host's own network", .0.port)]
     NoPublish(Publish),
     #[error(transparent)]
@@ -177,6 +183,7 @@ impl crate::error::Hint for RequestError {
             Self::Runtime(error) => error.hint(),
             Self::Secret(error) => error.hint(),
             Self::Rule(error) => error.hint(),
+            Self::NoSetup => Some("leave --setup out, or --net host".to_owned()),
             Self::NoPublish(_) => Some("leave -p out, or --net host".to_owned()),
             Self::NoProgram => Some("name one: fumehood run --image IMAGE -- COMMAND".to_owned()),
             Self::NotKept { .. } => Some("it takes --image IMAGE, or --rootfs DIR --writable".to_owned()),

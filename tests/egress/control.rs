@@ -311,6 +311,61 @@ both! {
     }
 }
 
+both! {
+    fn a_setup_has_a_network_and_the_program_another(who: Who) {
+        let Some(world) = World::new("a_setup_has_a_network_and_the_program_another") else { return };
+        // What is left running and open by the setup is no way for the program.
+        let setup = format!(
+            "curl -s http://{ALLOWED}/installed > got; cat; echo in the setup; (exec 9<>/dev/tcp/{ALLOWED}/2222; sleep 1000) & \
+             setsid bash -c 'exec 9<>/dev/tcp/{ALLOWED}/2222; head -n 1 <&9; echo $$ > held; exec sleep 1000' & \
+             while [ ! -s held ]; do sleep 0.02; done"
+        );
+        let setup = format!("bash -c '{}'", setup.replace('\'', "'\\''"));
+        let line = format!("cat got; cat; ls /proc | grep -c '^[0-9]'; {CURL} http://{ALLOWED}/code; {CURL} http://{OTHER}/; true");
+        for (net, codes) in [(&["--net", "none"][..], "000 000 "), (&["--allow", OTHER], "000 200 ")] {
+            let policy = format!(r#"{{"allow": ["{ALLOWED}"]}}"#);
+            let run = sandbox(who, &["--setup", &setup, "--stdin", "the program reads this", "--log-network", "log"], &line);
+            run.place.write("setup.json", policy);
+            let at = format!("@{}", run.place.join("setup.json").display());
+            let done = run.args(["--setup-net", &at]).args(net).done().expect_code(0);
+            let json = done.json();
+            let stdout = json["stdout"].as_str().unwrap();
+            assert!(stdout.starts_with(&format!("/installed of {ALLOWED}\nthe program reads this")), "{done}");
+            assert!(stdout.ends_with(codes), "{done}");
+            assert_eq!(json["setup"]["verdict"], "ok", "{done}");
+            assert!(json["setup"]["stdout"].as_str().unwrap().contains("in the setup"), "{done}");
+            assert_eq!(json["controls"]["network"], "filtered");
+            // Its connections were told when they were cut, one with the greeting that it had.
+            let log = done.place().read("log");
+            assert!(log.lines().any(|line| line.contains(r#""port":2222"#) && line.contains(r#""received_bytes":14"#)), "{log}");
+            let denials = json["denials"].as_array().unwrap();
+            assert!(denials.iter().any(|denial| denial["target"] == ALLOWED), "{done}");
+        }
+        assert!(!world.reached().iter().any(|line| line.contains("/code")), "{:?}", world.reached());
+    }
+
+    fn a_setup_that_fails_is_the_end(who: Who) {
+        let Some(world) = World::new("a_setup_that_fails_is_the_end") else { return };
+        let run = |options: &[&str]| Run::new(who).args(options).arg("--setup").arg("echo went wrong >&2; exit 7");
+        let done = run(&["--json"]).cmd("echo it ran").done().expect_code(7).expect_verdict("failed");
+        let json = done.json();
+        assert_eq!((&json["exit_code"], &json["setup"]["exit_code"], &json["stdout"]), (&json!(7), &json!(7), &json!("")));
+        assert_eq!(json["stderr"], "went wrong\n");
+        let done = run(&[]).cmd("echo it ran").done().expect_code(7).expect_out("");
+        assert!(done.err().contains("failed: the setup ended with status 7 (--setup)"), "{done}");
+        for (options, message) in [
+            (&["--setup", "true", "--net", "host"][..], "setup"),
+            (&["--setup", "true", "--setup-net", "host"], "setup"),
+            (&["--setup-net", "web"], "--setup-net"),
+        ] {
+            Run::new(who).args(options).arg("-q").cmd("true").done().expect_error(message).expect_hint();
+        }
+        let done = Run::new(who).args(["--setup", "echo $PWD > here", "--setup-net", "none"]).cmd("cat here").done();
+        done.expect_code(0).expect_out("/sandbox\n");
+        world.assert_untouched();
+    }
+}
+
 /// A program with its user's own id, and the directory given by name: it is not the user.
 #[test]
 fn a_program_does_not_change_its_own_policy() {

@@ -446,6 +446,30 @@ pub static FLAGS: &[Flag] = &[
     )
     .repeatable(),
     value(
+        "setup",
+        "LINE",
+        Of::Text,
+        Section::Network,
+        "Run a line of shell before, in the same sandbox, with the network of --setup-net, such as what installs \
+         something into /sandbox. Then all its processes and connections are ended and the network is that of --net. If \
+         it fails, nothing else runs. It has five minutes, or --timeout if that is longer.",
+        |low, given| {
+            low.setup = Some(given.text()?);
+            Ok(())
+        },
+    ),
+    value(
+        "setup-net",
+        "MODE",
+        Of::Any(NETWORK_MODES),
+        Section::Network,
+        "What --setup may reach, as --net says it, but for host [default: packages].",
+        |low, given| {
+            low.setup_network = Some(given.explained(NetworkMode::parse)?);
+            Ok(())
+        },
+    ),
+    value(
         "publish",
         "[[ADDRESS:]HOSTPORT:]PORT",
         Of::Text,

@@ -100,6 +100,7 @@ pub type Log = Box<dyn Fn(Contact) + Send>;
 /// Passes on what the policy allows; everything ends when it is dropped.
 pub struct Proxy {
     policies: watch::Sender<Arc<Policy>>,
+    cuts: watch::Sender<()>,
     orders: Option<mpsc::UnboundedSender<Drain>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -138,6 +139,7 @@ impl Proxy {
             limits.connections = limits.connections.min(room.max(16) as usize);
         }
         let (policies, seen) = watch::channel(Arc::new(policy));
+        let (cuts, cut) = watch::channel(());
         let (orders, ordered) = mpsc::unbounded_channel();
         let runtime = runtime::Builder::new_current_thread()
             .enable_io()
@@ -157,6 +159,7 @@ impl Proxy {
             _ = SigSet::all().thread_block();
             let shared = Rc::new(Shared {
                 policies: seen,
+                cuts: cut,
                 pool: RefCell::default(),
                 addresses: RefCell::default(),
                 resolver,
@@ -189,7 +192,7 @@ impl Proxy {
             .name("fumehood-proxy".to_owned())
             .spawn(run)
             .map_err(NetError::proxy("start the proxy's thread"))?;
-        Ok(Self { policies, orders: Some(orders), thread: Some(thread) })
+        Ok(Self { policies, cuts, orders: Some(orders), thread: Some(thread) })
     }
 
     #[must_use]
@@ -200,6 +203,11 @@ impl Proxy {
     /// From now on; open connections that the new policy forbids are cut.
     pub fn set_policy(&self, policy: Policy) {
         self.policies.send_replace(Arc::new(policy));
+    }
+
+    /// Resets the connections that there are, whatever the policy says of them; not those that come later.
+    pub fn cut(&self) {
+        self.cuts.send_replace(());
     }
 
     /// Ends everything, and does not wait for that as dropping it does.
@@ -248,6 +256,7 @@ impl fmt::Display for Target {
 /// What all tasks of the one thread share.
 struct Shared {
     policies: watch::Receiver<Arc<Policy>>,
+    cuts: watch::Receiver<()>,
     pool: RefCell<Pool>,
     addresses: RefCell<Addresses>,
     resolver: Resolver,
@@ -265,6 +274,18 @@ impl Shared {
     /// Of this moment.
     fn policy(&self) -> Arc<Policy> {
         self.policies.borrow().clone()
+    }
+
+    /// When all connections that there are now are to end.
+    fn cut(&self) -> impl Future<Output = ()> + use<> {
+        let mut cuts = self.cuts.clone();
+        cuts.mark_unchanged();
+        async move {
+            if cuts.changed().await.is_err() {
+                // The proxy ends, and with it this.
+                std::future::pending().await
+            }
+        }
     }
 
     fn deny(&self, protocol: Protocol, target: String, refusal: Refusal) {
@@ -330,11 +351,15 @@ async fn take(shared: Rc<Shared>, listener: Rc<TcpListener>, way: Way) {
             _ = client.set_zero_linger();
             continue;
         };
+        let cut = place.0.cut();
         spawn_local(async move {
-            match way {
-                Way::Redirected => connection::redirected(&place.0, client).await,
-                Way::Explicit => explicit::explicit(&place.0, client).await,
-            }
+            let carrying = async {
+                match way {
+                    Way::Redirected => connection::redirected(&place.0, client).await,
+                    Way::Explicit => explicit::explicit(&place.0, client).await,
+                }
+            };
+            stream::first(cut, carrying).await;
         });
     }
 }

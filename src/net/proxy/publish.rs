@@ -65,9 +65,10 @@ async fn serve(shared: Rc<Shared>, door: TcpListener, port: u16, sockets: Rc<Own
             continue;
         };
         let sockets = sockets.clone();
+        let cut = place.0.cut();
         spawn_local(async move {
             // Who is not let in is reset.
-            _ = carry(&place.0, client, port, &sockets).await;
+            first(cut, carry(&place.0, client, port, &sockets)).await;
         });
     }
 }
