@@ -601,7 +601,7 @@ const SETUP_TIME: Duration = Duration::from_secs(300);
 
 fn setup_step(line: &str, limits: &Limits) -> Step {
     // What there is to be read is the program's.
-    let line = format!("exec </dev/null\n{line}");
+    let line = format!("exec </dev/null; {line}");
     let timeout = limits.timeout.map(|timeout| timeout.max(SETUP_TIME));
     Step {
         argv: ["/bin/sh", "-c", &line].map(OsString::from).to_vec(),

@@ -114,7 +114,9 @@ fn log(woken: &Arc<EventFd>) -> (Log, Receiver<Contact>) {
         };
         _ = waker.write(1);
         if let Some(contact) = full {
+            // What comes between the first look and this has to be seen, too.
             _ = sender.send(contact);
+            _ = waker.write(1);
         }
     };
     (Box::new(log), contacts)

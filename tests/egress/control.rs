@@ -46,7 +46,7 @@ both! {
              {CURL} http://1.1.1.1/; {CURL} http://{ALLOWED}:81/; \
              python3 -c 'import socket; s = socket.create_connection((\"{ALLOWED}\", 2222)); s.recv(99); s.sendall(b\"x\" * 50); s.recv(99)'"
         );
-        let run = sandbox(who, &["--allow", &format!("{ALLOWED}"), "--log-network", "log"], &line);
+        let run = sandbox(who, &["--allow", ALLOWED, "--log-network", "log"], &line);
         let done = run.done().expect_code(0);
         let text = done.place().read("log");
         let lines: Vec<Value> = text.lines().map(|line| serde_json::from_str(line).unwrap()).collect();

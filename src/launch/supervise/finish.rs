@@ -49,7 +49,11 @@ impl Supervisor<'_> {
         }
         if let Some(failure) = self.failure {
             return match failure.stage {
-                Stage::Exec => Ok(self.not_executed(failure)),
+                Stage::Exec => {
+                    // A setup may have had a network.
+                    self.end_egress(observer);
+                    Ok(self.not_executed(failure))
+                }
                 _ => Err(LaunchError::at(self.plan, self.step, failure)),
             };
         }
@@ -204,7 +208,8 @@ impl Supervisor<'_> {
             self.plan.limits.clone(),
             Failure::exec(&error, &cause),
         );
-        outcome.controls = Some(self.controls.clone());
+        outcome.controls = Some(self.controls);
+        outcome.prepared = self.prepared;
         outcome
     }
 }

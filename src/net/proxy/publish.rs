@@ -60,7 +60,8 @@ impl Doors {
 async fn serve(shared: Rc<Shared>, door: TcpListener, port: u16, sockets: Rc<OwnedFd>) {
     loop {
         let client = accept(&door).await;
-        let Some(place) = Place::take(&shared) else {
+        let place = Place::take(&shared).filter(|_| !*shared.draining.borrow());
+        let Some(place) = place else {
             _ = client.set_zero_linger();
             continue;
         };
@@ -76,7 +77,11 @@ async fn serve(shared: Rc<Shared>, door: TcpListener, port: u16, sockets: Rc<Own
 async fn carry(shared: &Shared, client: TcpStream, port: u16, sockets: &OwnedFd) -> io::Result<()> {
     prepare(&client)?;
     let socket = new_socket(sockets)?;
-    let inside = timeout(shared.limits.dial, socket.connect(SocketAddr::new(SANDBOX.into(), port))).await??;
+    let connecting = timeout(shared.limits.dial, socket.connect(SocketAddr::new(SANDBOX.into(), port)));
+    let inside = match first(draining(shared), connecting).await {
+        First::Left(()) => return Ok(()),
+        First::Right(connected) => connected??,
+    };
     prepare(&inside)?;
     let down = relay::up(&inside, &client, &shared.means);
     let passing = both(relay::up(&client, &inside, &shared.means), down);
@@ -105,12 +110,17 @@ fn new_socket(sockets: &OwnedFd) -> io::Result<TcpSocket> {
     Ok(socket)
 }
 
-/// When the sandbox is gone and the client has all that it said.
-async fn gone(shared: &Shared, inside: &TcpStream, client: &TcpStream) -> io::Result<()> {
+/// When the sandbox is gone.
+async fn draining(shared: &Shared) {
     let mut draining = shared.draining.subscribe();
     if draining.wait_for(|draining| *draining).await.is_err() {
-        return std::future::pending().await;
+        std::future::pending().await
     }
+}
+
+/// When the sandbox is gone and the client has all that it said.
+async fn gone(shared: &Shared, inside: &TcpStream, client: &TcpStream) -> io::Result<()> {
+    draining(shared).await;
     while socket::unread(inside)? > 0 || socket::unacknowledged(client)? > 0 {
         sleep(LOOK).await;
     }
