@@ -67,6 +67,9 @@ fn text(plan: &Plan) -> String {
             "asked for with --net host: localhost services and abstract sockets are in reach",
         );
     }
+    for publish in &plan.publish {
+        list.item(&format!("port {} at {}", publish.port, publish.at()), "asked for with --publish");
+    }
     ids(&mut list, plan);
     list.heading("Tree");
     if let Some(image) = &plan.image {
@@ -137,10 +140,14 @@ fn program(list: &mut List, plan: &Plan) {
     }
     for step in &plan.steps {
         let kind = match step.kind {
+            StepKind::Setup => "setup",
             StepKind::Compile => "compile",
             StepKind::Run => "run",
         };
-        list.item(&format!("{kind} {}", quoted(&step.argv)), &format!("in {}", step.cwd));
+        let network = plan.setup_egress.as_ref().filter(|_| step.kind == StepKind::Setup);
+        let network =
+            network.map_or_else(String::new, |policy| format!(", with the network of --net {}", policy.mode()));
+        list.item(&format!("{kind} {}", quoted(&step.argv)), &format!("in {}{network}", step.cwd));
     }
     if let Some(step) = plan.steps.last() {
         let names: Vec<_> = step.env.iter().filter_map(|assignment| assignment.split('=').next()).collect();

@@ -12,6 +12,7 @@ use fumehood::{
     Error, Result, Sandbox, Stdin,
     error::Hint,
     image::{Image, Ready, Store},
+    net::policy::{Mode, Policy},
     packages::{Install, Manager, PackagesError},
     request::{Bytes, Network, Rootfs, Secret, files},
 };
@@ -19,7 +20,7 @@ use fumehood::{
 use super::{
     low::{Low, Verb},
     message,
-    policy::Words,
+    policy::{NetworkMode, Words},
     progress::Progress,
     usage::UsageError,
 };
@@ -64,7 +65,24 @@ pub fn sandbox(verb: Verb, low: &mut Low) -> Result<Sandbox> {
     if let Some(name) = low.hostname.take() {
         sandbox.hostname(name);
     }
-    sandbox.network(network(low).map_err(Hint::into_error)?);
+    let mut gateway = !low.publish.is_empty();
+    for publish in low.publish.drain(..) {
+        if !publish.address.is_loopback() && !low.quiet {
+            message::note(&format!("--publish: port {} is open to all who reach {}", publish.port, publish.address));
+        }
+        sandbox.publish(publish);
+    }
+    if let Some(line) = low.setup.take() {
+        let network = setup_network(low).map_err(Hint::into_error)?;
+        gateway |= matches!(network, Network::Gateway(_));
+        sandbox.setup(line, network);
+    }
+    let network = network(low).map_err(Hint::into_error)?;
+    gateway |= matches!(network, Network::Gateway(_));
+    if low.log_network.is_some() && (!gateway || network == Network::Host) {
+        return Err(UsageError::NothingToLog { mode: network.name() }.into_error());
+    }
+    sandbox.network(network);
     if let Some(profile) = low.profile {
         sandbox.profile(profile);
     }
@@ -100,11 +118,16 @@ fn network(low: &mut Low) -> Result<Network, UsageError> {
         deny: std::mem::take(&mut low.deny),
         allow_private: std::mem::take(&mut low.allow_private),
     };
-    let network = words.network()?;
-    if low.log_network.is_some() && !matches!(network, Network::Gateway(_)) {
-        return Err(UsageError::NothingToLog { mode: network.name() });
-    }
-    Ok(network)
+    words.network()
+}
+
+/// What a setup reaches: by default what most are about.
+fn setup_network(low: &mut Low) -> Result<Network, UsageError> {
+    let mode = match low.setup_network.take() {
+        Some(mode) => mode,
+        None => NetworkMode::Gateway(Box::new(Policy::new(Mode::Packages)?)),
+    };
+    Words { mode: Some(mode), ..Words::default() }.network()
 }
 
 /// The image that is named, of the store, unpacked now if it was not; held, if what is done to it will be kept.

@@ -10,7 +10,10 @@ use fumehood::{
     Result,
     error::Hint,
     image::store::Pin,
-    net::policy::{Private, Rule},
+    net::{
+        policy::{Private, Rule},
+        publish::Publish,
+    },
     packages::Index,
     plan::{landlock::Policy, profile::Builtin, seccomp::Profile as SeccompProfile},
     request::{Fetch, Hostname, Limits, Mount, Rootfs, SandboxId, Secret, User},
@@ -84,6 +87,9 @@ pub struct Low {
     pub deny: Vec<Rule>,
     pub allow_private: Vec<Private>,
     pub log_network: Option<OsString>,
+    pub publish: Vec<Publish>,
+    pub setup: Option<String>,
+    pub setup_network: Option<NetworkMode>,
     pub profile: Option<&'static Builtin>,
     pub seccomp: Option<SeccompProfile>,
     pub landlock: Option<Policy>,
@@ -255,6 +261,9 @@ impl Low {
         }
         if given.has("index-url") && !given.has("install") {
             return Err(UsageError::NeedsInstall);
+        }
+        if given.has("setup-net") && !given.has("setup") {
+            return Err(UsageError::NeedsSetup);
         }
         match CONFLICTS.iter().find(|(first, second, _)| given.has(first) && given.has(second)) {
             Some((first, second, why)) => {

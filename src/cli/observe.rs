@@ -17,7 +17,7 @@ use fumehood::{
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::low::Low;
+use super::{low::Low, message};
 
 /// The caller's view of a run.
 #[derive(Debug)]
@@ -27,6 +27,7 @@ pub struct View<'a> {
     file: Option<File>,
     /// `--log-network`.
     log: Option<Log<'a>>,
+    tells_ports: bool,
     /// Why something could not be written, which ended the run.
     failure: Option<Error>,
     signals: Option<BorrowedFd<'a>>,
@@ -68,7 +69,7 @@ impl<'a> View<'a> {
             Some(path) if path == "-" => Some(Log::Stderr(Sink::new(io::stderr().as_fd(), signals)?)),
             Some(path) => Some(Log::File(append(path)?)),
         };
-        Ok(Self { file: create(low)?, log, signals, ..Self::of(kind) })
+        Ok(Self { file: create(low)?, log, tells_ports: !low.quiet && !low.events, signals, ..Self::of(kind) })
     }
 
     /// For the events of a run that could not be.
@@ -77,7 +78,16 @@ impl<'a> View<'a> {
     }
 
     fn of(kind: Kind<'a>) -> Self {
-        Self { kind, file: None, log: None, failure: None, signals: None, interrupted: None, over: false }
+        Self {
+            kind,
+            file: None,
+            log: None,
+            tells_ports: false,
+            failure: None,
+            signals: None,
+            interrupted: None,
+            over: false,
+        }
     }
 
     /// Ends the stream of events with the result.
@@ -139,10 +149,15 @@ impl Observer for View<'_> {
     fn started(&mut self, start: &Started<'_>) -> io::Result<()> {
         self.write("standard output", |view| match &mut view.kind {
             Kind::Events(events) => {
-                events.start(start.id, start.runtime, Some(start.pid), start.limits, start.controls)
+                events.start(start.id, start.runtime, Some(start.pid), start.limits, start.controls, start.ports)
             }
             Kind::Plain { .. } | Kind::Json => Ok(()),
-        })
+        })?;
+        for publish in start.ports.iter().filter(|_| self.tells_ports) {
+            // Who waits for a port that was picked has no other way to know it.
+            message::note(&format!("port {} is at {}", publish.port, publish.at()));
+        }
+        Ok(())
     }
 
     fn output(&mut self, stream: Stream, bytes: &[u8]) -> io::Result<()> {

@@ -13,7 +13,7 @@ use std::{
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::{LaunchError, system};
-use crate::net::{Contact, Denied, Listeners, Log, Policy, Proxy};
+use crate::net::{Contact, Denied, Listeners, Log, Policy, Proxy, publish::Inward};
 
 /// Dropped, it lets nothing out any more.
 #[derive(Debug)]
@@ -34,7 +34,12 @@ const CONTACTS: usize = 1024;
 
 impl Egress {
     /// `logs`: whether all contacts are wanted, and not only what was refused.
-    pub fn start(policy: Policy, listeners: Listeners, logs: bool) -> Result<Self, LaunchError> {
+    pub fn start(
+        policy: Policy,
+        listeners: Listeners,
+        logs: bool,
+        inward: Option<Inward>,
+    ) -> Result<Self, LaunchError> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let woken = Arc::new(EventFd::from_flags(flags).map_err(system("make an event"))?);
         let denied = Arc::new(Mutex::new(Vec::new()));
@@ -47,7 +52,7 @@ impl Egress {
             }
         };
         let (log, contacts) = logs.then(|| log(&woken)).unzip();
-        let proxy = Proxy::start(policy, listeners, tell, log).map_err(LaunchError::Egress)?;
+        let proxy = Proxy::start(policy, listeners, tell, log, inward).map_err(LaunchError::Egress)?;
         Ok(Self { contacts, denied, proxy, woken, drained: Arc::default() })
     }
 
@@ -72,6 +77,11 @@ impl Egress {
     /// From now on; open connections that it forbids are cut.
     pub fn set_policy(&self, policy: Policy) {
         self.proxy.set_policy(policy);
+    }
+
+    /// Ends all connections that there are.
+    pub fn cut(&self) {
+        self.proxy.cut();
     }
 
     /// Before it is asked what there is: what comes after this wakes again.
@@ -106,7 +116,9 @@ fn log(woken: &Arc<EventFd>) -> (Log, Receiver<Contact>) {
         };
         _ = waker.write(1);
         if let Some(contact) = full {
+            // What comes between the first look and this has to be seen, too.
             _ = sender.send(contact);
+            _ = waker.write(1);
         }
     };
     (Box::new(log), contacts)

@@ -7,8 +7,13 @@
 //! Without privilege the helper is in a user namespace of its own, which owns both networks and is the parent of the
 //! sandbox's: what is root inside the sandbox is nobody to either. The helper is gone before any program runs, and the init
 //! is the supervisor's own child (clone(2), CLONE_PARENT).
+//!
+//! Where ports are published it stays, back in the gateway's namespace, and makes the sockets by which the proxy reaches
+//! the sandbox: only who is in there can.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::sys::socket::{AddressFamily, SockFlag, SockType};
 
 use super::{LaunchError, Running, ids, init::World, system};
 use crate::{
@@ -24,7 +29,7 @@ use crate::{
     sys::{
         self, Errno,
         clone::{self, Cloned},
-        process, socket,
+        namespace, process, socket,
     },
 };
 
@@ -35,6 +40,13 @@ const CLONE_FAILED: u8 = b'C';
 const IDS_FAILED: u8 = b'I';
 const MADE: u8 = b'M';
 
+fn copy(fd: &OwnedFd) -> Result<OwnedFd, LaunchError> {
+    fd.try_clone().map_err(|error| LaunchError::System {
+        what: "copy a descriptor",
+        errno: Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)),
+    })
+}
+
 /// Clones the init into a network without a way out, and the helper that makes one. The init is heard by `control`; it
 /// runs `world` and does not return.
 pub(super) fn clone_init(
@@ -44,10 +56,7 @@ pub(super) fn clone_init(
     control: OwnedFd,
 ) -> Result<(Running, Helper), LaunchError> {
     let (ours, theirs) = socket::record_pair().map_err(system("make a socket pair"))?;
-    let reserved = theirs.try_clone().map_err(|error| LaunchError::System {
-        what: "reserve a descriptor",
-        errno: Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)),
-    })?;
+    let reserved = copy(&theirs)?;
     let gateway = Gateway::new(reserved.as_fd());
     let nested = plan.ids.kind != IdsKind::Range;
     let ids = nested.then(|| ids::Nested::new(&plan.ids));
@@ -73,7 +82,8 @@ pub(super) fn clone_init(
     Ok((Running::new(pid, pidfd, control), helper))
 }
 
-/// The helper, as its parent has it.
+/// The helper, as its parent has it; dropped, it is gone.
+#[derive(Debug)]
 pub(super) struct Helper {
     pid: i32,
     pidfd: OwnedFd,
@@ -89,9 +99,14 @@ impl Helper {
     }
 
     /// What the gateway listens on, once it is whole.
-    pub fn listeners(self) -> Result<Listeners, LaunchError> {
+    pub fn listeners(&self) -> Result<Listeners, LaunchError> {
         let next = || self.next()?.1.ok_or(LaunchError::Lost);
         Ok(Listeners { tcp: next()?, dns_udp: next()?, dns_tcp: next()?, explicit: next()? })
+    }
+
+    /// Where a socket in the gateway's namespace is had for each byte, if ports are published.
+    pub fn sockets(&self) -> Result<OwnedFd, LaunchError> {
+        copy(&self.socket)
     }
 
     /// The next thing made: a number and a descriptor.
@@ -119,7 +134,7 @@ impl Helper {
 }
 
 impl Drop for Helper {
-    /// It has said all there is to say, or will not be listened to any more.
+    /// It has done all there is to do, or will not be listened to any more.
     fn drop(&mut self) {
         _ = process::signal(self.pidfd.as_fd(), libc::SIGKILL);
         _ = process::wait(self.pid, true);
@@ -164,15 +179,41 @@ impl Helping<'_> {
         if let Some(Err(error)) = self.ids.map(|ids| ids.write(pid)) {
             self.fail(IDS_FAILED, 0, Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)));
         }
-        let listeners = match begun.finish() {
-            Ok(listeners) => listeners,
+        let (listeners, namespace) = match begun.finish() {
+            Ok(made) => made,
             Err((step, errno)) => self.fail(FAILED, step as u8, errno),
         };
         let Listeners { tcp, dns_udp, dns_tcp, explicit } = &listeners;
         for fd in [tcp, dns_udp, dns_tcp, explicit] {
             sent = sent.and_then(|()| self.say(MADE, 0, 0, Some(fd.as_fd())));
         }
+        if sent.is_ok() && !self.plan.publish.is_empty() {
+            _ = self.stay(namespace.as_fd());
+        }
         process::exit_now(i32::from(sent.is_err()))
+    }
+
+    /// Makes sockets in the gateway's namespace until nobody wants any more.
+    fn stay(&self, gateway: BorrowedFd<'_>) -> sys::Result<()> {
+        namespace::enter(gateway, libc::CLONE_NEWNET)?;
+        process::set_undumpable()?;
+        process::set_name(c"fumehood-ports");
+        // It is a fork: nothing of the sandbox's streams may be held open by it.
+        let own = self.supervisor.as_raw_fd() as u32;
+        if own > 0 {
+            process::close_range(0, own - 1)?;
+        }
+        process::close_range(own + 1, u32::MAX)?;
+        loop {
+            let mut wish = [0; 8];
+            if socket::receive(self.supervisor, &mut wish)?.0 == 0 {
+                return Ok(());
+            }
+            let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+            // None, where there can be none now.
+            let made = nix::sys::socket::socket(AddressFamily::Inet, SockType::Stream, flags, None).ok();
+            socket::send(self.supervisor, b"s", made.as_ref().map(AsFd::as_fd))?;
+        }
     }
 
     fn say(&self, tag: u8, step: u8, number: i32, fd: Option<BorrowedFd<'_>>) -> sys::Result<()> {

@@ -40,7 +40,11 @@ pub use upper::{Upper, remove_granted};
 use crate::{
     cgroup::{Caps, Controller, CpuBandwidth, Hierarchy, Leaf},
     error::Hint,
-    net::{Policy, policy::Mode},
+    net::{
+        Policy,
+        policy::Mode,
+        publish::{Inward, Publish, Published},
+    },
     plan::{Plan, ids::IdsKind},
     report::{Capabilities, Cgroup, Controls, Failure, IdMap, LandlockScope, Means, Network, Outcome, Rootfs},
     request::{Fetch, Secret},
@@ -96,19 +100,21 @@ pub fn launch(
 ) -> Result<Outcome, LaunchError> {
     let images = plan.steps.iter().map(Image::new).collect::<Result<Vec<_>, _>>().map_err(LaunchError::Plan)?;
     let holds = Holds::decide(plan, hierarchy)?;
+    let published = Published::take(&plan.publish).map_err(LaunchError::Egress)?;
     let files = extras.fetch.iter().map(fetch::Target::open).collect::<Result<Vec<_>, _>>()?;
     // On v2 the init is cloned into its cgroup; on v1 it enters by itself, and the cgroup is made while it builds.
     let entered_by_clone = matches!(hierarchy, Hierarchy::V2(_));
     let mut leaf = if entered_by_clone { holds.create_leaf(plan, hierarchy)? } else { None };
     // Dropped after what it belongs to.
     let mut disk = None;
-    let (mut running, streams) =
-        start(plan, &images, &holds, leaf.as_ref(), files, extras.input.window(), observer.wants_contacts())?;
+    let host = HostSide { window: extras.input.window(), logs: observer.wants_contacts(), published };
+    let (mut running, streams) = start(plan, &images, &holds, leaf.as_ref(), files, host)?;
     if let (Some(at), Some(namespace)) = (plan.on_disk(), &running.namespace) {
         disk = Some(upper::Disk::open(at, namespace.as_fd())?);
     }
     mapped::hand_over(plan, &running)?;
-    let entry = Entry::create(plan, extras.runtime.as_deref(), running.pid).map_err(LaunchError::State)?;
+    let entry =
+        Entry::create(plan, extras.runtime.as_deref(), running.pid, &running.ports).map_err(LaunchError::State)?;
     let entry = running.entry.insert(entry);
     let listener = entry.listener().map(|listener| listener.try_clone_to_owned());
     let listener = listener.transpose().map_err(|error| LaunchError::System {
@@ -148,6 +154,8 @@ struct Running {
     namespace: Option<OwnedFd>,
     waited: bool,
     egress: Option<Egress>,
+    connector: Option<gateway::Helper>,
+    ports: Vec<Publish>,
     control_door: Option<Control>,
     /// Removed when nothing of it is left.
     entry: Option<Entry>,
@@ -162,6 +170,8 @@ impl Running {
             namespace: None,
             waited: false,
             egress: None,
+            connector: None,
+            ports: Vec::new(),
             control_door: None,
             entry: None,
         }
@@ -198,6 +208,13 @@ struct Streams<'a> {
     stderr: OwnedFd,
 }
 
+/// What of the caller's side the start has to know.
+struct HostSide {
+    window: Option<libc::winsize>,
+    logs: bool,
+    published: Published,
+}
+
 /// Clones the init and gives it its ids; it builds on while we go on.
 fn start<'a>(
     plan: &Plan,
@@ -205,8 +222,7 @@ fn start<'a>(
     holds: &Holds,
     leaf: Option<&Leaf>,
     files: Vec<fetch::Target<'a>>,
-    window: Option<libc::winsize>,
-    logs: bool,
+    host: HostSide,
 ) -> Result<(Running, Streams<'a>), LaunchError> {
     let (ours, theirs) = socket::record_pair().map_err(system("make a socket pair"))?;
     let (in_read, in_write) = fs::pipe().map_err(system("make a pipe"))?;
@@ -225,7 +241,7 @@ fn start<'a>(
         stdio,
         filter_flags: filter_flags(plan),
         processes: holds.processes(plan),
-        window,
+        window: host.window,
         watched: holds.memory == Means::Watched,
         keep: &keep,
     };
@@ -251,7 +267,16 @@ fn start<'a>(
     _ = running.control.order(Order::Build);
     if let (Some(policy), Some(helper)) = (&plan.egress, helper) {
         // The program starts behind a whole gateway: it waits for `Order::Entered`.
-        running.egress = Some(Egress::start(Policy::clone(policy), helper.listeners()?, logs)?);
+        let listeners = helper.listeners()?;
+        running.ports.clone_from(&host.published.ports);
+        let inward = if plan.publish.is_empty() {
+            None
+        } else {
+            let helper = running.connector.insert(helper);
+            Some(Inward { published: host.published, sockets: helper.sockets()? })
+        };
+        let first = Policy::clone(plan.setup_egress.as_ref().unwrap_or(policy));
+        running.egress = Some(Egress::start(first, listeners, host.logs, inward)?);
     }
     Ok((running, Streams { files, stdin: in_write, stdout: out_read, stderr: err_read }))
 }

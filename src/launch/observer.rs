@@ -6,7 +6,7 @@ use std::{
 };
 
 use crate::{
-    net::{Contact, Policy},
+    net::{Contact, Policy, publish::Publish},
     report::{Controls, Denial, Stream},
     request::{Limits, SandboxId},
     sys::tty,
@@ -71,4 +71,6 @@ pub struct Started<'a> {
     pub pid: u32,
     pub limits: &'a Limits,
     pub controls: &'a Controls,
+    /// What is open on the host.
+    pub ports: &'a [Publish],
 }

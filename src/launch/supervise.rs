@@ -52,6 +52,9 @@ pub(super) struct Supervisor<'a> {
     watch: Option<Watch<'a>>,
     denials: Denials,
     step: usize,
+    prepared: Option<Compile>,
+    /// What is reached once the setup has ended.
+    policy_to_come: Option<Box<Policy>>,
     compile: Option<Compile>,
     /// When the current step's program was started.
     started: Option<Instant>,
@@ -115,6 +118,8 @@ impl<'a> Supervisor<'a> {
             oom,
             denials: Denials::default(),
             step: 0,
+            prepared: None,
+            policy_to_come: plan.setup_egress.as_ref().and(plan.egress.clone()),
             compile: None,
             started: None,
             setup: Duration::ZERO,
@@ -243,6 +248,7 @@ impl<'a> Supervisor<'a> {
             pid: self.running.pid as u32,
             limits: &self.plan.limits,
             controls: &self.controls,
+            ports: &self.running.ports,
         };
         if observer.started(&started).is_err() {
             self.kill(Reason::Cancelled(libc::SIGPIPE as u8));
@@ -267,13 +273,17 @@ impl<'a> Supervisor<'a> {
             return Ok(());
         }
         (0..2).for_each(|number| self.drain(number, observer));
-        let compile = self.end_of_compile()?;
-        let success = compile.verdict == Verdict::Ok;
-        self.compile = Some(compile);
+        let done = self.end_of_step()?;
+        let success = done.verdict == Verdict::Ok;
+        match self.plan.steps[self.step].kind {
+            StepKind::Setup => self.prepared = Some(done),
+            StepKind::Compile | StepKind::Run => self.compile = Some(done),
+        }
         if !success {
             self.running.kill();
             return Ok(());
         }
+        self.lock_network(observer);
         self.step += 1;
         (self.started, self.ended, self.listener, self.disk_full) = (None, None, None, false);
         if let Some(leaf) = &self.leaf {
@@ -360,6 +370,16 @@ impl<'a> Supervisor<'a> {
         }
     }
 
+    /// After the setup, all of whose processes are dead: the network becomes the program's.
+    fn lock_network(&mut self, observer: &mut dyn Observer) {
+        let (Some(policy), Some(egress)) = (self.policy_to_come.take(), &self.running.egress) else { return };
+        egress.set_policy(Policy::clone(&policy));
+        egress.cut();
+        if observer.policy(&policy).is_err() {
+            self.kill(Reason::Cancelled(libc::SIGPIPE as u8));
+        }
+    }
+
     /// Those who ask for the network's policy, or change it.
     fn hear_callers(&mut self, observer: &mut dyn Observer) {
         let Some(mut door) = self.running.control_door.take() else { return };
@@ -376,6 +396,9 @@ impl<'a> Supervisor<'a> {
     fn set_policy(&mut self, policy: Box<Policy>, observer: &mut dyn Observer) -> Answer {
         let Some(egress) = &self.running.egress else { return Answer::Error("its network is gone".to_owned()) };
         egress.set_policy(Policy::clone(&policy));
+        if let Some(to_come) = &mut self.policy_to_come {
+            to_come.clone_from(&policy);
+        }
         self.controls.network = network(policy.mode());
         // The policy holds, whatever is written of it.
         _ = self.running.entry.as_mut().map(|entry| entry.set_network(policy.mode().as_str()));

@@ -14,6 +14,7 @@ mod log;
 pub mod policy;
 mod pool;
 mod proxy;
+pub mod publish;
 
 use std::{fmt, os::fd::OwnedFd};
 

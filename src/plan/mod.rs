@@ -18,7 +18,7 @@ use serde::Serialize;
 
 use crate::{
     host::Host,
-    net::policy::Policy,
+    net::{policy::Policy, publish::Publish},
     request::{Limits, Network, SandboxId, StepLimits},
     spec::{Base, Spec},
 };
@@ -51,7 +51,7 @@ pub struct Plan {
     pub no_setuid: Option<Filter>,
     pub limits: Limits,
     pub terminal: bool,
-    /// One, or a compiler and then what it made.
+    /// The last is the program; before it may come a setup, and a compiler.
     pub steps: Vec<Step>,
     /// What names their working directory, for errors.
     #[serde(skip)]
@@ -60,6 +60,11 @@ pub struct Plan {
     /// What the gateway lets out, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub egress: Option<Box<Policy>>,
+    /// And what it lets out before, while the setup runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub setup_egress: Option<Box<Policy>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub publish: Vec<Publish>,
     pub fetches: bool,
     #[serde(skip)]
     pub keeps: bool,
@@ -121,6 +126,7 @@ pub struct Step {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StepKind {
+    Setup,
     Compile,
     Run,
 }
@@ -209,7 +215,10 @@ pub fn make(spec: Spec, host: &Host) -> Result<Plan, PlanError> {
         cwd: cwd.clone(),
         limits,
     };
-    let mut steps = Vec::with_capacity(2);
+    let mut steps = Vec::with_capacity(3);
+    if let Some((argv, limits)) = own.setup {
+        steps.push(step(StepKind::Setup, argv, limits));
+    }
     if let Some((argv, limits)) = own.compile {
         steps.push(step(StepKind::Compile, argv, limits));
     }
@@ -246,6 +255,8 @@ pub fn make(spec: Spec, host: &Host) -> Result<Plan, PlanError> {
             Network::Gateway(policy) => Some(policy),
             Network::None | Network::Host => None,
         },
+        setup_egress: own.setup_policy,
+        publish: own.publish,
         fetches: own.fetches,
         keeps: own.keeps,
         image: own.image,

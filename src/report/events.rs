@@ -19,7 +19,7 @@ use super::{
     text::unfinished,
 };
 use crate::{
-    net::{Contact, Policy},
+    net::{Contact, Policy, publish::Publish},
     request::{id::SandboxId, limits::Limits},
 };
 
@@ -63,10 +63,11 @@ impl<W: Write> Events<W> {
         pid: Option<u32>,
         limits: &Limits,
         controls: &Controls,
+        ports: &[Publish],
     ) -> io::Result<()> {
         self.write(
             "start",
-            Start { id, runtime, pid, limits: LimitsObject(limits), controls: ControlsObject(Some(controls)) },
+            Start { id, runtime, pid, limits: LimitsObject(limits), controls: ControlsObject(Some(controls)), ports },
         )
     }
 
@@ -144,6 +145,7 @@ struct Start<'a> {
     pid: Option<u32>,
     limits: LimitsObject<'a>,
     controls: ControlsObject<'a>,
+    ports: &'a [Publish],
 }
 
 #[derive(Serialize)]
@@ -192,7 +194,7 @@ mod tests {
     fn a_run_from_start_to_exit() {
         let outcome = outcome();
         let lines = lines(|events| {
-            events.start(&outcome.id, Some("python"), Some(7), &outcome.limits, &controls()).unwrap();
+            events.start(&outcome.id, Some("python"), Some(7), &outcome.limits, &controls(), &[]).unwrap();
             events.output(Stream::Stdout, b"4\n2\r\n").unwrap();
             events.denial(&outcome.denials.as_slice()[0]).unwrap();
             events.exit(&outcome).unwrap();

@@ -14,7 +14,8 @@ use crate::{
     net::gateway::GATEWAY,
     plan::setup::Kind,
     request::{
-        Bytes, Hostname, Limits, Mount, Network, Placed, Request, Rootfs, User, mounts::inside_path, user::LAST_ID,
+        Bytes, Hostname, Limits, Mount, Network, Placed, Request, Rootfs, Step, User, mounts::inside_path,
+        user::LAST_ID,
     },
 };
 
@@ -171,19 +172,20 @@ pub fn build(request: Request<'_>) -> Result<Spec, SpecError> {
     };
     oci.set_root(Some(oci::RootBuilder::default().path(root_path).readonly(!request.writable_root).build()?));
 
-    let compile = match work.compile {
-        Some(step) => {
-            let argv = step.argv.iter().map(|a| text("an argument", a)).collect::<Result<Vec<_>, _>>()?;
-            Some((argv, step.limits))
-        }
-        None => None,
+    let before = |step: Option<Step>| -> Result<_, SpecError> {
+        let Some(step) = step else { return Ok(None) };
+        let argv = step.argv.iter().map(|a| text("an argument", a)).collect::<Result<Vec<_>, _>>()?;
+        Ok(Some((argv, step.limits)))
     };
+    let (setup, compile) = (before(work.setup)?, before(work.compile)?);
     Ok(Spec {
         own: Own {
             id: request.id,
             base,
             placed,
             hidden: hide(hidden, &shown)?,
+            setup,
+            setup_policy: request.setup_policy,
             compile,
             run_limits: work.run.limits,
             limits,
@@ -191,6 +193,7 @@ pub fn build(request: Request<'_>) -> Result<Spec, SpecError> {
             groups,
             workdir_by,
             network: request.network,
+            publish: request.publish.to_vec(),
             profile: request.profile.name,
             seccomp: request.profile.seccomp,
             landlock: request.profile.landlock,

@@ -49,7 +49,15 @@ impl Door {
         // The directory may have a longer path than a socket's address has room for.
         let opened = File::open(dir).map_err(failed)?;
         let address = address(&opened, &name).map_err(failed)?;
-        bind(listener.as_raw_fd(), &address).map_err(|errno| failed(errno.into()))?;
+        let bound = match bind(listener.as_raw_fd(), &address) {
+            // Whoever had this name is dead, and left it: it is that of a process, with the time of its start.
+            Err(Errno::EADDRINUSE) if refuses(&opened, &name) => {
+                std::fs::remove_file(dir.join(&name)).map_err(failed)?;
+                bind(listener.as_raw_fd(), &address)
+            }
+            other => other,
+        };
+        bound.map_err(|errno| failed(errno.into()))?;
         let door = Self { listener, name: name.clone(), dir: dir.to_owned() };
         std::fs::set_permissions(dir.join(&name), std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
         let waiting = Backlog::new(16).unwrap_or(Backlog::MAXCONN);
@@ -182,7 +190,12 @@ mod tests {
         assert!(!refuses(&opened, &door.name));
         let name = door.name.clone();
         drop(door);
-        assert!(!dir.path().join(name).exists());
+        assert!(!dir.path().join(&name).exists());
+        // What somebody killed left is not in the way.
+        let dead = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None).unwrap();
+        bind(dead.as_raw_fd(), &address(&opened, &name).unwrap()).unwrap();
+        drop(dead);
+        assert!(Door::make(dir.path(), "1-2").is_ok());
     }
 
     #[test]

@@ -28,6 +28,7 @@ use serde::{Deserialize, Serialize};
 
 use self::control::Door;
 use crate::{
+    net::publish::Publish,
     plan::Plan,
     sys::{Errno, fs, process as sys_process},
 };
@@ -49,6 +50,9 @@ pub struct Record {
     /// The name of the socket, in the same directory, at which the supervisor hears what it is told of the network.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub control: Option<String>,
+    /// What of it is open on the host.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<Publish>,
 }
 
 /// The record of a running sandbox; dropped, it is removed.
@@ -67,7 +71,7 @@ const COMMAND_LENGTH: usize = 200;
 const DYING: Duration = Duration::from_secs(2);
 
 impl Entry {
-    pub fn create(plan: &Plan, runtime: Option<&str>, pid: i32) -> Result<Self, StateError> {
+    pub fn create(plan: &Plan, runtime: Option<&str>, pid: i32, ports: &[Publish]) -> Result<Self, StateError> {
         let dir = directory()?;
         let start_time = process::start_time(pid).unwrap_or(0);
         let door = plan.egress.is_some().then(|| Door::make(&dir, &format!("{pid}-{start_time:x}"))).transpose()?;
@@ -85,6 +89,7 @@ impl Entry {
             created_ms: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_millis() as u64,
             memory_bytes: plan.limits.memory.get(),
             network: plan.network.to_owned(),
+            ports: ports.to_vec(),
             control: door.as_ref().map(|door| door.name.clone()),
         };
         let path = dir.join(format!("{}.json", plan.id));

@@ -132,6 +132,14 @@ pub fn written(stream: impl AsFd) -> Result<u64> {
     Ok(info[25].saturating_sub(info[26]) + unsent)
 }
 
+/// Bytes of a stream that have come and were not read.
+pub fn unread(stream: impl AsFd) -> Result<usize> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the kernel writes one int.
+    check(unsafe { libc::ioctl(stream.as_fd().as_raw_fd(), libc::FIONREAD, &raw mut bytes) }.into())?;
+    Ok(bytes.try_into().unwrap_or(0))
+}
+
 /// Bytes of a TCP stream that the other side does not have yet, its end among them.
 pub fn unacknowledged(stream: impl AsFd) -> Result<usize> {
     let mut bytes: libc::c_int = 0;

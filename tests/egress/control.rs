@@ -1,7 +1,7 @@
 //! The control side: policies from files, the log of what was asked for, policies that change while a sandbox runs.
 
 use std::{
-    io::{BufRead, BufReader, Lines},
+    io::{BufRead, BufReader, Lines, Read, Write},
     os::unix::fs::PermissionsExt,
     process::{Child, ChildStdout, Stdio},
 };
@@ -217,6 +217,152 @@ both! {
         child.wait().unwrap();
         assert!(host::eventually(|| host::processes(&run.name).is_empty()));
         beside(&run, "cleanup").done().expect_code(0);
+    }
+}
+
+both! {
+    fn a_port_is_open_on_the_host_and_nothing_else_is(who: Who) {
+        let Some(world) = World::new("a_port_is_open_on_the_host_and_nothing_else_is") else { return };
+        let code = "import http.server, threading, socketserver\n\
+            class H(http.server.BaseHTTPRequestHandler):\n    \
+            def do_POST(self):\n        \
+            body = self.rfile.read(int(self.headers['Content-Length'])); self.send_response(200)\n        \
+            self.send_header('Content-Length', str(len(body))); self.end_headers(); self.wfile.write(body)\n        \
+            self.log_message('%s', self.client_address[0]); over.set()\n    \
+            def log_message(self, f, *a): print(*a, flush=True)\n\
+            over = threading.Event()\n\
+            servers = [socketserver.ThreadingTCPServer(('0.0.0.0', port), H) for port in (8000, 8001)]\n\
+            for s in servers: s.daemon_threads = True; threading.Thread(target=s.serve_forever, daemon=True).start()\n\
+            print('listening', flush=True); over.wait()";
+        let run = Run::new(who).args(["-p", "0:8000", "--timeout", "none", "--events"]).python(code);
+        let (mut child, mut lines) = begin(&run);
+        let mut event = |kind: &str| loop {
+            let event: Value = serde_json::from_str(&next(&mut lines)).unwrap();
+            if event["event"] == kind {
+                break event;
+            }
+        };
+        let start = event("start");
+        assert_eq!(start["controls"]["network"], "filtered");
+        let port = start["ports"][0]["host_port"].as_u64().unwrap();
+        assert_eq!(start["ports"], json!([{"address": "127.0.0.1", "host_port": port, "port": 8000}]));
+        assert_eq!(event("stdout")["data"], "listening\n");
+        let list = beside(&run, "ps").arg("--json").done().json();
+        let record = list.as_array().unwrap().iter().find(|record| record["id"] == run.name.as_str()).unwrap().clone();
+        assert_eq!(record["ports"], start["ports"]);
+        // On no other address of the host's, and no other port of the sandbox's.
+        let open = |at: &str| std::net::TcpStream::connect(at).is_ok();
+        assert!(!open(&format!("5.5.5.1:{port}")));
+        assert!(!open("127.0.0.1:8001") && !open("127.0.0.1:8000"));
+        let mut stream = std::net::TcpStream::connect(format!("127.0.0.1:{port}")).unwrap();
+        let body: Vec<u8> = (0..3_000_000_u32).map(|n| (n % 251) as u8).collect();
+        let head = format!("POST / HTTP/1.0\r\nHost: x\r\nContent-Length: {}\r\n\r\n", body.len());
+        let mut sending = stream.try_clone().unwrap();
+        let sent = body.clone();
+        let sender = std::thread::spawn(move || {
+            sending.write_all(head.as_bytes()).unwrap();
+            sending.write_all(&sent).unwrap();
+        });
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).unwrap();
+        sender.join().unwrap();
+        assert!(answer.ends_with(&body), "{} bytes", answer.len());
+        let exit = event("exit");
+        assert_eq!((&exit["verdict"], &exit["ports"]), (&json!("ok"), &start["ports"]));
+        assert!(exit["denials"].as_array().unwrap().is_empty(), "{exit}");
+        assert!(child.wait().unwrap().success());
+        assert!(!open(&format!("127.0.0.1:{port}")));
+        assert_eq!(host::left_of(&run.name, &run.place), [] as [String; 0]);
+        world.assert_untouched();
+    }
+
+    fn a_port_that_cannot_be_opened_is_an_error_before_anything_runs(who: Who) {
+        let Some(_world) = World::new("a_port_that_cannot_be_opened_is_an_error_before_anything_runs") else { return };
+        let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = taken.local_addr().unwrap().port();
+        for (options, message) in [
+            (vec!["-p".to_owned(), format!("{port}:80")], format!("127.0.0.1:{port}")),
+            (vec!["-p".to_owned(), "9.9.9.9:8080:80".to_owned()], "9.9.9.9:8080".to_owned()),
+            (vec!["-p".to_owned(), "http".to_owned()], "http".to_owned()),
+            (vec!["-p".to_owned(), "80/udp".to_owned()], "TCP".to_owned()),
+            (vec!["-p".to_owned(), "0:80".to_owned(), "--net".to_owned(), "host".to_owned()], "host".to_owned()),
+        ] {
+            let run = Run::new(who).args(options).arg("-q").cmd("echo it ran");
+            run.done().expect_error(&message).expect_hint();
+        }
+        let done = Run::new(who).args(["-p", "0.0.0.0:0:80"]).cmd("true").done().expect_code(0);
+        assert!(done.err().contains("open to all") && done.err().contains("port 80 is at 0.0.0.0:"), "{done}");
+    }
+
+    fn what_connects_to_nobody_is_reset_and_what_is_killed_leaves_no_helper(who: Who) {
+        let Some(_world) = World::new("what_connects_to_nobody_is_reset") else { return };
+        let run = Run::new(who).args(["-p", "0:81", "--events"]).cmd("echo here; exec sleep 1000");
+        let (mut child, mut lines) = begin(&run);
+        let start: Value = serde_json::from_str(&next(&mut lines)).unwrap();
+        let mut stream = std::net::TcpStream::connect(format!("127.0.0.1:{}", start["ports"][0]["host_port"])).unwrap();
+        assert_eq!(stream.read(&mut [0]).unwrap_err().kind(), std::io::ErrorKind::ConnectionReset);
+        let helper = |run: &Run| host::processes(&run.name).len();
+        assert!(helper(&run) >= 2);
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(host::eventually(|| helper(&run) == 0), "{:?}", host::processes(&run.name));
+        beside(&run, "cleanup").done().expect_code(0);
+        assert_eq!(host::left_of(&run.name, &run.place), [] as [String; 0]);
+    }
+}
+
+both! {
+    fn a_setup_has_a_network_and_the_program_another(who: Who) {
+        let Some(world) = World::new("a_setup_has_a_network_and_the_program_another") else { return };
+        // What is left running and open by the setup is no way for the program.
+        let setup = format!(
+            "curl -s http://{ALLOWED}/installed > got; cat; echo in the setup; (exec 9<>/dev/tcp/{ALLOWED}/2222; sleep 1000) & \
+             setsid bash -c 'exec 9<>/dev/tcp/{ALLOWED}/2222; head -n 1 <&9; echo $$ > held; exec sleep 1000' & \
+             while [ ! -s held ]; do sleep 0.02; done"
+        );
+        let setup = format!("bash -c '{}'", setup.replace('\'', "'\\''"));
+        let line = format!("cat got; cat; ls /proc | grep -c '^[0-9]'; {CURL} http://{ALLOWED}/code; {CURL} http://{OTHER}/; true");
+        for (net, codes) in [(&["--net", "none"][..], "000 000 "), (&["--allow", OTHER], "000 200 ")] {
+            let policy = format!(r#"{{"allow": ["{ALLOWED}"]}}"#);
+            let run = sandbox(who, &["--setup", &setup, "--stdin", "the program reads this", "--log-network", "log"], &line);
+            run.place.write("setup.json", policy);
+            let at = format!("@{}", run.place.join("setup.json").display());
+            let done = run.args(["--setup-net", &at]).args(net).done().expect_code(0);
+            let json = done.json();
+            let stdout = json["stdout"].as_str().unwrap();
+            assert!(stdout.starts_with(&format!("/installed of {ALLOWED}\nthe program reads this")), "{done}");
+            assert!(stdout.ends_with(codes), "{done}");
+            assert_eq!(json["setup"]["verdict"], "ok", "{done}");
+            assert!(json["setup"]["stdout"].as_str().unwrap().contains("in the setup"), "{done}");
+            assert_eq!(json["controls"]["network"], "filtered");
+            // Its connections were told when they were cut, one with the greeting that it had.
+            let log = done.place().read("log");
+            assert!(log.lines().any(|line| line.contains(r#""port":2222"#) && line.contains(r#""received_bytes":14"#)), "{log}");
+            let denials = json["denials"].as_array().unwrap();
+            assert!(denials.iter().any(|denial| denial["target"] == ALLOWED), "{done}");
+        }
+        assert!(!world.reached().iter().any(|line| line.contains("/code")), "{:?}", world.reached());
+    }
+
+    fn a_setup_that_fails_is_the_end(who: Who) {
+        let Some(world) = World::new("a_setup_that_fails_is_the_end") else { return };
+        let run = |options: &[&str]| Run::new(who).args(options).arg("--setup").arg("echo went wrong >&2; exit 7");
+        let done = run(&["--json"]).cmd("echo it ran").done().expect_code(7).expect_verdict("failed");
+        let json = done.json();
+        assert_eq!((&json["exit_code"], &json["setup"]["exit_code"], &json["stdout"]), (&json!(7), &json!(7), &json!("")));
+        assert_eq!(json["stderr"], "went wrong\n");
+        let done = run(&[]).cmd("echo it ran").done().expect_code(7).expect_out("");
+        assert!(done.err().contains("failed: the setup ended with status 7 (--setup)"), "{done}");
+        for (options, message) in [
+            (&["--setup", "true", "--net", "host"][..], "setup"),
+            (&["--setup", "true", "--setup-net", "host"], "setup"),
+            (&["--setup-net", "web"], "--setup-net"),
+        ] {
+            Run::new(who).args(options).arg("-q").cmd("true").done().expect_error(message).expect_hint();
+        }
+        let done = Run::new(who).args(["--setup", "echo $PWD > here", "--setup-net", "none"]).cmd("cat here").done();
+        done.expect_code(0).expect_out("/sandbox\n");
+        world.assert_untouched();
     }
 }
 

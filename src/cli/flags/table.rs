@@ -6,7 +6,7 @@ use fumehood::{
     Error,
     error::Hint,
     image::build::recipe::Package,
-    net::policy::Private,
+    net::{policy::Private, publish::Publish},
     packages::{Index, PackagesError},
     plan::{
         landlock::Policy,
@@ -444,6 +444,44 @@ pub static FLAGS: &[Flag] = &[
             Ok(())
         },
     )
+    .repeatable(),
+    value(
+        "setup",
+        "LINE",
+        Of::Text,
+        Section::Network,
+        "Run a line of shell before, in the same sandbox, with the network of --setup-net, such as what installs \
+         something into /sandbox. Then all its processes and connections are ended and the network is that of --net. If \
+         it fails, nothing else runs. It has five minutes, or --timeout if that is longer.",
+        |low, given| {
+            low.setup = Some(given.text()?);
+            Ok(())
+        },
+    ),
+    value(
+        "setup-net",
+        "MODE",
+        Of::Any(NETWORK_MODES),
+        Section::Network,
+        "What --setup may reach, as --net says it, but for host [default: packages].",
+        |low, given| {
+            low.setup_network = Some(given.explained(NetworkMode::parse)?);
+            Ok(())
+        },
+    ),
+    value(
+        "publish",
+        "[[ADDRESS:]HOSTPORT:]PORT",
+        Of::Text,
+        Section::Network,
+        "Open its TCP port PORT on this host, on 127.0.0.1 unless ADDRESS is another, as HOSTPORT, by default PORT; \
+         0 takes any that is free, and it is told.",
+        |low, given| {
+            low.publish.push(given.named(Publish::from_str)?);
+            Ok(())
+        },
+    )
+    .short('p')
     .repeatable(),
     value(
         "log-network",

@@ -130,7 +130,7 @@ impl Gateway {
         let listeners = listen_all().map_err(at(Step::Listen))?;
         namespace::leave(libc::CLONE_NEWNET).map_err(at(Step::Namespace))?;
         let inside = Netlink::open(SockProtocol::NetlinkRoute).map_err(at(Step::Link))?;
-        Ok(Begun { gateway: self, filter, outside, inside, _namespace: namespace, listeners })
+        Ok(Begun { gateway: self, filter, outside, inside, namespace, listeners })
     }
 }
 
@@ -142,22 +142,23 @@ pub struct Begun<'a> {
     outside: Netlink,
     inside: Netlink,
     /// The gateway's: the number that the link is made with.
-    _namespace: OwnedFd,
+    namespace: OwnedFd,
     listeners: Listeners,
 }
 
 impl Begun<'_> {
-    /// Makes the link, behind rules that are in force before. Allocates nothing.
-    pub fn finish(self) -> Result<Listeners, (Step, Errno)> {
+    /// Makes the link, behind rules that are in force before. With the listeners comes the gateway's namespace.
+    /// Allocates nothing.
+    pub fn finish(self) -> Result<(Listeners, OwnedFd), (Step, Errno)> {
         let at = |step: Step| move |errno: Errno| (step, errno);
-        let Self { gateway, filter, outside, inside, listeners, .. } = self;
+        let Self { gateway, filter, outside, inside, namespace, listeners } = self;
         filter.carry_out(&gateway.rules, gateway.rules_acknowledged).map_err(at(Step::Rules))?;
         inside.carry_out(&gateway.pair, 1).map_err(at(Step::Link))?;
         outside.carry_out(&gateway.outer, 3).map_err(at(Step::Link))?;
         inside.carry_out(&gateway.inner, 5).map_err(at(Step::Link))?;
         wait_for(&outside, &gateway.outer_question).map_err(at(Step::Link))?;
         wait_for(&inside, &gateway.inner_question).map_err(at(Step::Link))?;
-        Ok(listeners)
+        Ok((listeners, namespace))
     }
 }
 

@@ -15,6 +15,7 @@ mod head;
 mod hello;
 mod inspect;
 mod outside;
+mod publish;
 mod relay;
 mod resolver;
 mod socks;
@@ -52,6 +53,7 @@ use self::{
     dial::Addresses,
     drain::Drain,
     outside::Outside,
+    publish::Doors,
     relay::Means,
     resolver::Resolver,
     stream::{prepare, write_all},
@@ -60,6 +62,7 @@ use super::{
     Contact, Denied, Listeners, NetError, Policy, Protocol, dns,
     policy::{Host, Refusal},
     pool::Pool,
+    publish::Inward,
 };
 
 /// What a sandbox may take of the proxy.
@@ -103,6 +106,7 @@ pub type Log = Box<dyn Fn(Contact) + Send>;
 /// Passes on what the policy allows; everything ends when it is dropped.
 pub struct Proxy {
     policies: watch::Sender<Arc<Policy>>,
+    cuts: watch::Sender<()>,
     orders: Option<mpsc::UnboundedSender<Drain>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -121,9 +125,10 @@ impl Proxy {
         listeners: Listeners,
         denied: impl Fn(Denied) + Send + 'static,
         log: Option<Log>,
+        inward: Option<Inward>,
     ) -> Result<Self, NetError> {
         let outside = Outside::real().map_err(NetError::proxy("ask the kernel for routes"))?;
-        Self::start_with(policy, listeners, Box::new(denied), log, outside, Limits::default())
+        Self::start_with(policy, listeners, Box::new(denied), log, inward, outside, Limits::default())
     }
 
     fn start_with(
@@ -131,6 +136,7 @@ impl Proxy {
         listeners: Listeners,
         denied: Box<dyn Fn(Denied) + Send>,
         log: Option<Log>,
+        inward: Option<Inward>,
         outside: Outside,
         mut limits: Limits,
     ) -> Result<Self, NetError> {
@@ -139,6 +145,7 @@ impl Proxy {
             limits.connections = limits.connections.min(room.max(16) as usize);
         }
         let (policies, seen) = watch::channel(Arc::new(policy));
+        let (cuts, cut) = watch::channel(());
         let (orders, ordered) = mpsc::unbounded_channel();
         let runtime = runtime::Builder::new_current_thread()
             .enable_io()
@@ -146,10 +153,11 @@ impl Proxy {
             .max_io_events_per_tick(64)
             .build()
             .map_err(NetError::proxy("start the proxy"))?;
-        let sockets = {
+        let (sockets, doors) = {
             // Sockets are registered where they are made.
             let _entered = runtime.enter();
-            Sockets::try_from(listeners).map_err(NetError::proxy("listen for the sandbox"))?
+            let doors = inward.map(Doors::new).transpose().map_err(NetError::proxy("listen for the host"))?;
+            (Sockets::try_from(listeners).map_err(NetError::proxy("listen for the sandbox"))?, doors)
         };
         let resolver =
             Resolver::start(outside.resolve.clone()).map_err(NetError::proxy("start the resolver's thread"))?;
@@ -158,6 +166,7 @@ impl Proxy {
             _ = SigSet::all().thread_block();
             let shared = Rc::new(Shared {
                 policies: seen,
+                cuts: cut,
                 pool: RefCell::default(),
                 addresses: RefCell::default(),
                 resolver,
@@ -171,6 +180,10 @@ impl Proxy {
             });
             let [tcp, explicit] = [sockets.tcp, sockets.explicit].map(Rc::new);
             let local = LocalSet::new();
+            if let Some(doors) = doors {
+                let _entered = local.enter();
+                doors.open(&shared);
+            }
             local.spawn_local(answer_udp(shared.clone(), sockets.dns_udp));
             local.spawn_local(answer_tcp(shared.clone(), sockets.dns_tcp));
             local.spawn_local(take(shared.clone(), explicit.clone(), Way::Explicit));
@@ -186,7 +199,7 @@ impl Proxy {
             .name("fumehood-proxy".to_owned())
             .spawn(run)
             .map_err(NetError::proxy("start the proxy's thread"))?;
-        Ok(Self { policies, orders: Some(orders), thread: Some(thread) })
+        Ok(Self { policies, cuts, orders: Some(orders), thread: Some(thread) })
     }
 
     #[must_use]
@@ -197,6 +210,11 @@ impl Proxy {
     /// From now on; open connections that the new policy forbids are cut.
     pub fn set_policy(&self, policy: Policy) {
         self.policies.send_replace(Arc::new(policy));
+    }
+
+    /// Resets the connections that there are, whatever the policy says of them; not those that come later.
+    pub fn cut(&self) {
+        self.cuts.send_replace(());
     }
 
     /// Ends everything, and does not wait for that as dropping it does.
@@ -245,6 +263,7 @@ impl fmt::Display for Target {
 /// What all tasks of the one thread share.
 struct Shared {
     policies: watch::Receiver<Arc<Policy>>,
+    cuts: watch::Receiver<()>,
     pool: RefCell<Pool>,
     addresses: RefCell<Addresses>,
     resolver: Resolver,
@@ -262,6 +281,18 @@ impl Shared {
     /// Of this moment.
     fn policy(&self) -> Arc<Policy> {
         self.policies.borrow().clone()
+    }
+
+    /// When all connections that there are now are to end.
+    fn cut(&self) -> impl Future<Output = ()> + use<> {
+        let mut cuts = self.cuts.clone();
+        cuts.mark_unchanged();
+        async move {
+            if cuts.changed().await.is_err() {
+                // The proxy ends, and with it this.
+                std::future::pending().await
+            }
+        }
     }
 
     fn deny(&self, protocol: Protocol, target: String, refusal: Refusal) {
@@ -329,11 +360,15 @@ async fn take(shared: Rc<Shared>, listener: Rc<TcpListener>, way: Way) {
             shared.deny(Protocol::Tcp, target, refusal);
             continue;
         };
+        let cut = place.0.cut();
         spawn_local(async move {
-            match way {
-                Way::Redirected => connection::redirected(&place.0, client).await,
-                Way::Explicit => explicit::explicit(&place.0, client).await,
-            }
+            let carrying = async {
+                match way {
+                    Way::Redirected => connection::redirected(&place.0, client).await,
+                    Way::Explicit => explicit::explicit(&place.0, client).await,
+                }
+            };
+            stream::first(cut, carrying).await;
         });
     }
 }
