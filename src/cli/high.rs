@@ -99,6 +99,7 @@ fn network(low: &mut Low) -> Result<Network, UsageError> {
         ("allow", !low.allow.is_empty()),
         ("deny", !low.deny.is_empty()),
         ("allow-private", !low.allow_private.is_empty()),
+        ("inject", !low.inject.is_empty()),
     ];
     let ruled = ruled.into_iter().find_map(|(flag, given)| given.then_some(flag));
     let mode = match (low.network, ruled) {
@@ -111,8 +112,9 @@ fn network(low: &mut Low) -> Result<Network, UsageError> {
     };
     let mut policy = Policy::new(mode)?;
     low.allow.drain(..).try_for_each(|rule| policy.allow(rule))?;
-    low.deny.drain(..).for_each(|rule| policy.deny(rule));
+    low.deny.drain(..).try_for_each(|rule| policy.deny(rule))?;
     low.allow_private.drain(..).for_each(|private| policy.allow_private(private));
+    low.inject.drain(..).try_for_each(|injection| policy.inject(injection))?;
     Ok(Network::Gateway(Box::new(policy)))
 }
 

@@ -9,7 +9,7 @@ use std::{
 use fumehood::{
     Result,
     error::Hint,
-    net::policy::{Mode, Private, Rule},
+    net::policy::{Injection, Mode, Private, Rule},
     packages::Index,
     plan::{landlock::Policy, profile::Builtin, seccomp::Profile as SeccompProfile},
     request::{Fetch, Hostname, Limits, Mount, Rootfs, SandboxId, Secret, User},
@@ -79,6 +79,7 @@ pub struct Low {
     pub allow: Vec<Rule>,
     pub deny: Vec<Rule>,
     pub allow_private: Vec<Private>,
+    pub inject: Vec<Injection>,
     pub profile: Option<&'static Builtin>,
     pub seccomp: Option<SeccompProfile>,
     pub landlock: Option<Policy>,

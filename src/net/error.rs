@@ -9,6 +9,10 @@ use crate::error::Hint;
 pub enum NetError {
     #[error(transparent)]
     Rule(#[from] RuleError),
+    #[error("cannot find this host's certificate authorities")]
+    Authorities,
+    #[error("cannot make a certificate for the sandbox: {why}")]
+    Certificate { why: String },
     #[error("cannot {action}")]
     Proxy {
         action: &'static str,
@@ -27,7 +31,11 @@ impl Hint for NetError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Rule(error) => error.hint(),
-            Self::Proxy { .. } => None,
+            Self::Authorities => Some(
+                "install ca-certificates, or name a file of them with SSL_CERT_FILE: servers are checked by them"
+                    .to_owned(),
+            ),
+            Self::Certificate { .. } | Self::Proxy { .. } => None,
         }
     }
 }

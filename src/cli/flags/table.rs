@@ -6,7 +6,7 @@ use fumehood::{
     Error,
     error::Hint,
     image::build::recipe::Package,
-    net::policy::{Private, Rule},
+    net::policy::{Injection, Private, Rule},
     packages::{Index, PackagesError},
     plan::{
         landlock::Policy,
@@ -418,8 +418,8 @@ pub static FLAGS: &[Flag] = &[
         "RULE",
         Of::Text,
         Section::Network,
-        "Let it reach NAME, *.NAME, NAME:PORT, CIDR[:PORT] or /REGEX/; --net filtered is then the \
-         default. Repeatable.",
+        "Let it reach NAME, *.NAME, NAME:PORT, CIDR[:PORT] or /REGEX/, or make the requests \
+         '[METHOD,... ]https://NAME[/PATH]' alone; --net filtered is then the default. Repeatable.",
         |low, given| {
             low.allow.push(given.named(Rule::from_str)?);
             Ok(())
@@ -447,6 +447,21 @@ pub static FLAGS: &[Flag] = &[
          localhost:PORT is this host's own, as host.fumehood.internal:PORT inside. Repeatable.",
         |low, given| {
             low.allow_private.push(given.named(Private::from_str)?);
+            Ok(())
+        },
+    )
+    .repeatable(),
+    value(
+        "inject",
+        "NAME[:PORT]:HEADER=VALUE",
+        Of::Text,
+        Section::Network,
+        "Add a header to its HTTPS requests to NAME, on the way: the value stays outside. $VAR in it is \
+         a variable of your environment, $$ a dollar sign. Repeatable.",
+        |low, given| {
+            let text = given.raw.to_str().ok_or_else(|| Error::new("--inject: it is not UTF-8"))?;
+            let parsed = Injection::parse(text, |name| std::env::var_os(name));
+            low.inject.push(parsed.map_err(|error| prefixed("--inject", &error.into_error()))?);
             Ok(())
         },
     )

@@ -4,17 +4,23 @@
 //! allows, and of the client's bytes only what was read and found to be for that name. What ends a connection early is
 //! a reset, on both sides.
 
+mod answer;
+mod conceal;
 mod connection;
 mod dial;
 mod drain;
+mod exchange;
 mod explicit;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod head;
 mod hello;
 mod inspect;
+mod io;
+mod looked_into;
 mod outside;
 mod relay;
+mod request;
 mod resolver;
 mod socks;
 mod stream;
@@ -23,7 +29,7 @@ mod tests;
 
 use std::{
     cell::{Cell, RefCell},
-    fmt, io,
+    fmt,
     os::fd::OwnedFd,
     rc::Rc,
     sync::Arc,
@@ -55,7 +61,7 @@ use self::{
     stream::{prepare, write_all},
 };
 use super::{
-    Denied, Listeners, NetError, Policy, Protocol, dns,
+    Authority, Denied, Listeners, NetError, Policy, Protocol, dns,
     policy::{Host, Refusal},
     pool::Pool,
 };
@@ -130,6 +136,7 @@ impl Proxy {
             let room = most.saturating_sub(OTHER_DESCRIPTORS) / DESCRIPTORS_EACH;
             limits.connections = limits.connections.min(room.max(16) as usize);
         }
+        let authority = policy.authority().cloned();
         let (policies, seen) = watch::channel(Arc::new(policy));
         let (orders, ordered) = mpsc::unbounded_channel();
         let runtime = runtime::Builder::new_current_thread()
@@ -150,6 +157,7 @@ impl Proxy {
             _ = SigSet::all().thread_block();
             let shared = Rc::new(Shared {
                 policies: seen,
+                authority,
                 pool: RefCell::default(),
                 addresses: RefCell::default(),
                 resolver,
@@ -226,6 +234,8 @@ impl fmt::Display for Target {
 /// What all tasks of the one thread share.
 struct Shared {
     policies: watch::Receiver<Arc<Policy>>,
+    /// What the sandbox was started with; later policies have none.
+    authority: Option<Arc<Authority>>,
     pool: RefCell<Pool>,
     addresses: RefCell<Addresses>,
     resolver: Resolver,
@@ -257,10 +267,10 @@ struct Sockets {
 }
 
 impl TryFrom<Listeners> for Sockets {
-    type Error = io::Error;
+    type Error = std::io::Error;
 
-    fn try_from(listeners: Listeners) -> io::Result<Self> {
-        let waiting = |fd: OwnedFd| -> io::Result<OwnedFd> {
+    fn try_from(listeners: Listeners) -> std::io::Result<Self> {
+        let waiting = |fd: OwnedFd| -> std::io::Result<OwnedFd> {
             let flags = OFlag::from_bits_truncate(fcntl(&fd, FcntlArg::F_GETFL)?);
             fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
             Ok(fd)
@@ -318,7 +328,7 @@ async fn accept(listener: &TcpListener) -> TcpStream {
     loop {
         match listener.accept().await {
             Ok((client, _)) => return client,
-            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionAborted => {}
             Err(_) => sleep(Duration::from_millis(20)).await,
         }
     }
@@ -388,7 +398,7 @@ async fn answer_tcp(shared: Rc<Shared>, listener: TcpListener) {
 }
 
 /// Questions one after another, each behind its length.
-async fn answer_stream(shared: &Shared, client: &TcpStream) -> io::Result<()> {
+async fn answer_stream(shared: &Shared, client: &TcpStream) -> std::io::Result<()> {
     let mut buffer = Vec::new();
     loop {
         while let Some(length) = buffer.first_chunk().map(|two| usize::from(u16::from_be_bytes(*two)))
