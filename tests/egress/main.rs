@@ -8,4 +8,5 @@ mod common;
 
 mod bypass;
 mod modes;
+mod requests;
 mod world;

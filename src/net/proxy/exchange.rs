@@ -187,9 +187,10 @@ where
             pending().await
         };
         let mut down = Down { read: &mut server.read, buffer: &mut server.buffer, write: &mut client.write, flow };
-        let answered = match first(down.answer(&passed.method, secrets), up).await {
-            First::Left(answered) => answered?,
-            First::Right(()) => return Err(Stop::Lost),
+        // In this order: an answer may be there before anything else was done.
+        let answered = match first(up, down.answer(&passed.method, secrets)).await {
+            First::Left(()) => return Err(Stop::Lost),
+            First::Right(answered) => answered?,
         };
         match answered {
             Answered::Switched if passed.upgrade && whole.get() => self.opaque(secrets).await,
