@@ -247,7 +247,7 @@ both! {
         let done = servers.run(who, &[]).python(&code).done().expect_code(0);
         assert_eq!(out(&done), "b'101'\nb'hello\\n' b'Bearer **'\n", "{done}");
         let rule = format!("POST {}", servers.good("/*"));
-        let done = servers.run(who, &["--allow", &rule]).python(&code.split("while").next().unwrap()).done().expect_code(0);
+        let done = servers.run(who, &["--allow", &rule]).python(code.split("while").next().unwrap()).done().expect_code(0);
         assert_eq!(out(&done), "b'403'\n", "{done}");
     }
 

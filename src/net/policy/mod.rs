@@ -195,6 +195,12 @@ impl Policy {
         Ok(())
     }
 
+    /// Whether there are headers with values that are not written.
+    #[cfg(feature = "fuzzing")]
+    pub(super) fn has_secrets(&self) -> bool {
+        self.allow.iter().filter_map(Rule::requests).any(|requests| !requests.add.is_empty())
+    }
+
     /// Whether there is a name whose requests are looked into.
     #[must_use]
     pub fn inspects_any(&self) -> bool {

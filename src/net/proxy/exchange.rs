@@ -223,7 +223,8 @@ where
             loop {
                 conceal.push(&server.buffer, &mut out);
                 send(&mut client.write, &out).await?;
-                (server.buffer.clear(), out.clear());
+                server.buffer.clear();
+                out.clear();
                 if !more(&mut server.read, &mut server.buffer).await? {
                     conceal.finish(&mut out);
                     return send(&mut client.write, &out).await;
