@@ -117,6 +117,7 @@ fn network(low: &mut Low) -> Result<Network, UsageError> {
         allow: std::mem::take(&mut low.allow),
         deny: std::mem::take(&mut low.deny),
         allow_private: std::mem::take(&mut low.allow_private),
+        inject: std::mem::take(&mut low.inject),
     };
     words.network()
 }

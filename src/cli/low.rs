@@ -11,7 +11,7 @@ use fumehood::{
     error::Hint,
     image::store::Pin,
     net::{
-        policy::{Private, Rule},
+        policy::{Injection, Private, Rule},
         publish::Publish,
     },
     packages::Index,
@@ -86,6 +86,7 @@ pub struct Low {
     pub allow: Vec<Rule>,
     pub deny: Vec<Rule>,
     pub allow_private: Vec<Private>,
+    pub inject: Vec<Injection>,
     pub log_network: Option<OsString>,
     pub publish: Vec<Publish>,
     pub setup: Option<String>,

@@ -5,7 +5,7 @@ use std::path::Path;
 use fumehood::{
     Error, Result,
     error::Hint,
-    net::policy::{LISTS, Mode, Policy, Private, Rule, RuleError},
+    net::policy::{Injection, LISTS, Mode, Policy, Private, Rule, RuleError},
     request::{Bytes, Network, files},
 };
 
@@ -59,6 +59,7 @@ pub struct Words {
     pub allow: Vec<Rule>,
     pub deny: Vec<Rule>,
     pub allow_private: Vec<Private>,
+    pub inject: Vec<Injection>,
 }
 
 impl Words {
@@ -68,6 +69,7 @@ impl Words {
             ("allow", !self.allow.is_empty()),
             ("deny", !self.deny.is_empty()),
             ("allow-private", !self.allow_private.is_empty()),
+            ("inject", !self.inject.is_empty()),
         ];
         let ruled = ruled.into_iter().find_map(|(flag, given)| given.then_some(flag));
         let mut policy = match (self.mode, ruled) {
@@ -79,8 +81,9 @@ impl Words {
             (None, Some(_)) => Box::new(Policy::new(Mode::Filtered)?),
         };
         self.allow.into_iter().try_for_each(|rule| policy.allow(rule))?;
-        self.deny.into_iter().for_each(|rule| policy.deny(rule));
+        self.deny.into_iter().try_for_each(|rule| policy.deny(rule))?;
         self.allow_private.into_iter().for_each(|private| policy.allow_private(private));
+        self.inject.into_iter().try_for_each(|injection| policy.inject(injection))?;
         Ok(Network::Gateway(policy))
     }
 }

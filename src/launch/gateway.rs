@@ -79,7 +79,10 @@ pub(super) fn clone_init(
     _ = socket::send(helper.socket.as_fd(), b"g", None);
     // From here on the init is killed and waited for if anything fails.
     let (pid, pidfd) = helper.init()?;
-    Ok((Running::new(pid, pidfd, control), helper))
+    let running = Running::new(pid, pidfd, control);
+    // Its ids are written by now, as far as the helper does that: it may build.
+    helper.next()?;
+    Ok((running, helper))
 }
 
 /// The helper, as its parent has it; dropped, it is gone.
@@ -179,6 +182,7 @@ impl Helping<'_> {
         if let Some(Err(error)) = self.ids.map(|ids| ids.write(pid)) {
             self.fail(IDS_FAILED, 0, Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)));
         }
+        sent = sent.and_then(|()| self.say(MADE, 0, 0, None));
         let (listeners, namespace) = match begun.finish() {
             Ok(made) => made,
             Err((step, errno)) => self.fail(FAILED, step as u8, errno),

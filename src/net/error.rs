@@ -15,6 +15,10 @@ pub enum NetError {
         #[source]
         source: io::Error,
     },
+    #[error("cannot find this host's certificate authorities")]
+    Authorities,
+    #[error("cannot make a certificate for the sandbox: {why}")]
+    Certificate { why: String },
     #[error("cannot {action}")]
     Proxy {
         action: &'static str,
@@ -43,7 +47,11 @@ impl Hint for NetError {
                 io::ErrorKind::AddrNotAvailable => Some("an address of this host's, or none for 127.0.0.1".to_owned()),
                 _ => None,
             },
-            Self::Proxy { .. } => None,
+            Self::Authorities => Some(
+                "install ca-certificates, or name a file of them with SSL_CERT_FILE: servers are checked by them"
+                    .to_owned(),
+            ),
+            Self::Certificate { .. } | Self::Proxy { .. } => None,
         }
     }
 }

@@ -5,6 +5,7 @@
 //! connection what the name behind its made-up address truly resolves to. So nothing is forwarded, and what the
 //! proxy doesn't understand doesn't get out.
 
+mod authority;
 mod dns;
 mod error;
 #[cfg(feature = "fuzzing")]
@@ -19,6 +20,7 @@ pub mod publish;
 use std::{fmt, os::fd::OwnedFd};
 
 pub use self::{
+    authority::Authority,
     error::NetError,
     log::{Allowed, Contact},
     policy::Policy,

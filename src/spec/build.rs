@@ -7,7 +7,7 @@ use std::{
 
 use oci_spec::runtime as oci;
 
-use super::{Base, Own, Spec, SpecError, WORKDIR, load, root, text};
+use super::{Base, Own, Spec, SpecError, WORKDIR, load, root, text, trust};
 use crate::{
     host::{Layout, TopLevel},
     image::Ready,
@@ -36,7 +36,7 @@ const MASKED: [&str; 8] = [
 
 /// Turns a request into a spec. Looks at the host and at the root file system; changes nothing.
 pub fn build(request: Request<'_>) -> Result<Spec, SpecError> {
-    let Request { work, rootfs, mut placed, mounts, hidden, .. } = request;
+    let Request { work, rootfs, mut placed, mounts, hidden, mut network, mut setup_policy, .. } = request;
     let mut spec = match rootfs {
         Rootfs::Bundle(dir) => load::load(dir)?,
         Rootfs::Host | Rootfs::Dir(_) | Rootfs::Image(_) => {
@@ -91,23 +91,27 @@ pub fn build(request: Request<'_>) -> Result<Spec, SpecError> {
             }
         }
     }
-    if let Network::Gateway(_) = request.network {
+    let mut env = work.env.clone();
+    if let Network::Gateway(policy) = &mut network {
         let content = format!("nameserver {GATEWAY}\n").into_bytes().into();
         let path = Path::new("/etc/resolv.conf");
-        match rootfs {
-            Rootfs::Host => placed.push(Placed::File { path: path.to_owned(), mode: 0o644, content }),
-            Rootfs::Image(_) | Rootfs::Dir(_) | Rootfs::Bundle(_) => {
-                let root = match rootfs {
-                    Rootfs::Image(image) => Some(image.root()),
-                    Rootfs::Dir(path) => Some(path.as_path()),
-                    _ => spec.root.as_deref(),
-                };
-                if let Some(root) = root {
-                    let path = crate::image::resolve(root, path)?;
-                    needed.push((path.clone(), Kind::File));
-                    placed.push(Placed::Over { path, content });
-                }
+        let root = match rootfs {
+            Rootfs::Host => None,
+            Rootfs::Image(image) => Some(image.root()),
+            Rootfs::Dir(path) => Some(path.as_path()),
+            Rootfs::Bundle(_) => spec.root.as_deref(),
+        };
+        match root {
+            None => placed.push(Placed::File { path: path.to_owned(), mode: 0o644, content }),
+            Some(root) => {
+                let path = crate::image::resolve(root, path)?;
+                needed.push((path.clone(), Kind::File));
+                placed.push(Placed::Over { path, content });
             }
+        }
+        if let Some(authority) = policy.take_authority(setup_policy.as_deref_mut())? {
+            trust::place(authority, root, &mut placed, &mut needed)?;
+            env.extend(trust::variables());
         }
     }
     for mount in mounts {
@@ -139,7 +143,7 @@ pub fn build(request: Request<'_>) -> Result<Spec, SpecError> {
         Rootfs::Image(image) => image_env(image, user.uid),
         Rootfs::Host | Rootfs::Dir(_) => Vec::new(),
     };
-    process.set_env(Some(environment(request.env, request.secrets, &work.env, given_env, request.terminal)?));
+    process.set_env(Some(environment(request.env, request.secrets, &env, given_env, request.terminal)?));
     let workdir_by = match (request.workdir, rootfs) {
         (None, Rootfs::Bundle(_)) => "process.cwd in config.json",
         (None, Rootfs::Image(_)) if let Some(dir) = image_workdir => {
@@ -165,7 +169,7 @@ pub fn build(request: Request<'_>) -> Result<Spec, SpecError> {
     oci.set_process(Some(process));
     oci.set_hostname(Some(request.hostname.to_string()));
     let kernel = oci.linux().clone().unwrap_or_default();
-    oci.set_linux(Some(linux(kernel, &limits, &request.network)?));
+    oci.set_linux(Some(linux(kernel, &limits, &network)?));
     let root_path = match &base {
         Base::Host { .. } => PathBuf::from("rootfs"),
         Base::Dir { path, .. } => path.clone(),
@@ -185,14 +189,14 @@ pub fn build(request: Request<'_>) -> Result<Spec, SpecError> {
             placed,
             hidden: hide(hidden, &shown)?,
             setup,
-            setup_policy: request.setup_policy,
+            setup_policy,
             compile,
             run_limits: work.run.limits,
             limits,
             user,
             groups,
             workdir_by,
-            network: request.network,
+            network,
             publish: request.publish.to_vec(),
             profile: request.profile.name,
             seccomp: request.profile.seccomp,

@@ -7,6 +7,7 @@ pub mod build;
 pub mod container;
 pub mod load;
 mod root;
+mod trust;
 
 use std::{io::ErrorKind, path::PathBuf};
 
@@ -15,7 +16,7 @@ use oci_spec::runtime as oci;
 use crate::{
     host::closed_to_us,
     image::ImageError,
-    net::{Policy, publish::Publish},
+    net::{NetError, Policy, publish::Publish},
     plan::{landlock, profile, seccomp, setup::Kind},
     request::{Limits, Network, Placed, SandboxId, StepLimits, User},
 };
@@ -88,6 +89,8 @@ pub enum SpecError {
     Config { path: PathBuf, why: String },
     #[error(transparent)]
     Image(#[from] ImageError),
+    #[error(transparent)]
+    Net(#[from] NetError),
     #[error("{what}")]
     ImageUser { what: String },
     #[error("`{path}` in `{}` is {what}", root.display())]
@@ -111,6 +114,7 @@ impl crate::error::Hint for SpecError {
                 "a bundle is a directory with config.json and a root file system; `runc spec` writes one".to_owned(),
             ),
             Self::Image(error) => error.hint(),
+            Self::Net(error) => error.hint(),
             Self::ImageUser { .. } => Some("choose another with --user UID:GID".to_owned()),
             Self::Hostile { .. } => {
                 Some("a root file system that redirects its mount points is not mounted on".to_owned())

@@ -9,5 +9,6 @@ mod common;
 mod bypass;
 mod control;
 mod modes;
+mod requests;
 mod selftest;
 mod world;

@@ -6,7 +6,10 @@ use fumehood::{
     Error,
     error::Hint,
     image::build::recipe::Package,
-    net::{policy::Private, publish::Publish},
+    net::{
+        policy::{Injection, Private},
+        publish::Publish,
+    },
     packages::{Index, PackagesError},
     plan::{
         landlock::Policy,
@@ -412,8 +415,9 @@ pub static FLAGS: &[Flag] = &[
         "RULE",
         Of::Text,
         Section::Network,
-        "Let it reach NAME, *.NAME, NAME:PORT, CIDR[:PORT] or /REGEX/, or what the lines of @FILE say, or the list \
-         @packages; --net filtered is then the default. Repeatable.",
+        "Let it reach NAME, *.NAME, NAME:PORT, CIDR[:PORT] or /REGEX/, or make the requests \
+         '[METHOD,... ]https://NAME[/PATH]' alone, or what the lines of @FILE say, or the list @packages; \
+         --net filtered is then the default. Repeatable.",
         |low, given| {
             low.allow.extend(given.named(rules)?);
             Ok(())
@@ -441,6 +445,21 @@ pub static FLAGS: &[Flag] = &[
          localhost:PORT is this host's own, as host.fumehood.internal:PORT inside. Repeatable.",
         |low, given| {
             low.allow_private.push(given.named(Private::from_str)?);
+            Ok(())
+        },
+    )
+    .repeatable(),
+    value(
+        "inject",
+        "NAME[:PORT]:HEADER=VALUE",
+        Of::Text,
+        Section::Network,
+        "Add a header to its HTTPS requests to NAME, on the way: the value stays outside. $VAR in it is \
+         a variable of your environment, $$ a dollar sign. Repeatable.",
+        |low, given| {
+            let text = given.raw.to_str().ok_or_else(|| Error::new("--inject: it is not UTF-8"))?;
+            let parsed = Injection::parse(text, |name| std::env::var_os(name));
+            low.inject.push(parsed.map_err(|error| prefixed("--inject", &error.into_error()))?);
             Ok(())
         },
     )

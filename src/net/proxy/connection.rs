@@ -15,6 +15,7 @@ use super::{
     drain::delivered,
     head::{self, Body, Looks},
     inspect::{Inspector, Stop},
+    looked_into,
     relay::{self, Flow},
     socks,
     stream::{First, both, farewell, finish, first, read_more, write_all},
@@ -92,7 +93,8 @@ pub(super) async fn carry(
     let dialled = Cell::new(None);
     let account = Account::open(shared, opening.protocol(), &target);
     let passing = pass(shared, client, &target, buffer, opening, &dialled, &account);
-    match first(forbidden(policies, &target, &dialled), passing).await {
+    let inspected = shared.policy().inspects(&target.host, target.port);
+    match first(forbidden(policies, &target, inspected, &dialled), passing).await {
         // Both ends are reset as they are dropped.
         First::Left(refusal) => shared.deny_open(&account, Protocol::Tcp, &target, refusal),
         First::Right(()) => {}
@@ -103,6 +105,7 @@ pub(super) async fn carry(
 async fn forbidden(
     mut policies: watch::Receiver<Arc<Policy>>,
     target: &Target,
+    inspected: bool,
     dialled: &Cell<Option<Dialled>>,
 ) -> Refusal {
     loop {
@@ -116,6 +119,9 @@ async fn forbidden(
             .map_or(Ok(()), |Dialled { address, own }| policy.check_address(&target.host, target.port, address, own));
         if let Err(refusal) = policy.check(&target.host, target.port).and(address) {
             return refusal;
+        }
+        if policy.inspects(&target.host, target.port) != inspected {
+            return Refusal::new("its requests are now looked into, or no more");
         }
     }
 }
@@ -186,12 +192,26 @@ async fn converse(
     account: &Account<'_>,
 ) -> Result<(), Stop> {
     let shared = account.shared;
+    if let Host::Name(name) = &target.host
+        && shared.policy().inspects(&target.host, target.port)
+    {
+        let buffer = match opening {
+            Opening::Plain { mut head, .. } => {
+                head.extend(buffer);
+                head
+            }
+            other => {
+                greet(client, &other).await?;
+                buffer
+            }
+        };
+        return looked_into::converse(Inspector { shared, client, server, target, flow, account, buffer }, name).await;
+    }
     let down = async { Ok::<_, Stop>(relay::down(server, client, &shared.means, flow).await?) };
     let mut inspector = Inspector { shared, client, server, target, flow, account, buffer };
+    greet(client, &opening).await?;
     match opening {
-        Opening::None => {}
-        Opening::Connect => write_all(client, b"HTTP/1.1 200 Connection established\r\n\r\n").await?,
-        Opening::Socks => write_all(client, &socks::answer(socks::CONNECTED)).await?,
+        Opening::None | Opening::Connect | Opening::Socks => {}
         Opening::Plain { head, body } => {
             let up = async {
                 write_all(server, &head).await?;
@@ -216,6 +236,16 @@ async fn converse(
         Ok(())
     };
     both(up, down).await
+}
+
+/// Tells a client that asked for it that its target is reached.
+async fn greet(client: &TcpStream, opening: &Opening) -> Result<(), Stop> {
+    match opening {
+        Opening::None | Opening::Plain { .. } => {}
+        Opening::Connect => write_all(client, b"HTTP/1.1 200 Connection established\r\n\r\n").await?,
+        Opening::Socks => write_all(client, &socks::answer(socks::CONNECTED)).await?,
+    }
+    Ok(())
 }
 
 /// Tells of a refusal, the client too in its own words; one that has none is reset.
@@ -258,7 +288,7 @@ async fn say_in_http(shared: &Shared, client: TcpStream, words: &[u8]) {
     }
 }
 
-fn forbidden_page(target: &str, refusal: &Refusal) -> Vec<u8> {
+pub(super) fn forbidden_page(target: &str, refusal: &Refusal) -> Vec<u8> {
     let mut text = format!("fumehood: denied: {target} ({})", refusal.rule);
     if let Some(hint) = &refusal.hint {
         text.push_str("; hint: ");

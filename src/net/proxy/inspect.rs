@@ -70,7 +70,7 @@ impl Inspector<'_> {
         self.opaque().await
     }
 
-    async fn classify(&mut self) -> Result<Protocol, Stop> {
+    pub async fn classify(&mut self) -> Result<Protocol, Stop> {
         let mut deadline = None;
         loop {
             // No server of HTTP or TLS speaks first.
@@ -133,7 +133,7 @@ impl Inspector<'_> {
     }
 
     /// Where the hello ends that the buffer begins with, once it is whole and has the name on it.
-    async fn hello(&mut self) -> Result<usize, Stop> {
+    pub async fn hello(&mut self) -> Result<usize, Stop> {
         let mut deadline = None;
         let hello = loop {
             match hello::parse(&self.buffer).map_err(|why| self.refused(Protocol::Tls, why))? {

@@ -5,18 +5,24 @@
 //! a reset, on both sides.
 
 mod account;
+mod answer;
+mod conceal;
 mod connection;
 mod dial;
 mod drain;
+mod exchange;
 mod explicit;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod head;
 mod hello;
 mod inspect;
+mod io;
+mod looked_into;
 mod outside;
 mod publish;
 mod relay;
+mod request;
 mod resolver;
 mod socks;
 mod stream;
@@ -25,7 +31,7 @@ mod tests;
 
 use std::{
     cell::{Cell, RefCell},
-    fmt, io,
+    fmt,
     os::fd::OwnedFd,
     rc::Rc,
     sync::Arc,
@@ -59,7 +65,7 @@ use self::{
     stream::{prepare, write_all},
 };
 use super::{
-    Contact, Denied, Listeners, NetError, Policy, Protocol, dns,
+    Authority, Contact, Denied, Listeners, NetError, Policy, Protocol, dns,
     policy::{Host, Refusal},
     pool::Pool,
     publish::Inward,
@@ -144,6 +150,7 @@ impl Proxy {
             let room = most.saturating_sub(OTHER_DESCRIPTORS) / DESCRIPTORS_EACH;
             limits.connections = limits.connections.min(room.max(16) as usize);
         }
+        let authority = policy.authority().cloned();
         let (policies, seen) = watch::channel(Arc::new(policy));
         let (cuts, cut) = watch::channel(());
         let (orders, ordered) = mpsc::unbounded_channel();
@@ -167,6 +174,7 @@ impl Proxy {
             let shared = Rc::new(Shared {
                 policies: seen,
                 cuts: cut,
+                authority,
                 pool: RefCell::default(),
                 addresses: RefCell::default(),
                 resolver,
@@ -264,6 +272,8 @@ impl fmt::Display for Target {
 struct Shared {
     policies: watch::Receiver<Arc<Policy>>,
     cuts: watch::Receiver<()>,
+    /// What the sandbox was started with; later policies have none.
+    authority: Option<Arc<Authority>>,
     pool: RefCell<Pool>,
     addresses: RefCell<Addresses>,
     resolver: Resolver,
@@ -318,10 +328,10 @@ struct Sockets {
 }
 
 impl TryFrom<Listeners> for Sockets {
-    type Error = io::Error;
+    type Error = std::io::Error;
 
-    fn try_from(listeners: Listeners) -> io::Result<Self> {
-        let waiting = |fd: OwnedFd| -> io::Result<OwnedFd> {
+    fn try_from(listeners: Listeners) -> std::io::Result<Self> {
+        let waiting = |fd: OwnedFd| -> std::io::Result<OwnedFd> {
             let flags = OFlag::from_bits_truncate(fcntl(&fd, FcntlArg::F_GETFL)?);
             fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
             Ok(fd)
@@ -383,7 +393,7 @@ async fn accept(listener: &TcpListener) -> TcpStream {
     loop {
         match listener.accept().await {
             Ok((client, _)) => return client,
-            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionAborted => {}
             Err(_) => sleep(Duration::from_millis(20)).await,
         }
     }
@@ -459,7 +469,7 @@ async fn answer_tcp(shared: Rc<Shared>, listener: TcpListener) {
 }
 
 /// Questions one after another, each behind its length.
-async fn answer_stream(shared: &Shared, client: &TcpStream) -> io::Result<()> {
+async fn answer_stream(shared: &Shared, client: &TcpStream) -> std::io::Result<()> {
     let mut buffer = Vec::new();
     loop {
         while let Some(length) = buffer.first_chunk().map(|two| usize::from(u16::from_be_bytes(*two)))
