@@ -7,6 +7,10 @@
 mod common;
 
 mod bypass;
+mod clients;
+mod hellos;
 mod modes;
+mod names;
+mod packets;
 mod selftest;
 mod world;
