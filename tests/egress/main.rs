@@ -13,4 +13,5 @@ mod modes;
 mod names;
 mod packets;
 mod selftest;
+mod strain;
 mod world;
