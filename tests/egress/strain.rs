@@ -1,5 +1,5 @@
 //! The filter under strain: killed, crowded, kept waiting, and given a lot to carry. What passes is whole, what must not
-//! pass does not, and the host is as it was.
+//! pass does not, and the host is as it was. With `FUMEHOOD_LONG` set there is more of it, as in n22.
 
 use std::{
     io::Read,
@@ -122,7 +122,10 @@ s = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(20); s.connec
 def question(name): return b'\\x12\\x34\\x01\\0\\0\\x01\\0\\0\\0\\0\\0\\0' + b''.join(bytes([len(l)]) + l for l in name.encode().split(b'.')) + b'\\0\\0\\x01\\0\\x01'
 def address(name): s.send(question(name)); return s.recv(512)[-4:]
 first = address('{ALLOWED}')
-found = {{address(f'n{{n}}.example.org') for n in range(10000)}}
+found = set()
+for n in range(0, 10000, 50):
+    for m in range(n, n + 50): s.send(question(f'n{{m}}.example.org'))
+    found |= {{s.recv(512)[-4:] for _ in range(50)}}
 print(len(found), first in found, address('{ALLOWED}') == first, {{a[:1] for a in found}})
 print(ask((socket.inet_ntoa(first), 80), b'GET / HTTP/1.1\\r\\nHost: {ALLOWED}\\r\\n\\r\\n')[9:12])");
         let timeout = ["--allow", "*.example.org", "--timeout", "230s"];
