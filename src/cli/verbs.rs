@@ -8,7 +8,7 @@ use fumehood::{Error, error::Hint};
 use super::{
     cleanup, completions, doctor, help, image, install, kept, kill,
     low::Verb as RunVerb,
-    message, profile, ps, runtimes, selftest,
+    message, net, profile, ps, runtimes, selftest,
     usage::{UsageError, nearest},
 };
 
@@ -37,6 +37,8 @@ enum Verb {
     /// End running sandboxes
     #[command(after_help = "Examples:\n  fumehood kill 3f2a\n  fumehood kill --all")]
     Kill(kill::Args),
+    /// Say or show what a running sandbox may reach
+    Net(net::Args),
     /// Remove what a killed fumehood left behind
     #[command(after_help = "Examples:\n  fumehood cleanup --dry-run\n  fumehood cleanup")]
     Cleanup(cleanup::Args),
@@ -137,6 +139,7 @@ fn dispatch(verb: Verb) -> ExitCode {
     match verb {
         Verb::Ps(args) => ps::run(&args),
         Verb::Kill(args) => kill::run(&args),
+        Verb::Net(args) => net::run(&args),
         Verb::Cleanup(args) => cleanup::run(&args),
         Verb::Runtimes(args) => runtimes::run(&args),
         Verb::Image(args) => image::run(&args),

@@ -15,8 +15,8 @@ use std::{
 
 use super::{
     Extras, Holds, LaunchError, Running, Streams,
-    egress::Egress,
-    fetch,
+    control::{Answer, Control, Request},
+    fetch, network,
     observer::{Input, Observer, Started},
     protocol::{self, Order, Report},
     refused, system,
@@ -24,7 +24,7 @@ use super::{
 };
 use crate::{
     cgroup::{self, Events, Leaf, OomWatch},
-    net::Denied,
+    net::{Contact, Denied, Policy},
     plan::{Plan, StepKind, ids::IdsKind},
     report::{
         Compile, Controls, DenialKind, Denials, Means, Outcome, ProducedFile, Reason, Stream, Verdict, WaitStatus,
@@ -52,6 +52,9 @@ pub(super) struct Supervisor<'a> {
     watch: Option<Watch<'a>>,
     denials: Denials,
     step: usize,
+    prepared: Option<Compile>,
+    /// What is reached once the setup has ended.
+    policy_to_come: Option<Box<Policy>>,
     compile: Option<Compile>,
     /// When the current step's program was started.
     started: Option<Instant>,
@@ -77,6 +80,7 @@ enum Source {
     Input,
     Listener,
     Egress,
+    Caller,
     Oom,
     Signals,
 }
@@ -114,6 +118,8 @@ impl<'a> Supervisor<'a> {
             oom,
             denials: Denials::default(),
             step: 0,
+            prepared: None,
+            policy_to_come: plan.setup_egress.as_ref().and(plan.egress.clone()),
             compile: None,
             started: None,
             setup: Duration::ZERO,
@@ -146,7 +152,8 @@ impl<'a> Supervisor<'a> {
                     Source::Stdin => self.relay.feed(),
                     Source::Input => self.relay.take_input(),
                     Source::Listener => self.answer_refused(observer),
-                    Source::Egress => self.hear_of_refusals(observer),
+                    Source::Egress => self.hear_of_egress(observer),
+                    Source::Caller => self.hear_callers(observer),
                     Source::Oom => {
                         if self.oom.as_ref().is_some_and(OomWatch::struck) {
                             self.kill(Reason::Memory);
@@ -179,6 +186,9 @@ impl<'a> Supervisor<'a> {
         }
         if let Some(egress) = &self.running.egress {
             add(Source::Egress, egress.as_fd(), libc::POLLIN);
+        }
+        for caller in self.running.control_door.iter().flat_map(Control::sources) {
+            add(Source::Caller, caller, libc::POLLIN);
         }
         if let Some(oom) = &self.oom {
             add(Source::Oom, oom.as_fd(), libc::POLLIN);
@@ -238,6 +248,7 @@ impl<'a> Supervisor<'a> {
             pid: self.running.pid as u32,
             limits: &self.plan.limits,
             controls: &self.controls,
+            ports: &self.running.ports,
         };
         if observer.started(&started).is_err() {
             self.kill(Reason::Cancelled(libc::SIGPIPE as u8));
@@ -262,13 +273,17 @@ impl<'a> Supervisor<'a> {
             return Ok(());
         }
         (0..2).for_each(|number| self.drain(number, observer));
-        let compile = self.end_of_compile()?;
-        let success = compile.verdict == Verdict::Ok;
-        self.compile = Some(compile);
+        let done = self.end_of_step()?;
+        let success = done.verdict == Verdict::Ok;
+        match self.plan.steps[self.step].kind {
+            StepKind::Setup => self.prepared = Some(done),
+            StepKind::Compile | StepKind::Run => self.compile = Some(done),
+        }
         if !success {
             self.running.kill();
             return Ok(());
         }
+        self.lock_network(observer);
         self.step += 1;
         (self.started, self.ended, self.listener, self.disk_full) = (None, None, None, false);
         if let Some(leaf) = &self.leaf {
@@ -335,9 +350,16 @@ impl<'a> Supervisor<'a> {
         }
     }
 
-    /// Connections and names that the gateway refused.
-    fn hear_of_refusals(&mut self, observer: &mut dyn Observer) {
-        let refused: Vec<_> = self.running.egress.iter().flat_map(Egress::refused).collect();
+    /// Connections and names that the gateway let through or refused.
+    fn hear_of_egress(&mut self, observer: &mut dyn Observer) {
+        let Some(egress) = &self.running.egress else { return };
+        egress.awake();
+        let refused = egress.refused();
+        let contacts: Vec<_> = egress.contacts().collect();
+        for contact in contacts {
+            self.begin(observer);
+            self.tell_of(&contact, observer);
+        }
         for Denied { target, rule, hint, .. } in refused {
             self.begin(observer);
             if let Some(denial) = self.denials.record(DenialKind::Network, &target, &rule, || hint)
@@ -345,6 +367,51 @@ impl<'a> Supervisor<'a> {
             {
                 self.kill(Reason::Cancelled(libc::SIGPIPE as u8));
             }
+        }
+    }
+
+    /// After the setup, all of whose processes are dead: the network becomes the program's.
+    fn lock_network(&mut self, observer: &mut dyn Observer) {
+        let (Some(policy), Some(egress)) = (self.policy_to_come.take(), &self.running.egress) else { return };
+        egress.set_policy(Policy::clone(&policy));
+        egress.cut();
+        if observer.policy(&policy).is_err() {
+            self.kill(Reason::Cancelled(libc::SIGPIPE as u8));
+        }
+    }
+
+    /// Those who ask for the network's policy, or change it.
+    fn hear_callers(&mut self, observer: &mut dyn Observer) {
+        let Some(mut door) = self.running.control_door.take() else { return };
+        door.serve(|request| match request {
+            Request::Show => self.running.egress.as_ref().map_or_else(
+                || Answer::Error("its network is gone".to_owned()),
+                |egress| Answer::Policy(Box::new(Policy::clone(&egress.policy()))),
+            ),
+            Request::Set(policy) => self.set_policy(policy, observer),
+        });
+        self.running.control_door = Some(door);
+    }
+
+    fn set_policy(&mut self, policy: Box<Policy>, observer: &mut dyn Observer) -> Answer {
+        let Some(egress) = &self.running.egress else { return Answer::Error("its network is gone".to_owned()) };
+        egress.set_policy(Policy::clone(&policy));
+        if let Some(to_come) = &mut self.policy_to_come {
+            to_come.clone_from(&policy);
+        }
+        self.controls.network = network(policy.mode());
+        // The policy holds, whatever is written of it.
+        _ = self.running.entry.as_mut().map(|entry| entry.set_network(policy.mode().as_str()));
+        self.begin(observer);
+        if observer.policy(&policy).is_err() {
+            self.kill(Reason::Cancelled(libc::SIGPIPE as u8));
+        }
+        Answer::Policy(policy)
+    }
+
+    fn tell_of(&mut self, contact: &Contact, observer: &mut dyn Observer) {
+        if observer.contact(contact).is_err() {
+            self.kill(Reason::Cancelled(libc::SIGPIPE as u8));
         }
     }
 

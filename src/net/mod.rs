@@ -10,17 +10,20 @@ mod error;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 pub mod gateway;
+mod log;
 pub mod policy;
 mod pool;
 mod proxy;
+pub mod publish;
 
 use std::{fmt, os::fd::OwnedFd};
 
 pub use self::{
     error::NetError,
+    log::{Allowed, Contact},
     policy::Policy,
     pool::{FAKE_FIRST, FAKE_LAST},
-    proxy::Proxy,
+    proxy::{Log, Proxy},
 };
 
 /// What the kernel keeps for each direction of a socket. Left to itself it takes megabytes for one that is not read, from
@@ -50,8 +53,9 @@ pub struct Denied {
     pub hint: Option<String>,
 }
 
-/// What was seen of it when it was refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// What was seen of it when it was refused, or has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Protocol {
     Dns,
     Tcp,

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::{
     host::{Host, IdRange},
-    request::{SandboxId, User},
+    request::{SandboxId, User, user::LAST_ID},
 };
 
 /// How many ids a sandbox made by root has.
@@ -53,8 +53,9 @@ pub struct Map {
 
 impl Ids {
     /// Root gives each sandbox a block of its own, so that two sandboxes are two strangers. An ordinary user
-    /// has one id to give, which needs no setuid helper, and for users that this cannot be, subordinate ones.
-    pub fn choose(id: &SandboxId, user: User, host: &Host) -> Result<Self, IdError> {
+    /// has one id to give, which needs no setuid helper, and for users that this cannot be, subordinate ones. `all`: the
+    /// program gives files to anybody.
+    pub fn choose(id: &SandboxId, user: User, all: bool, host: &Host) -> Result<Self, IdError> {
         let range = |outside| {
             let lines = vec![Map { inside: 0, outside, count: COUNT }];
             Self { kind: IdsKind::Range, users: lines.clone(), groups: lines, setup: (0, 0) }
@@ -69,8 +70,9 @@ impl Ids {
             }
             return Ok(range(0));
         }
-        if wants_granted(user, host) {
-            return Self::granted(user, host);
+        if wants_granted(user, all, host) {
+            let last = User { uid: LAST_ID, gid: LAST_ID, ..user };
+            return Self::granted(if all { last } else { user }, host);
         }
         let own = |inside, outside| vec![Map { inside, outside, count: 1 }];
         Ok(Self {
@@ -115,10 +117,10 @@ impl IdsKind {
 /// Whether this sandbox needs ids that its caller has by grant only. What one id can be (root, the default user,
 /// the caller) it is: that works without helpers, and the files of the program are the caller's.
 #[must_use]
-pub fn wants_granted(user: User, host: &Host) -> bool {
+pub fn wants_granted(user: User, all: bool, host: &Host) -> bool {
     let default = User::default();
     let one_will_do = [0, default.uid, host.uid].contains(&user.uid) && [0, default.gid, host.gid].contains(&user.gid);
-    user.asked && !host.privileged && !one_will_do
+    !host.privileged && (all || user.asked && !one_will_do)
 }
 
 /// 0 is the caller, and 1 and on are the ids granted, in the order of the file. The kernel takes no id twice, and
@@ -206,7 +208,7 @@ mod tests {
     }
 
     fn choose(user: &str, host: &Host) -> Result<Ids, IdError> {
-        Ids::choose(&SandboxId::parse("x").unwrap(), User::parse(user).unwrap(), host)
+        Ids::choose(&SandboxId::parse("x").unwrap(), User::parse(user).unwrap(), false, host)
     }
 
     fn lines(lines: &[(u32, u32, u32)]) -> Vec<Map> {
@@ -228,10 +230,10 @@ mod tests {
             assert_eq!(choose(user, &host).unwrap().kind, IdsKind::Single, "{user}");
         }
         let id = SandboxId::parse("x").unwrap();
-        assert_eq!(Ids::choose(&id, User::default(), &host).unwrap().kind, IdsKind::Single);
+        assert_eq!(Ids::choose(&id, User::default(), false, &host).unwrap().kind, IdsKind::Single);
         // As a bundle has it, nobody having asked.
         let bundled = User { uid: 7, gid: 8, asked: false };
-        assert_eq!(Ids::choose(&id, bundled, &host).unwrap().users, lines(&[(7, 1001, 1)]));
+        assert_eq!(Ids::choose(&id, bundled, false, &host).unwrap().users, lines(&[(7, 1001, 1)]));
         for (user, kind) in [("7", "user"), ("1001:7", "user"), ("0:7", "group"), ("1002:0", "user")] {
             match choose(user, &host) {
                 Err(IdError::NotGranted { kind: found, count: 0, .. }) => assert_eq!(found, kind),
@@ -249,6 +251,16 @@ mod tests {
         assert_eq!(ids.groups, lines(&[(0, 1002, 1), (1, 200_000, 10), (11, 300_000, 65_526)]));
         assert_eq!((outside(&ids.users, 7), outside(&ids.groups, 12)), (Some(100_006), Some(300_001)));
         assert_eq!((outside(&ids.users, 0), outside(&ids.users, 65_537)), (Some(1001), None));
+    }
+
+    #[test]
+    fn who_gives_files_to_anybody_needs_all() {
+        let root = User { uid: 0, gid: 0, asked: true };
+        let choose = |host: &Host| Ids::choose(&SandboxId::parse("x").unwrap(), root, true, host);
+        let ids = choose(&ordinary("alice:100000:65536", "alice:300000:65536")).unwrap();
+        assert_eq!((ids.kind, ids.setup), (IdsKind::Subuid, (0, 0)));
+        let error = choose(&ordinary("alice:100000:1000", "alice:300000:65536")).unwrap_err();
+        assert_eq!(error.to_string(), "user 65534 cannot be given: /etc/subuid grants only 1000 ids to uid 1001");
     }
 
     #[test]

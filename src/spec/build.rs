@@ -14,7 +14,8 @@ use crate::{
     net::gateway::GATEWAY,
     plan::setup::Kind,
     request::{
-        Bytes, Hostname, Limits, Mount, Network, Placed, Request, Rootfs, User, mounts::inside_path, user::LAST_ID,
+        Bytes, Hostname, Limits, Mount, Network, Placed, Request, Rootfs, Step, User, mounts::inside_path,
+        user::LAST_ID,
     },
 };
 
@@ -152,7 +153,7 @@ pub fn build(request: Request<'_>) -> Result<Spec, SpecError> {
     };
     process.set_terminal(Some(request.terminal));
     process.set_no_new_privileges(Some(true));
-    process.set_capabilities(None);
+    process.set_capabilities(if request.installs { Some(installing()?) } else { None });
     if matches!(rootfs, Rootfs::Bundle(_)) && !user.asked {
         (user.uid, user.gid) = (process.user().uid(), process.user().gid());
         if user.uid.max(user.gid) > LAST_ID {
@@ -171,19 +172,20 @@ pub fn build(request: Request<'_>) -> Result<Spec, SpecError> {
     };
     oci.set_root(Some(oci::RootBuilder::default().path(root_path).readonly(!request.writable_root).build()?));
 
-    let compile = match work.compile {
-        Some(step) => {
-            let argv = step.argv.iter().map(|a| text("an argument", a)).collect::<Result<Vec<_>, _>>()?;
-            Some((argv, step.limits))
-        }
-        None => None,
+    let before = |step: Option<Step>| -> Result<_, SpecError> {
+        let Some(step) = step else { return Ok(None) };
+        let argv = step.argv.iter().map(|a| text("an argument", a)).collect::<Result<Vec<_>, _>>()?;
+        Ok(Some((argv, step.limits)))
     };
+    let (setup, compile) = (before(work.setup)?, before(work.compile)?);
     Ok(Spec {
         own: Own {
             id: request.id,
             base,
             placed,
             hidden: hide(hidden, &shown)?,
+            setup,
+            setup_policy: request.setup_policy,
             compile,
             run_limits: work.run.limits,
             limits,
@@ -191,6 +193,7 @@ pub fn build(request: Request<'_>) -> Result<Spec, SpecError> {
             groups,
             workdir_by,
             network: request.network,
+            publish: request.publish.to_vec(),
             profile: request.profile.name,
             seccomp: request.profile.seccomp,
             landlock: request.profile.landlock,
@@ -424,6 +427,16 @@ fn linux(mut linux: oci::Linux, limits: &Limits, network: &Network) -> Result<oc
     );
     linux.set_namespaces(Some(namespaces)).set_resources(Some(resources)).set_masked_paths(Some(masked));
     Ok(linux)
+}
+
+/// What dpkg needs to give files their owners and rights, and apt to fetch as nobody that matters: no more than root of a
+/// container has.
+fn installing() -> Result<oci::LinuxCapabilities, SpecError> {
+    use oci::Capability::{Chown, DacOverride, Fowner, Fsetid, Setgid, Setuid};
+    let all: oci::Capabilities = [Chown, DacOverride, Fowner, Fsetid, Setgid, Setuid].into();
+    let none = oci::Capabilities::new;
+    let sets = oci::LinuxCapabilitiesBuilder::default().bounding(all.clone()).permitted(all.clone()).effective(all);
+    Ok(sets.inheritable(none()).ambient(none()).build()?)
 }
 
 /// Where each excluded host path is seen inside.

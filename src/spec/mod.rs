@@ -15,6 +15,7 @@ use oci_spec::runtime as oci;
 use crate::{
     host::closed_to_us,
     image::ImageError,
+    net::{Policy, publish::Publish},
     plan::{landlock, profile, seccomp, setup::Kind},
     request::{Limits, Network, Placed, SandboxId, StepLimits, User},
 };
@@ -37,6 +38,10 @@ pub struct Own {
     pub placed: Vec<Placed>,
     /// Absolute paths inside that are masked.
     pub hidden: Vec<PathBuf>,
+    /// Runs before all else, in the same sandbox.
+    pub setup: Option<(Vec<String>, StepLimits)>,
+    /// What is reached until it has ended.
+    pub setup_policy: Option<Box<Policy>>,
     /// Runs before the spec's own process, in the same sandbox.
     pub compile: Option<(Vec<String>, StepLimits)>,
     pub run_limits: StepLimits,
@@ -47,6 +52,7 @@ pub struct Own {
     /// What names the working directory, for errors.
     pub workdir_by: &'static str,
     pub network: Network,
+    pub publish: Vec<Publish>,
     pub profile: &'static profile::Builtin,
     pub seccomp: Option<seccomp::Profile>,
     pub landlock: Option<landlock::Policy>,

@@ -8,6 +8,7 @@ mod common;
 
 mod bypass;
 mod clients;
+mod control;
 mod hellos;
 mod modes;
 mod names;

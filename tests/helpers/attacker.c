@@ -1,10 +1,12 @@
 /* What a hostile container does to the runtime that enters it:
  *
- *   attacker spy SECONDS         looks at every other process through /proc for so long, and says once for each what it
- *                                found, and `seen N` at last: `root DEV:INODE`, `cwd DEV:INODE`, `fd TARGET`, `file INODE`, `directory DEV:INODE`
- *   attacker overwrite SECONDS   holds every /proc/PID/exe that is not its own open, makes it writable by all ways there
+ *   attacker spy                 looks at every other process through /proc, and says once for each what it found, and
+ *                                `seen N` at last: `root DEV:INODE`, `cwd DEV:INODE`, `fd TARGET`, `file INODE`, `directory DEV:INODE`
+ *   attacker overwrite           holds every /proc/PID/exe that is not its own open, makes it writable by all ways there
  *                                are, and writes: `held N`, `wrote N`
  *   attacker keyring COMMAND...  executes the command with a session keyring that has the key `fumehood-secret`
+ *
+ * The first two go on until their standard input ends.
  */
 #define _GNU_SOURCE
 #include <ctype.h>
@@ -12,6 +14,7 @@
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
+#include <poll.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -20,7 +23,6 @@
 #include <sys/stat.h>
 #include <sys/syscall.h>
 #include <sys/wait.h>
-#include <time.h>
 #include <unistd.h>
 
 #define MOST 512
@@ -38,10 +40,9 @@ static void say(const char *what, const char *found) {
     fflush(stdout);
 }
 
-static double now(void) {
-    struct timespec time;
-    clock_gettime(CLOCK_MONOTONIC, &time);
-    return time.tv_sec + time.tv_nsec / 1e9;
+static int goes_on(void) {
+    struct pollfd input = {.fd = 0, .events = POLLIN};
+    return poll(&input, 1, 0) == 0;
 }
 
 static void say_place(const char *what, const char *path) {
@@ -85,13 +86,13 @@ static void look_at(const char *pid, int *seen) {
     closedir(dir);
 }
 
-static int spy(double seconds) {
+static int spy(void) {
     char own[16], count_text[16];
     int seen = 0;
     snprintf(own, sizeof own, "%d", getpid());
     puts("ready");
     fflush(stdout);
-    for (double end = now() + seconds; now() < end;) {
+    while (goes_on()) {
         DIR *dir = opendir("/proc");
         struct dirent *entry;
         while (dir && (entry = readdir(dir)))
@@ -132,7 +133,7 @@ static int try_write(int held) {
     return wrote;
 }
 
-static int overwrite(double seconds) {
+static int overwrite(void) {
     enum { HELD = 32 };
     int held[HELD], holding = 0, holds = 0, wrote = 0;
     struct stat own, other;
@@ -141,7 +142,7 @@ static int overwrite(double seconds) {
     snprintf(own_pid, sizeof own_pid, "%d", getpid());
     puts("ready");
     fflush(stdout);
-    for (double end = now() + seconds; now() < end;) {
+    while (goes_on()) {
         DIR *dir = opendir("/proc");
         struct dirent *entry;
         while (dir && (entry = readdir(dir))) {
@@ -181,9 +182,9 @@ static int keyring(char **command) {
 }
 
 int main(int argc, char **argv) {
-    if (argc < 3) return 2;
-    if (!strcmp(argv[1], "spy")) return spy(atof(argv[2]));
-    if (!strcmp(argv[1], "overwrite")) return overwrite(atof(argv[2]));
-    if (!strcmp(argv[1], "keyring")) return keyring(argv + 2);
+    if (argc < 2) return 2;
+    if (!strcmp(argv[1], "spy")) return spy();
+    if (!strcmp(argv[1], "overwrite")) return overwrite();
+    if (argc > 2 && !strcmp(argv[1], "keyring")) return keyring(argv + 2);
     return 2;
 }

@@ -128,7 +128,7 @@ pub(super) fn admit(group: &Group, pid: i32) -> Result {
 
 /// Removes the group with what is nested in it, waiting for processes that are just dying.
 pub(super) fn remove(group: &Group) -> Result {
-    let end = Instant::now() + Duration::from_secs(2);
+    let end = Instant::now() + PATIENCE;
     let mut wait = Duration::from_micros(100);
     let path = group.own_path();
     loop {

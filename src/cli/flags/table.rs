@@ -6,7 +6,7 @@ use fumehood::{
     Error,
     error::Hint,
     image::build::recipe::Package,
-    net::policy::{Private, Rule},
+    net::{policy::Private, publish::Publish},
     packages::{Index, PackagesError},
     plan::{
         landlock::Policy,
@@ -16,8 +16,8 @@ use fumehood::{
     request::{Bytes, Fetch, Hostname, Mount, Rootfs, SandboxId, Secret, User, files, limits},
 };
 
-use super::super::low::NetworkMode;
-use super::{Flag, Of, Section, UsageError, prefixed, shown, switch, value};
+use super::super::policy::{NetworkMode, rules};
+use super::{Flag, Of, Section, prefixed, shown, switch, value};
 
 const PROFILES: &[&str] = &[BUILTINS[0].name, BUILTINS[1].name, BUILTINS[2].name];
 
@@ -400,15 +400,9 @@ pub static FLAGS: &[Flag] = &[
         "none, the default: nothing but a localhost of its own. filtered: what --allow names. \
          packages: that, and the registries of languages and distributions. web: public hosts, ports \
          80 and 443. public: public hosts, all ports but those of mail. open: as public. host: your \
-         own network, with no isolation.",
+         own network, with no isolation. @FILE: a policy as JSON.",
         |low, given| {
-            let mode = given.text()?;
-            low.network = Some(match (mode.as_str(), mode.parse()) {
-                ("none", _) => NetworkMode::None,
-                ("host", _) => NetworkMode::Host,
-                (_, Ok(mode)) => NetworkMode::Gateway(mode),
-                _ => return Err(UsageError::Network { mode }.into_error()),
-            });
+            low.network = Some(given.explained(NetworkMode::parse)?);
             Ok(())
         },
     )
@@ -418,10 +412,10 @@ pub static FLAGS: &[Flag] = &[
         "RULE",
         Of::Text,
         Section::Network,
-        "Let it reach NAME, *.NAME, NAME:PORT, CIDR[:PORT] or /REGEX/; --net filtered is then the \
-         default. Repeatable.",
+        "Let it reach NAME, *.NAME, NAME:PORT, CIDR[:PORT] or /REGEX/, or what the lines of @FILE say, or the list \
+         @packages; --net filtered is then the default. Repeatable.",
         |low, given| {
-            low.allow.push(given.named(Rule::from_str)?);
+            low.allow.extend(given.named(rules)?);
             Ok(())
         },
     )
@@ -433,7 +427,7 @@ pub static FLAGS: &[Flag] = &[
         Section::Network,
         "Keep it from reaching that, whatever is allowed. Repeatable.",
         |low, given| {
-            low.deny.push(given.named(Rule::from_str)?);
+            low.deny.extend(given.named(rules)?);
             Ok(())
         },
     )
@@ -451,6 +445,56 @@ pub static FLAGS: &[Flag] = &[
         },
     )
     .repeatable(),
+    value(
+        "setup",
+        "LINE",
+        Of::Text,
+        Section::Network,
+        "Run a line of shell before, in the same sandbox, with the network of --setup-net, such as what installs \
+         something into /sandbox. Then all its processes and connections are ended and the network is that of --net. If \
+         it fails, nothing else runs. It has five minutes, or --timeout if that is longer.",
+        |low, given| {
+            low.setup = Some(given.text()?);
+            Ok(())
+        },
+    ),
+    value(
+        "setup-net",
+        "MODE",
+        Of::Any(NETWORK_MODES),
+        Section::Network,
+        "What --setup may reach, as --net says it, but for host [default: packages].",
+        |low, given| {
+            low.setup_network = Some(given.explained(NetworkMode::parse)?);
+            Ok(())
+        },
+    ),
+    value(
+        "publish",
+        "[[ADDRESS:]HOSTPORT:]PORT",
+        Of::Text,
+        Section::Network,
+        "Open its TCP port PORT on this host, on 127.0.0.1 unless ADDRESS is another, as HOSTPORT, by default PORT; \
+         0 takes any that is free, and it is told.",
+        |low, given| {
+            low.publish.push(given.named(Publish::from_str)?);
+            Ok(())
+        },
+    )
+    .short('p')
+    .repeatable(),
+    value(
+        "log-network",
+        "FILE",
+        Of::File,
+        Section::Network,
+        "Add to FILE a line of JSON for each connection, when it has ended, and each question for a name, allowed or \
+         not; `-` is standard error. With --events they are events, unasked.",
+        |low, given| {
+            low.log_network = Some(given.raw);
+            Ok(())
+        },
+    ),
     value(
         "profile",
         "NAME",

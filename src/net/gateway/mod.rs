@@ -4,7 +4,7 @@
 //! the proxy takes connections from its listening sockets and dials out by itself, from the host's namespace, so nothing
 //! is forwarded, and the host's own network is as it was (DESIGN "the gateway namespace").
 //!
-//! A [`Gateway`] is data, computed before; [`Gateway::make`] sends it, within the namespaces.
+//! A [`Gateway`] is data, computed before; [`Gateway::begin`] and [`Begun::finish`] send it, within the namespaces.
 
 pub(crate) mod links;
 mod rules;
@@ -45,6 +45,9 @@ pub struct Ports {
     explicit: u16,
 }
 
+/// What of the kernel a gateway needs, by the names of the modules.
+pub const MODULES: &str = "veth nf_tables nft_chain_nat nft_ct nft_connlimit nft_redir nft_reject_inet";
+
 /// A step of the making that the kernel refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 #[repr(u8)]
@@ -69,6 +72,14 @@ impl Step {
             Self::Listen => "listen on the gateway",
         }
     }
+
+    /// What can be done where the kernel says that it doesn't know what the step needs.
+    #[must_use]
+    pub fn hint(self, errno: Errno) -> Option<String> {
+        let unknown = [Errno::ENOENT, Errno::EOPNOTSUPP, Errno::EPROTONOSUPPORT, Errno::EAFNOSUPPORT, Errno::EINVAL];
+        let module = matches!(self, Self::Rules | Self::Link) && unknown.contains(&errno);
+        module.then(|| format!("the kernel lacks modules that a gateway needs: sudo modprobe -a {MODULES}"))
+    }
 }
 
 /// Everything that is sent to the kernel, made before there is a process that must not allocate.
@@ -84,13 +95,13 @@ pub struct Gateway {
 }
 
 impl Gateway {
-    /// `reserved`: a descriptor that [`Self::make`] may replace.
+    /// `reserved`: a descriptor that [`Self::begin`] may replace.
     #[must_use]
     pub fn new(reserved: BorrowedFd<'_>) -> Self {
         let (rules, rules_acknowledged) = rules::load(SANDBOX, GATEWAY, PORTS);
         let inner = [vec![links::loopback()], links::up(INNER, OUTER), vec![links::route(INNER, GATEWAY)]].concat();
         Self {
-            rules: rules.concat(),
+            rules,
             rules_acknowledged,
             pair: links::pair(INNER, OUTER, reserved),
             outer: links::up(OUTER, INNER).concat(),
@@ -100,12 +111,12 @@ impl Gateway {
         }
     }
 
-    /// Makes all of it. The caller has just come into a new network namespace, which becomes the gateway's, and leaves
-    /// in another new one, which is the sandbox's. Allocates nothing.
-    pub fn make(&self, reserved: OwnedFd) -> Result<Listeners, (Step, Errno)> {
+    /// The caller has just come into a new network namespace, which becomes the gateway's, and leaves in another new
+    /// one, which is the sandbox's: what is cloned from it from now on has no way out until [`Begun::finish`] makes one.
+    /// Allocates nothing.
+    pub fn begin(&self, reserved: OwnedFd) -> Result<Begun<'_>, (Step, Errno)> {
         let at = |step: Step| move |errno: Errno| (step, errno);
         let filter = Netlink::open(SockProtocol::NetlinkNetFilter).map_err(at(Step::Rules))?;
-        filter.carry_out(&self.rules, self.rules_acknowledged).map_err(at(Step::Rules))?;
         let outside = Netlink::open(SockProtocol::NetlinkRoute).map_err(at(Step::Link))?;
         let gateway = File::open("/proc/thread-self/ns/net");
         let gateway = gateway.map_err(|error| (Step::Namespace, Errno::from_raw(error.raw_os_error().unwrap_or(0))))?;
@@ -117,15 +128,37 @@ impl Gateway {
             .open("/proc/sys/net/netfilter/nf_conntrack_udp_timeout")
             .and_then(|mut file| std::io::Write::write_all(&mut file, b"2"));
         let listeners = listen_all().map_err(at(Step::Listen))?;
-
         namespace::leave(libc::CLONE_NEWNET).map_err(at(Step::Namespace))?;
         let inside = Netlink::open(SockProtocol::NetlinkRoute).map_err(at(Step::Link))?;
-        inside.carry_out(&self.pair, 1).map_err(at(Step::Link))?;
-        outside.carry_out(&self.outer, 3).map_err(at(Step::Link))?;
-        inside.carry_out(&self.inner, 5).map_err(at(Step::Link))?;
-        wait_for(&outside, &self.outer_question).map_err(at(Step::Link))?;
-        wait_for(&inside, &self.inner_question).map_err(at(Step::Link))?;
-        Ok(listeners)
+        Ok(Begun { gateway: self, filter, outside, inside, namespace, listeners })
+    }
+}
+
+/// Two namespaces without a link.
+#[derive(Debug)]
+pub struct Begun<'a> {
+    gateway: &'a Gateway,
+    filter: Netlink,
+    outside: Netlink,
+    inside: Netlink,
+    /// The gateway's: the number that the link is made with.
+    namespace: OwnedFd,
+    listeners: Listeners,
+}
+
+impl Begun<'_> {
+    /// Makes the link, behind rules that are in force before. With the listeners comes the gateway's namespace.
+    /// Allocates nothing.
+    pub fn finish(self) -> Result<(Listeners, OwnedFd), (Step, Errno)> {
+        let at = |step: Step| move |errno: Errno| (step, errno);
+        let Self { gateway, filter, outside, inside, namespace, listeners } = self;
+        filter.carry_out(&gateway.rules, gateway.rules_acknowledged).map_err(at(Step::Rules))?;
+        inside.carry_out(&gateway.pair, 1).map_err(at(Step::Link))?;
+        outside.carry_out(&gateway.outer, 3).map_err(at(Step::Link))?;
+        inside.carry_out(&gateway.inner, 5).map_err(at(Step::Link))?;
+        wait_for(&outside, &gateway.outer_question).map_err(at(Step::Link))?;
+        wait_for(&inside, &gateway.inner_question).map_err(at(Step::Link))?;
+        Ok((listeners, namespace))
     }
 }
 

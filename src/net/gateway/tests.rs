@@ -24,7 +24,7 @@ fn behind_a_gateway<T: Send>(inside: impl FnOnce() -> T + Send, outside: impl Fn
             namespace::leave(libc::CLONE_NEWNET).unwrap();
             let reserved = OwnedFd::from(File::open("/dev/null").unwrap());
             let gateway = Gateway::new(std::os::fd::AsFd::as_fd(&reserved));
-            sender.send(gateway.make(reserved).unwrap()).unwrap();
+            sender.send(gateway.begin(reserved).unwrap().finish().unwrap().0).unwrap();
             inside()
         });
         // The namespace lasts as long as they do.

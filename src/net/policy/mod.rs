@@ -20,7 +20,7 @@ mod rule;
 use self::{address::Special, preset::packages};
 pub use self::{
     name::{Name, NameError},
-    preset::PACKAGES,
+    preset::{LISTS, PACKAGES},
     rule::{Host, Private, Rule, RuleError, port},
 };
 
@@ -98,6 +98,8 @@ pub struct Policy {
     allow: Vec<Rule>,
     deny: Vec<Rule>,
     private: Vec<Private>,
+    /// Of those, the ones that are asked for other hosts. No document has them.
+    proxies: Vec<Private>,
     preset: &'static [Rule],
 }
 
@@ -134,7 +136,12 @@ impl Refusal {
 impl Policy {
     pub fn new(mode: Mode) -> Result<Self, RuleError> {
         let preset = if mode == Mode::Packages { packages()? } else { &[] };
-        Ok(Self { mode, allow: Vec::new(), deny: Vec::new(), private: Vec::new(), preset })
+        Ok(Self { mode, allow: Vec::new(), deny: Vec::new(), private: Vec::new(), proxies: Vec::new(), preset })
+    }
+
+    /// From JSON, as it is serialized.
+    pub fn from_json(text: &[u8]) -> Result<Self, RuleError> {
+        serde_json::from_slice(text).map_err(|error| RuleError::Document { why: error.to_string() })
     }
 
     /// Refuses a rule that would open what anybody can register, or that could never open anything.
@@ -151,6 +158,21 @@ impl Policy {
     /// Opens one host and port that may be private, the host itself among them.
     pub fn allow_private(&mut self, private: Private) {
         self.private.push(private);
+    }
+
+    /// As `allow_private`, for a proxy of the host's own configuration: what it is asked for is its to decide.
+    pub fn allow_proxy(&mut self, proxy: Private) {
+        self.private.push(proxy.clone());
+        self.proxies.push(proxy);
+    }
+
+    /// Whether what is there may be asked for other hosts than itself.
+    #[must_use]
+    pub fn is_proxy(&self, host: &Host, port: u16) -> bool {
+        self.proxies.iter().any(|proxy| match host {
+            Host::Name(name) => proxy.is(name, port),
+            Host::Address(_) => proxy.port == port && proxy.host == *host,
+        })
     }
 
     #[must_use]
@@ -201,6 +223,26 @@ impl Policy {
             Host::Name(name) => format!("--allow {name}"),
         };
         Err(self.not_allowed(hint))
+    }
+
+    /// What it is that lets `host` be reached on `port`, or its name be known.
+    pub fn allowed_by(&self, host: &Host, port: Option<u16>) -> String {
+        let about = |rule: &&Rule| match host {
+            Host::Name(name) => rule.is_about(name),
+            Host::Address(address) => rule.covers(*address),
+        };
+        let on_port = |rule: &&Rule| port.is_none() || rule.port().is_none_or(|own| Some(own) == port);
+        if let Some(rule) = self.allow.iter().filter(about).find(on_port) {
+            return format!("--allow {rule}");
+        }
+        let opens = |private: &&Private| match host {
+            Host::Name(name) => private.is(name, port.unwrap_or(private.port)),
+            Host::Address(_) => private.host == *host && port.is_none_or(|port| port == private.port),
+        };
+        match self.private.iter().find(opens) {
+            Some(private) => format!("--allow-private {private}"),
+            None => format!("--net {}", self.mode),
+        }
     }
 
     /// Whether `address`, to which `host` resolved, may be dialled. `own`: it is one of the host's.

@@ -42,6 +42,8 @@ pub enum RuleError {
     PublicSuffix { text: String, suffix: Name },
     #[error("rule `{text}`: {what} are not opened by a range")]
     NeverAllowed { text: String, what: Special },
+    #[error("it is no policy: {why}")]
+    Document { why: String },
 }
 
 impl Hint for RuleError {
@@ -54,6 +56,10 @@ impl Hint for RuleError {
                     .to_owned()
             }
             Self::PublicSuffix { .. } => "name the hosts, or write a /regex/ if everybody's are meant".to_owned(),
+            Self::Document { .. } => {
+                "a policy is such as {\"mode\": \"web\", \"allow\": [\"example.com:22\"], \"deny\": [], \"allow_private\": []}"
+                    .to_owned()
+            }
             Self::NeverAllowed { .. } => "name each host and port with --allow-private HOST:PORT".to_owned(),
         })
     }

@@ -10,13 +10,14 @@ use tokio::{
 
 use super::{
     Shared, Target,
+    account::Account,
     dial::{DialError, Dialled, dial},
     drain::delivered,
     head::{self, Body, Looks},
     inspect::{Inspector, Stop},
     relay::{self, Flow},
     socks,
-    stream::{First, both, farewell, finish, first, prepare, read_more, write_all},
+    stream::{First, both, farewell, finish, first, read_more, write_all},
 };
 use crate::net::{
     Policy, Protocol,
@@ -26,9 +27,6 @@ use crate::net::{
 
 /// A redirected connection: its destination says what it wants.
 pub(super) async fn redirected(shared: &Shared, client: TcpStream) {
-    if prepare(&client).is_err() {
-        return;
-    }
     let Ok(destination) = (shared.outside.destination)(&client) else { return };
     let target = shared.target(destination).map_err(|refusal| (destination.to_string(), refusal));
     carry(shared, client, target, Vec::new(), Opening::None).await;
@@ -92,10 +90,11 @@ pub(super) async fn carry(
         return refuse(shared, client, &opening, &target.to_string(), refusal).await;
     }
     let dialled = Cell::new(None);
-    let passing = pass(shared, client, &target, buffer, opening, &dialled);
+    let account = Account::open(shared, opening.protocol(), &target);
+    let passing = pass(shared, client, &target, buffer, opening, &dialled, &account);
     match first(forbidden(policies, &target, &dialled), passing).await {
         // Both ends are reset as they are dropped.
-        First::Left(refusal) => shared.deny(Protocol::Tcp, target.to_string(), refusal),
+        First::Left(refusal) => shared.deny_open(&account, Protocol::Tcp, &target, refusal),
         First::Right(()) => {}
     }
 }
@@ -128,22 +127,32 @@ async fn pass(
     buffer: Vec<u8>,
     opening: Opening,
     dialled: &Cell<Option<Dialled>>,
+    account: &Account<'_>,
 ) {
     let server = match dial(shared, target).await {
         Ok((server, checked)) => {
             dialled.set(Some(checked));
+            account.dialled(checked.address);
             server
         }
         Err(DialError::Refused(refusal)) => {
-            return refuse(shared, client, &opening, &target.to_string(), refusal).await;
+            let words = forbidden_page(&target.to_string(), &refusal);
+            shared.deny_open(account, opening.protocol(), target, refusal);
+            return tell_refused(shared, client, &opening, &words).await;
         }
-        Err(DialError::Failed(why)) => return fail(shared, client, &opening, &why).await,
+        Err(DialError::Failed(why)) => {
+            account.failed(&why);
+            return fail(shared, client, &opening, &why).await;
+        }
     };
     let flow = Flow::default();
-    let conversing = converse(shared, &client, &server, target, buffer, opening, &flow);
-    let ended = match first(delivered(shared, &server, &flow), conversing).await {
-        First::Left(delivered) => delivered.map_err(Stop::from),
-        First::Right(ended) => ended,
+    let ended = {
+        let _measured = account.measure(&client, &server);
+        let conversing = converse(&client, &server, target, buffer, opening, &flow, account);
+        match first(delivered(shared, &server, &flow), conversing).await {
+            First::Left(delivered) => delivered.map_err(Stop::from),
+            First::Right(ended) => ended,
+        }
     };
     match ended {
         Ok(()) => {
@@ -158,7 +167,7 @@ async fn pass(
         Err(Stop::Refused(protocol, refusal)) => {
             drop(server);
             let words = forbidden_page(&target.to_string(), &refusal);
-            shared.deny(protocol, target.to_string(), refusal);
+            shared.deny_open(account, protocol, target, refusal);
             if protocol == Protocol::Http && flow.answered.get() == 0 {
                 farewell(client, &words, shared.limits.farewell).await;
             }
@@ -168,16 +177,17 @@ async fn pass(
 
 /// Both directions, until both have ended.
 async fn converse(
-    shared: &Shared,
     client: &TcpStream,
     server: &TcpStream,
     target: &Target,
     buffer: Vec<u8>,
     opening: Opening,
     flow: &Flow,
+    account: &Account<'_>,
 ) -> Result<(), Stop> {
+    let shared = account.shared;
     let down = async { Ok::<_, Stop>(relay::down(server, client, &shared.means, flow).await?) };
-    let mut inspector = Inspector { shared, client, server, target, flow, buffer };
+    let mut inspector = Inspector { shared, client, server, target, flow, account, buffer };
     match opening {
         Opening::None => {}
         Opening::Connect => write_all(client, b"HTTP/1.1 200 Connection established\r\n\r\n").await?,
@@ -199,6 +209,7 @@ async fn converse(
     let up = async {
         match target.host {
             Host::Address(_) if !shared.policy().denies_names(target.port) => inspector.opaque().await?,
+            _ if shared.policy().is_proxy(&target.host, target.port) => inspector.opaque().await?,
             _ => inspector.run().await?,
         }
         flow.sent.set(true);
@@ -211,9 +222,13 @@ async fn converse(
 async fn refuse(shared: &Shared, client: TcpStream, opening: &Opening, target: &str, refusal: Refusal) {
     let words = forbidden_page(target, &refusal);
     shared.deny(opening.protocol(), target.to_owned(), refusal);
+    tell_refused(shared, client, opening, &words).await;
+}
+
+async fn tell_refused(shared: &Shared, client: TcpStream, opening: &Opening, words: &[u8]) {
     match opening {
-        Opening::None => say_in_http(shared, client, &words).await,
-        Opening::Connect | Opening::Plain { .. } => farewell(client, &words, shared.limits.farewell).await,
+        Opening::None => say_in_http(shared, client, words).await,
+        Opening::Connect | Opening::Plain { .. } => farewell(client, words, shared.limits.farewell).await,
         Opening::Socks => farewell(client, &socks::answer(socks::REFUSED), shared.limits.farewell).await,
     }
 }

@@ -4,6 +4,7 @@
 //! allows, and of the client's bytes only what was read and found to be for that name. What ends a connection early is
 //! a reset, on both sides.
 
+mod account;
 mod connection;
 mod dial;
 mod drain;
@@ -14,6 +15,7 @@ mod head;
 mod hello;
 mod inspect;
 mod outside;
+mod publish;
 mod relay;
 mod resolver;
 mod socks;
@@ -46,11 +48,21 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use self::{dial::Addresses, drain::Drain, outside::Outside, relay::Means, resolver::Resolver, stream::write_all};
+use self::{
+    account::Account,
+    dial::Addresses,
+    drain::Drain,
+    outside::Outside,
+    publish::Doors,
+    relay::Means,
+    resolver::Resolver,
+    stream::{prepare, write_all},
+};
 use super::{
-    Denied, Listeners, NetError, Policy, Protocol, dns,
+    Contact, Denied, Listeners, NetError, Policy, Protocol, dns,
     policy::{Host, Refusal},
     pool::Pool,
+    publish::Inward,
 };
 
 /// What a sandbox may take of the proxy.
@@ -88,9 +100,13 @@ const DESCRIPTORS_EACH: u64 = 2;
 const DNS_CONNECTIONS: usize = 64;
 const DNS_SILENCE: Duration = Duration::from_secs(5);
 
+/// Hears of each connection when it has ended, and of each question. May wait; then all waits.
+pub type Log = Box<dyn Fn(Contact) + Send>;
+
 /// Passes on what the policy allows; everything ends when it is dropped.
 pub struct Proxy {
     policies: watch::Sender<Arc<Policy>>,
+    cuts: watch::Sender<()>,
     orders: Option<mpsc::UnboundedSender<Drain>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -102,20 +118,25 @@ impl fmt::Debug for Proxy {
 }
 
 impl Proxy {
-    /// On a thread of its own, in the calling thread's network namespace. `denied` is called on that thread.
+    /// On a thread of its own, in the calling thread's network namespace. `denied` is called on that thread, and so is
+    /// `log`, which hears of everything.
     pub fn start(
         policy: Policy,
         listeners: Listeners,
         denied: impl Fn(Denied) + Send + 'static,
+        log: Option<Log>,
+        inward: Option<Inward>,
     ) -> Result<Self, NetError> {
         let outside = Outside::real().map_err(NetError::proxy("ask the kernel for routes"))?;
-        Self::start_with(policy, listeners, Box::new(denied), outside, Limits::default())
+        Self::start_with(policy, listeners, Box::new(denied), log, inward, outside, Limits::default())
     }
 
     fn start_with(
         policy: Policy,
         listeners: Listeners,
         denied: Box<dyn Fn(Denied) + Send>,
+        log: Option<Log>,
+        inward: Option<Inward>,
         outside: Outside,
         mut limits: Limits,
     ) -> Result<Self, NetError> {
@@ -124,16 +145,19 @@ impl Proxy {
             limits.connections = limits.connections.min(room.max(16) as usize);
         }
         let (policies, seen) = watch::channel(Arc::new(policy));
+        let (cuts, cut) = watch::channel(());
         let (orders, ordered) = mpsc::unbounded_channel();
         let runtime = runtime::Builder::new_current_thread()
             .enable_io()
             .enable_time()
+            .max_io_events_per_tick(64)
             .build()
             .map_err(NetError::proxy("start the proxy"))?;
-        let sockets = {
+        let (sockets, doors) = {
             // Sockets are registered where they are made.
             let _entered = runtime.enter();
-            Sockets::try_from(listeners).map_err(NetError::proxy("listen for the sandbox"))?
+            let doors = inward.map(Doors::new).transpose().map_err(NetError::proxy("listen for the host"))?;
+            (Sockets::try_from(listeners).map_err(NetError::proxy("listen for the sandbox"))?, doors)
         };
         let resolver =
             Resolver::start(outside.resolve.clone()).map_err(NetError::proxy("start the resolver's thread"))?;
@@ -142,10 +166,12 @@ impl Proxy {
             _ = SigSet::all().thread_block();
             let shared = Rc::new(Shared {
                 policies: seen,
+                cuts: cut,
                 pool: RefCell::default(),
                 addresses: RefCell::default(),
                 resolver,
                 denied,
+                log,
                 outside,
                 means: Means::default(),
                 limits,
@@ -154,6 +180,10 @@ impl Proxy {
             });
             let [tcp, explicit] = [sockets.tcp, sockets.explicit].map(Rc::new);
             let local = LocalSet::new();
+            if let Some(doors) = doors {
+                let _entered = local.enter();
+                doors.open(&shared);
+            }
             local.spawn_local(answer_udp(shared.clone(), sockets.dns_udp));
             local.spawn_local(answer_tcp(shared.clone(), sockets.dns_tcp));
             local.spawn_local(take(shared.clone(), explicit.clone(), Way::Explicit));
@@ -169,12 +199,27 @@ impl Proxy {
             .name("fumehood-proxy".to_owned())
             .spawn(run)
             .map_err(NetError::proxy("start the proxy's thread"))?;
-        Ok(Self { policies, orders: Some(orders), thread: Some(thread) })
+        Ok(Self { policies, cuts, orders: Some(orders), thread: Some(thread) })
+    }
+
+    #[must_use]
+    pub fn policy(&self) -> Arc<Policy> {
+        self.policies.borrow().clone()
     }
 
     /// From now on; open connections that the new policy forbids are cut.
     pub fn set_policy(&self, policy: Policy) {
         self.policies.send_replace(Arc::new(policy));
+    }
+
+    /// Resets the connections that there are, whatever the policy says of them; not those that come later.
+    pub fn cut(&self) {
+        self.cuts.send_replace(());
+    }
+
+    /// Ends everything, and does not wait for that as dropping it does.
+    pub fn stop(&mut self) {
+        self.orders.take();
     }
 
     /// For when no client is left: what they sent goes on its way, for `grace` at most, and everything ends. Then `done`
@@ -218,10 +263,12 @@ impl fmt::Display for Target {
 /// What all tasks of the one thread share.
 struct Shared {
     policies: watch::Receiver<Arc<Policy>>,
+    cuts: watch::Receiver<()>,
     pool: RefCell<Pool>,
     addresses: RefCell<Addresses>,
     resolver: Resolver,
     denied: Box<dyn Fn(Denied) + Send>,
+    log: Option<Log>,
     outside: Outside,
     means: Means,
     limits: Limits,
@@ -236,8 +283,30 @@ impl Shared {
         self.policies.borrow().clone()
     }
 
+    /// When all connections that there are now are to end.
+    fn cut(&self) -> impl Future<Output = ()> + use<> {
+        let mut cuts = self.cuts.clone();
+        cuts.mark_unchanged();
+        async move {
+            if cuts.changed().await.is_err() {
+                // The proxy ends, and with it this.
+                std::future::pending().await
+            }
+        }
+    }
+
     fn deny(&self, protocol: Protocol, target: String, refusal: Refusal) {
-        (self.denied)(Denied { protocol, target, rule: refusal.rule, hint: refusal.hint });
+        let denied = Denied { protocol, target, rule: refusal.rule, hint: refusal.hint };
+        if let Some(log) = &self.log {
+            log(Contact::denied(&denied));
+        }
+        (self.denied)(denied);
+    }
+
+    /// Of a connection that has an account of its own.
+    fn deny_open(&self, account: &Account<'_>, protocol: Protocol, target: &Target, refusal: Refusal) {
+        account.refused(protocol, &refusal);
+        (self.denied)(Denied { protocol, target: target.to_string(), rule: refusal.rule, hint: refusal.hint });
     }
 }
 
@@ -258,6 +327,9 @@ impl TryFrom<Listeners> for Sockets {
             Ok(fd)
         };
         let listener = |fd| TcpListener::from_std(waiting(fd)?.into());
+        for clients in [&listeners.tcp, &listeners.explicit] {
+            prepare(clients)?;
+        }
         Ok(Self {
             tcp: listener(listeners.tcp)?,
             dns_udp: UdpSocket::from_std(waiting(listeners.dns_udp)?.into())?,
@@ -286,14 +358,17 @@ async fn take(shared: Rc<Shared>, listener: Rc<TcpListener>, way: Way) {
             };
             let refusal = Refusal::new(format!("more than {} connections at once", shared.limits.connections));
             shared.deny(Protocol::Tcp, target, refusal);
-            _ = client.set_zero_linger();
             continue;
         };
+        let cut = place.0.cut();
         spawn_local(async move {
-            match way {
-                Way::Redirected => connection::redirected(&place.0, client).await,
-                Way::Explicit => explicit::explicit(&place.0, client).await,
-            }
+            let carrying = async {
+                match way {
+                    Way::Redirected => connection::redirected(&place.0, client).await,
+                    Way::Explicit => explicit::explicit(&place.0, client).await,
+                }
+            };
+            stream::first(cut, carrying).await;
         });
     }
 }
@@ -339,6 +414,12 @@ impl Shared {
         let (answer, refused) = dns::answer(question, &self.policy(), &mut self.pool.borrow_mut(), now)?;
         if let Some((name, refusal)) = refused {
             self.deny(Protocol::Dns, name, refusal);
+        } else if let Some(log) = &self.log
+            && let Some(name) = dns::asked(question)
+        {
+            let host = Host::Name(name);
+            let rule = self.policy().allowed_by(&host, None);
+            log(Contact::new(Protocol::Dns, host.to_string(), rule));
         }
         Some(answer)
     }
