@@ -79,6 +79,7 @@ fn text(report: &Report, verbose: bool) -> String {
         ]
     });
     let mut text = table::text(head, rows);
+    let mut told = false;
     let attempts = report.rows.iter().flat_map(|row| row.attempts.iter().map(move |one| (row.number, one)));
     for (number, one) in attempts.filter(|(_, one)| verbose || one.verdict != Verdict::Blocked) {
         let line = format!(
@@ -88,10 +89,12 @@ fn text(report: &Report, verbose: bool) -> String {
             one.within,
             one.without
         );
-        text.push_str(&format!("\n{}", message::plain(&line)));
+        let gap = if told { "" } else { "\n" };
+        told = true;
+        text.push_str(&format!("{gap}{}\n", message::plain(&line)));
     }
     let count = |verdict| report.rows.iter().filter(|row| row.verdict == verdict).count();
-    text.push_str(&format!("\n\n{} of {} blocked", count(Verdict::Blocked), report.rows.len()));
+    text.push_str(&format!("\n{} of {} blocked", count(Verdict::Blocked), report.rows.len()));
     for verdict in [Verdict::NotBlocked, Verdict::Untested, Verdict::Absent, Verdict::OutOfScope] {
         if count(verdict) > 0 {
             text.push_str(&format!(", {} {}", count(verdict), word(verdict)));
@@ -108,5 +111,34 @@ fn word(verdict: Verdict) -> &'static str {
         Verdict::Untested => "untested",
         Verdict::Absent => "absent",
         Verdict::OutOfScope => "out of scope",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fumehood::selftest::{Row, Tried};
+
+    use super::*;
+
+    #[test]
+    fn a_table_says_what_got_through_and_how() {
+        let tried = |what, verdict| Tried { what, verdict, without: "it was reached".into(), within: "a\nb".into() };
+        let row = |number, verdict, attempts| Row { number, bypass: "a way", verdict, how: "so", attempts };
+        let (blocked, open) = (tried("one", Verdict::Blocked), tried("two", Verdict::NotBlocked));
+        let rows = vec![
+            row(9, Verdict::Blocked, vec![blocked.clone()]),
+            row(10, Verdict::NotBlocked, vec![blocked, open, tried("three", Verdict::Untested)]),
+            row(30, Verdict::OutOfScope, Vec::new()),
+        ];
+        let report = Report { passed: false, rows };
+        let expected = " #  BYPASS  VERDICT       TRIED  HOW\n \
+            9  a way   blocked           1  so\n\
+            10  a way   NOT BLOCKED       2  so\n\
+            30  a way   out of scope      0  so\n\n\
+            10: two: NOT BLOCKED: a\u{fffd}b; without a sandbox: it was reached\n\
+            10: three: untested: a\u{fffd}b; without a sandbox: it was reached\n\n\
+            1 of 3 blocked, 1 NOT BLOCKED, 1 out of scope\n";
+        assert_eq!(text(&report, false), expected);
+        assert!(text(&report, true).contains("\n9: one: blocked: "));
     }
 }

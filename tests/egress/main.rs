@@ -7,8 +7,13 @@
 mod common;
 
 mod bypass;
+mod clients;
 mod control;
+mod hellos;
 mod modes;
+mod names;
+mod packets;
 mod requests;
 mod selftest;
+mod strain;
 mod world;

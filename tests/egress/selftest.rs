@@ -11,7 +11,14 @@ use crate::{
 const NOT_TRIED: [u64; 5] = [23, 25, 26, 27, 30];
 
 fn selftest(who: Who, filter: &str) -> Done {
-    Run::verb(who, "selftest").args(["egress", "--json", "--filter", filter]).done()
+    let run = Run::verb(who, "selftest").args(["egress", "--json", "--filter", filter]);
+    // It copies itself into each sandbox: what is for debuggers alone would be most of that.
+    let (binary, stripped) = (run.place.binary(), run.place.join("stripped"));
+    let strip = std::process::Command::new("strip").arg("-o").arg(&stripped).arg(&binary).status();
+    if strip.is_ok_and(|status| status.success()) {
+        std::fs::rename(stripped, binary).unwrap();
+    }
+    run.done()
 }
 
 fn verdicts(done: &Done) -> Vec<(u64, String)> {
@@ -53,15 +60,4 @@ fn a_hole_in_the_filter_is_found() {
     let open: Vec<_> = verdicts(&done).into_iter().filter(|(_, verdict)| verdict == "not_blocked").collect();
     let open: Vec<_> = open.into_iter().map(|(number, _)| number).collect();
     assert_eq!(open, [1, 2, 8, 9, 13, 22], "{done}");
-}
-
-#[test]
-fn people_get_a_table() {
-    let Some(who) = Who::User.find("people_get_a_table") else { return };
-    let done = Run::verb(who, "selftest").args(["egress", "--filter", "none"]).done().expect_code(1);
-    let out = done.out();
-    let line = out.lines().find(|line| line.starts_with("20  ")).unwrap();
-    assert!(line.contains("the host's loopback") && line.contains("NOT BLOCKED"), "{done}");
-    assert!(out.contains("20: 127.0.0.1: NOT BLOCKED: 127.0.0.1:2222 answers"), "{done}");
-    assert!(out.contains("out of scope"), "{done}");
 }
