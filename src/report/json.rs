@@ -313,7 +313,10 @@ pub(super) mod tests {
             duration: Duration::from_millis(5),
         });
         let text = serde_json::to_string(&outcome).unwrap();
-        assert!(text.ends_with(r#""denials_left_out":0,"kept":null,"ports":[],"setup":null,"stdout_base64":"Yf9i"}"#), "{text}");
+        assert!(
+            text.ends_with(r#""denials_left_out":0,"kept":null,"ports":[],"setup":null,"stdout_base64":"Yf9i"}"#),
+            "{text}"
+        );
         let value: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(value["stdout"], "a\u{fffd}b");
         assert_eq!(value["stderr"], "é\0\u{1b}[31m\n");

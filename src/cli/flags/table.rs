@@ -413,7 +413,7 @@ pub static FLAGS: &[Flag] = &[
         Of::Text,
         Section::Network,
         "Let it reach NAME, *.NAME, NAME:PORT, CIDR[:PORT] or /REGEX/, or what the lines of @FILE say, or the list \
-         @packages; --net filtered is then the default. Repeatable.",
+         @packages; --net filtered is then the default.",
         |low, given| {
             low.allow.extend(given.named(rules)?);
             Ok(())
@@ -425,7 +425,7 @@ pub static FLAGS: &[Flag] = &[
         "RULE",
         Of::Text,
         Section::Network,
-        "Keep it from reaching that, whatever is allowed. Repeatable.",
+        "Keep it from reaching that, whatever is allowed.",
         |low, given| {
             low.deny.extend(given.named(rules)?);
             Ok(())
@@ -438,7 +438,7 @@ pub static FLAGS: &[Flag] = &[
         Of::Text,
         Section::Network,
         "Let it reach one port of a host that is not public, which nothing else opens; \
-         localhost:PORT is this host's own, as host.fumehood.internal:PORT inside. Repeatable.",
+         localhost:PORT is this host's own, as host.fumehood.internal:PORT inside.",
         |low, given| {
             low.allow_private.push(given.named(Private::from_str)?);
             Ok(())
