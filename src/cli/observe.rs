@@ -28,6 +28,8 @@ pub struct View<'a> {
     /// `--log-network`.
     log: Option<Log<'a>>,
     tells_ports: bool,
+    /// Bytes that contacts took so far.
+    logged: usize,
     /// Why something could not be written, which ended the run.
     failure: Option<Error>,
     signals: Option<BorrowedFd<'a>>,
@@ -35,6 +37,9 @@ pub struct View<'a> {
     interrupted: Option<i32>,
     over: bool,
 }
+
+/// A program asks as often as it likes, and each time is a line: one that fills the host's disk with them is ended.
+const LARGEST_LOG: usize = 64 << 20;
 
 #[derive(Debug)]
 enum Log<'a> {
@@ -83,6 +88,7 @@ impl<'a> View<'a> {
             file: None,
             log: None,
             tells_ports: false,
+            logged: 0,
             failure: None,
             signals: None,
             interrupted: None,
@@ -194,15 +200,16 @@ impl Observer for View<'_> {
     }
 
     fn contact(&mut self, contact: &Contact) -> io::Result<()> {
-        if self.log.is_some() {
-            let mut line = serde_json::to_vec(contact)?;
-            line.push(b'\n');
-            self.write("--log-network", |view| match &mut view.log {
-                Some(Log::Stderr(stderr)) => stderr.write_all(&line),
-                Some(Log::File(file)) => file.write_all(&line),
-                None => Ok(()),
-            })?;
-        }
+        let mut line = serde_json::to_vec(contact)?;
+        line.push(b'\n');
+        self.logged += line.len();
+        let full = self.logged > LARGEST_LOG;
+        self.write("the log of the network", |view| match &mut view.log {
+            _ if full => Err(io::Error::other(format!("the program made more than {} MiB of it", LARGEST_LOG >> 20))),
+            Some(Log::Stderr(stderr)) => stderr.write_all(&line),
+            Some(Log::File(file)) => file.write_all(&line),
+            None => Ok(()),
+        })?;
         self.write("standard output", |view| match &mut view.kind {
             Kind::Events(events) => events.contact(contact),
             Kind::Plain { .. } | Kind::Json => Ok(()),
@@ -258,5 +265,28 @@ impl Write for Sink<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fumehood::net::Protocol;
+
+    use super::*;
+
+    #[test]
+    fn a_log_has_an_end_and_so_has_the_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let low = Low { log_network: Some(path.clone().into()), ..Low::default() };
+        let mut view = View::new(&low, Instant::now(), None).unwrap();
+        let contact = Contact::new(Protocol::Dns, "x".repeat(64 << 10), String::new());
+        let mut lines = 0;
+        while view.contact(&contact).is_ok() {
+            lines += 1;
+        }
+        let written = std::fs::metadata(&path).unwrap().len() as usize;
+        assert!(lines > 1000 && written <= LARGEST_LOG && written > LARGEST_LOG - (65 << 10), "{lines} {written}");
+        assert!(view.failure().unwrap().message().contains("more than 64 MiB"));
     }
 }

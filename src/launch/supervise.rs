@@ -6,6 +6,7 @@
 
 mod finish;
 mod limits;
+mod network;
 mod relay;
 
 use std::{
@@ -15,8 +16,8 @@ use std::{
 
 use super::{
     Extras, Holds, LaunchError, Running, Streams,
-    control::{Answer, Control, Request},
-    fetch, network,
+    control::Control,
+    fetch,
     observer::{Input, Observer, Started},
     protocol::{self, Order, Report},
     refused, system,
@@ -24,11 +25,9 @@ use super::{
 };
 use crate::{
     cgroup::{self, Events, Leaf, OomWatch},
-    net::{Contact, Denied, Policy},
+    net::Policy,
     plan::{Plan, StepKind, ids::IdsKind},
-    report::{
-        Compile, Controls, DenialKind, Denials, Means, Outcome, ProducedFile, Reason, Stream, Verdict, WaitStatus,
-    },
+    report::{Compile, Controls, Denials, Means, Outcome, ProducedFile, Reason, Stream, Verdict, WaitStatus},
     sys::{process, seccomp},
 };
 use relay::{Passed, Relay};
@@ -347,71 +346,6 @@ impl<'a> Supervisor<'a> {
             {
                 self.kill(Reason::Cancelled(libc::SIGPIPE as u8));
             }
-        }
-    }
-
-    /// Connections and names that the gateway let through or refused.
-    fn hear_of_egress(&mut self, observer: &mut dyn Observer) {
-        let Some(egress) = &self.running.egress else { return };
-        egress.awake();
-        let refused = egress.refused();
-        let contacts: Vec<_> = egress.contacts().collect();
-        for contact in contacts {
-            self.begin(observer);
-            self.tell_of(&contact, observer);
-        }
-        for Denied { target, rule, hint, .. } in refused {
-            self.begin(observer);
-            if let Some(denial) = self.denials.record(DenialKind::Network, &target, &rule, || hint)
-                && observer.denied(denial).is_err()
-            {
-                self.kill(Reason::Cancelled(libc::SIGPIPE as u8));
-            }
-        }
-    }
-
-    /// After the setup, all of whose processes are dead: the network becomes the program's.
-    fn lock_network(&mut self, observer: &mut dyn Observer) {
-        let (Some(policy), Some(egress)) = (self.policy_to_come.take(), &self.running.egress) else { return };
-        egress.set_policy(Policy::clone(&policy));
-        egress.cut();
-        if observer.policy(&policy).is_err() {
-            self.kill(Reason::Cancelled(libc::SIGPIPE as u8));
-        }
-    }
-
-    /// Those who ask for the network's policy, or change it.
-    fn hear_callers(&mut self, observer: &mut dyn Observer) {
-        let Some(mut door) = self.running.control_door.take() else { return };
-        door.serve(|request| match request {
-            Request::Show => self.running.egress.as_ref().map_or_else(
-                || Answer::Error("its network is gone".to_owned()),
-                |egress| Answer::Policy(Box::new(Policy::clone(&egress.policy()))),
-            ),
-            Request::Set(policy) => self.set_policy(policy, observer),
-        });
-        self.running.control_door = Some(door);
-    }
-
-    fn set_policy(&mut self, policy: Box<Policy>, observer: &mut dyn Observer) -> Answer {
-        let Some(egress) = &self.running.egress else { return Answer::Error("its network is gone".to_owned()) };
-        egress.set_policy(Policy::clone(&policy));
-        if let Some(to_come) = &mut self.policy_to_come {
-            to_come.clone_from(&policy);
-        }
-        self.controls.network = network(policy.mode());
-        // The policy holds, whatever is written of it.
-        _ = self.running.entry.as_mut().map(|entry| entry.set_network(policy.mode().as_str()));
-        self.begin(observer);
-        if observer.policy(&policy).is_err() {
-            self.kill(Reason::Cancelled(libc::SIGPIPE as u8));
-        }
-        Answer::Policy(policy)
-    }
-
-    fn tell_of(&mut self, contact: &Contact, observer: &mut dyn Observer) {
-        if observer.contact(contact).is_err() {
-            self.kill(Reason::Cancelled(libc::SIGPIPE as u8));
         }
     }
 

@@ -417,7 +417,7 @@ pub static FLAGS: &[Flag] = &[
         Section::Network,
         "Let it reach NAME, *.NAME, NAME:PORT, CIDR[:PORT] or /REGEX/, or make the requests \
          '[METHOD,... ]https://NAME[/PATH]' alone, or what the lines of @FILE say, or the list @packages; \
-         --net filtered is then the default. Repeatable.",
+         --net filtered is then the default.",
         |low, given| {
             low.allow.extend(given.named(rules)?);
             Ok(())
@@ -429,7 +429,7 @@ pub static FLAGS: &[Flag] = &[
         "RULE",
         Of::Text,
         Section::Network,
-        "Keep it from reaching that, whatever is allowed. Repeatable.",
+        "Keep it from reaching that, whatever is allowed.",
         |low, given| {
             low.deny.extend(given.named(rules)?);
             Ok(())
@@ -442,7 +442,7 @@ pub static FLAGS: &[Flag] = &[
         Of::Text,
         Section::Network,
         "Let it reach one port of a host that is not public, which nothing else opens; \
-         localhost:PORT is this host's own, as host.fumehood.internal:PORT inside. Repeatable.",
+         localhost:PORT is this host's own, as host.fumehood.internal:PORT inside.",
         |low, given| {
             low.allow_private.push(given.named(Private::from_str)?);
             Ok(())
@@ -455,7 +455,7 @@ pub static FLAGS: &[Flag] = &[
         Of::Text,
         Section::Network,
         "Add a header to its HTTPS requests to NAME, on the way: the value stays outside. $VAR in it is \
-         a variable of your environment, $$ a dollar sign. Repeatable.",
+         a variable of your environment, $$ a dollar sign.",
         |low, given| {
             let text = given.raw.to_str().ok_or_else(|| Error::new("--inject: it is not UTF-8"))?;
             let parsed = Injection::parse(text, |name| std::env::var_os(name));
