@@ -187,7 +187,7 @@ print({{s.recv(12) for s in silent}}, served())");
         let gate = Run::new(who);
         let dir = gate.place.mkdir("gate");
         let line = |number: usize| format!(
-            "curl -sS -m 200 http://{ALLOWED}/first{number} && while [ ! -e /gate/open ]; do sleep 0.2; done && curl -sS -m 200 http://{ALLOWED}/then{number}");
+            "curl -fsS --retry 9 http://{ALLOWED}/first{number} && while [ ! -e /gate/open ]; do sleep 0.2; done && curl -fsS --retry 9 http://{ALLOWED}/then{number}");
         let mut running = Vec::new();
         for number in 0..many {
             let run = sandbox(who, &["--allow", ALLOWED, "--timeout", "230s", "--mount", &format!("{}:/gate", dir.display())], &line(number));

@@ -64,7 +64,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 class Server(socketserver.ThreadingTCPServer):
     allow_reuse_address = True
     daemon_threads = True
-    request_queue_size = 128
+    request_queue_size = 1024
     def get_request(self):
         connection, address = super().get_request()
         log.write(f"{connection.getsockname()[0]} connected\n")
