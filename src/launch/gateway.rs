@@ -14,7 +14,7 @@ use super::{LaunchError, Running, ids, init::World, system};
 use crate::{
     cgroup::Leaf,
     net::{
-        Listeners,
+        Datagrams, Listeners,
         gateway::{Gateway, Step},
     },
     plan::{
@@ -48,7 +48,8 @@ pub(super) fn clone_init(
         what: "reserve a descriptor",
         errno: Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)),
     })?;
-    let gateway = Gateway::new(reserved.as_fd());
+    let udp = plan.egress.as_ref().is_some_and(|policy| policy.passes_udp());
+    let gateway = Gateway::new(reserved.as_fd(), udp);
     let nested = plan.ids.kind != IdsKind::Range;
     let ids = nested.then(|| ids::Nested::new(&plan.ids));
     let flags = libc::CLONE_NEWNET | if nested { libc::CLONE_NEWUSER } else { 0 };
@@ -59,7 +60,7 @@ pub(super) fn clone_init(
             let supervisor = theirs.as_fd();
             Helping { plan, leaf, world, gateway: &gateway, ids: ids.as_ref(), supervisor }.live(reserved)
         }
-        Cloned::Parent { pid, pidfd } => Helper { pid, pidfd, socket: ours },
+        Cloned::Parent { pid, pidfd } => Helper { pid, pidfd, socket: ours, udp },
     };
     drop((theirs, reserved));
     if nested {
@@ -81,6 +82,8 @@ pub(super) struct Helper {
     pid: i32,
     pidfd: OwnedFd,
     socket: OwnedFd,
+    /// Whether there are sockets for it.
+    udp: bool,
 }
 
 impl Helper {
@@ -94,7 +97,10 @@ impl Helper {
     /// What the gateway listens on, once it is whole.
     pub fn listeners(self) -> Result<Listeners, LaunchError> {
         let next = || self.next()?.1.ok_or(LaunchError::Lost);
-        Ok(Listeners { tcp: next()?, dns_udp: next()?, dns_tcp: next()?, explicit: next()? })
+        let (tcp, dns_udp, dns_tcp, explicit) = (next()?, next()?, next()?, next()?);
+        let udp =
+            self.udp.then(|| Ok::<_, LaunchError>(Datagrams { listener: next()?, answers: next()? })).transpose()?;
+        Ok(Listeners { tcp, dns_udp, dns_tcp, explicit, udp })
     }
 
     /// The next thing made: a number and a descriptor.
@@ -172,8 +178,9 @@ impl Helping<'_> {
             Ok(listeners) => listeners,
             Err((step, errno)) => self.fail(FAILED, step as u8, errno),
         };
-        let Listeners { tcp, dns_udp, dns_tcp, explicit } = &listeners;
-        for fd in [tcp, dns_udp, dns_tcp, explicit] {
+        let Listeners { tcp, dns_udp, dns_tcp, explicit, udp } = &listeners;
+        let datagrams = udp.as_ref().map(|Datagrams { listener, answers }| [listener, answers]);
+        for fd in [tcp, dns_udp, dns_tcp, explicit].into_iter().chain(datagrams.into_iter().flatten()) {
             sent = sent.and_then(|()| self.say(MADE, 0, 0, Some(fd.as_fd())));
         }
         process::exit_now(i32::from(sent.is_err()))

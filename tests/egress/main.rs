@@ -7,6 +7,7 @@
 mod common;
 
 mod bypass;
+mod datagrams;
 mod modes;
 mod requests;
 mod world;
