@@ -19,7 +19,7 @@ use super::{LaunchError, Running, ids, init::World, system};
 use crate::{
     cgroup::Leaf,
     net::{
-        Listeners,
+        Datagrams, Listeners,
         gateway::{Gateway, Step},
     },
     plan::{
@@ -57,7 +57,8 @@ pub(super) fn clone_init(
 ) -> Result<(Running, Helper), LaunchError> {
     let (ours, theirs) = socket::record_pair().map_err(system("make a socket pair"))?;
     let reserved = copy(&theirs)?;
-    let gateway = Gateway::new(reserved.as_fd());
+    let udp = plan.egress.iter().chain(&plan.setup_egress).any(|policy| policy.passes_udp());
+    let gateway = Gateway::new(reserved.as_fd(), udp);
     let nested = plan.ids.kind != IdsKind::Range;
     let ids = nested.then(|| ids::Nested::new(&plan.ids));
     let flags = libc::CLONE_NEWNET | if nested { libc::CLONE_NEWUSER } else { 0 };
@@ -68,7 +69,7 @@ pub(super) fn clone_init(
             let supervisor = theirs.as_fd();
             Helping { plan, leaf, world, gateway: &gateway, ids: ids.as_ref(), supervisor }.live(reserved)
         }
-        Cloned::Parent { pid, pidfd } => Helper { pid, pidfd, socket: ours },
+        Cloned::Parent { pid, pidfd } => Helper { pid, pidfd, socket: ours, udp },
     };
     drop((theirs, reserved));
     if nested {
@@ -91,6 +92,8 @@ pub(super) struct Helper {
     pid: i32,
     pidfd: OwnedFd,
     socket: OwnedFd,
+    /// Whether there are sockets for it.
+    udp: bool,
 }
 
 impl Helper {
@@ -104,7 +107,10 @@ impl Helper {
     /// What the gateway listens on, once it is whole.
     pub fn listeners(&self) -> Result<Listeners, LaunchError> {
         let next = || self.next()?.1.ok_or(LaunchError::Lost);
-        Ok(Listeners { tcp: next()?, dns_udp: next()?, dns_tcp: next()?, explicit: next()? })
+        let (tcp, dns_udp, dns_tcp, explicit) = (next()?, next()?, next()?, next()?);
+        let udp =
+            self.udp.then(|| Ok::<_, LaunchError>(Datagrams { listener: next()?, answers: next()? })).transpose()?;
+        Ok(Listeners { tcp, dns_udp, dns_tcp, explicit, udp })
     }
 
     /// Where a socket in the gateway's namespace is had for each byte, if ports are published.
@@ -187,8 +193,9 @@ impl Helping<'_> {
             Ok(made) => made,
             Err((step, errno)) => self.fail(FAILED, step as u8, errno),
         };
-        let Listeners { tcp, dns_udp, dns_tcp, explicit } = &listeners;
-        for fd in [tcp, dns_udp, dns_tcp, explicit] {
+        let Listeners { tcp, dns_udp, dns_tcp, explicit, udp } = &listeners;
+        let datagrams = udp.as_ref().map(|Datagrams { listener, answers }| [listener, answers]);
+        for fd in [tcp, dns_udp, dns_tcp, explicit].into_iter().chain(datagrams.into_iter().flatten()) {
             sent = sent.and_then(|()| self.say(MADE, 0, 0, Some(fd.as_fd())));
         }
         if sent.is_ok() && !self.plan.publish.is_empty() {

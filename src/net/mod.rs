@@ -41,6 +41,17 @@ pub struct Listeners {
     pub dns_tcp: OwnedFd,
     /// For clients that know of a proxy: HTTP and SOCKS5, told apart by the first byte.
     pub explicit: OwnedFd,
+    /// Where UDP is let out.
+    pub udp: Option<Datagrams>,
+}
+
+/// Sockets for UDP, made there too.
+#[derive(Debug)]
+pub struct Datagrams {
+    /// All but DNS, with the address that each was meant for (`IP_RECVORIGDSTADDR`).
+    pub listener: OwnedFd,
+    /// Raw: answers come from that address.
+    pub answers: OwnedFd,
 }
 
 /// A connection or a question that was not let through.
@@ -60,6 +71,7 @@ pub struct Denied {
 #[serde(rename_all = "snake_case")]
 pub enum Protocol {
     Dns,
+    Udp,
     Tcp,
     Tls,
     Http,
@@ -71,6 +83,7 @@ impl Protocol {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Dns => "dns",
+            Self::Udp => "udp",
             Self::Tcp => "tcp",
             Self::Tls => "tls",
             Self::Http => "http",

@@ -9,6 +9,7 @@ mod common;
 mod bypass;
 mod clients;
 mod control;
+mod datagrams;
 mod hellos;
 mod modes;
 mod names;

@@ -35,7 +35,7 @@ const ADDRESSES: [&str; 6] = ["93.184.215.14", "93.184.215.15", "10.9.9.9", "169
 
 /// Answers each request with what it was asked, over HTTP and HTTPS, and writes a line for whatever reaches it.
 const SERVER: &str = r#"
-import hashlib, http.server, socketserver, ssl, sys, threading
+import hashlib, http.server, socket, socketserver, ssl, sys, threading
 log = open(sys.argv[1], "a", buffering=1)
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
@@ -76,6 +76,15 @@ context.load_cert_chain(sys.argv[2])
 secure.socket = context.wrap_socket(secure.socket, server_side=True, do_handshake_on_connect=False)
 banner = Server(("0.0.0.0", 2222), type("Banner", (socketserver.BaseRequestHandler,), {
     "handle": lambda self: (self.request.sendall(b"SSH-2.0-test\r\n"), self.request.sendall(self.request.recv(99)))}))
+def echo(address, port):
+    end = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    end.bind((address, port))
+    while True:
+        said, client = end.recvfrom(65535)
+        log.write(f"{address}:{port} udp {len(said)}\n")
+        end.sendto(said, client)
+for place in [(a, p) for a in ("93.184.215.14", "93.184.215.15", "10.9.9.9", "1.1.1.1") for p in (443, 9999)]:
+    threading.Thread(target=echo, args=place, daemon=True).start()
 for server in (plain, secure, banner): threading.Thread(target=server.serve_forever, daemon=True).start()
 log.write("ready\n")
 threading.Event().wait()

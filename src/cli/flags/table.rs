@@ -402,7 +402,7 @@ pub static FLAGS: &[Flag] = &[
         Section::Network,
         "none, the default: nothing but a localhost of its own. filtered: what --allow names. \
          packages: that, and the registries of languages and distributions. web: public hosts, ports \
-         80 and 443. public: public hosts, all ports but those of mail. open: as public. host: your \
+         80 and 443. public: public hosts, all ports but those of mail. open: also UDP. host: your \
          own network, with no isolation. @FILE: a policy as JSON.",
         |low, given| {
             low.network = Some(given.explained(NetworkMode::parse)?);

@@ -44,7 +44,7 @@ fn loopback() -> sys::Result<()> {
 /// All of it, as a launch makes it: the namespaces, the packet filter, the link and the listeners.
 fn gateway() -> Trial {
     let reserved = OwnedFd::from(step("open", "/dev/null", File::open("/dev/null"))?);
-    let gateway = Gateway::new(reserved.as_fd());
+    let gateway = Gateway::new(reserved.as_fd(), false);
     let made = gateway.begin(reserved).and_then(Begun::finish);
     made.map(drop).or_else(|(at, errno)| step("gateway", at.what(), Err(errno)))
 }

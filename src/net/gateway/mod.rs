@@ -24,7 +24,7 @@ use nix::{
     unistd::dup3,
 };
 
-use super::{BUFFER, Listeners};
+use super::{BUFFER, Datagrams, Listeners};
 use crate::sys::{Errno, namespace, netlink::Netlink};
 
 /// In a range for tests of networks (RFC 2544), which no host has and which names stand for inside.
@@ -35,7 +35,7 @@ pub const EXPLICIT_PORT: u16 = 3128;
 
 const OUTER: links::End = links::End { index: 1000, name: "sandbox", address: GATEWAY, hardware: [2, 0, 0, 0, 0, 1] };
 const INNER: links::End = links::End { index: 1001, name: "eth0", address: SANDBOX, hardware: [2, 0, 0, 0, 0, 2] };
-const PORTS: Ports = Ports { tcp: 1, dns: 53, explicit: EXPLICIT_PORT };
+const PORTS: Ports = Ports { tcp: 1, dns: 53, explicit: EXPLICIT_PORT, udp: 2 };
 
 /// Where the listeners are.
 #[derive(Debug, Clone, Copy)]
@@ -43,6 +43,7 @@ pub struct Ports {
     tcp: u16,
     dns: u16,
     explicit: u16,
+    udp: u16,
 }
 
 /// What of the kernel a gateway needs, by the names of the modules.
@@ -89,6 +90,8 @@ pub struct Gateway {
     rules_acknowledged: usize,
     pair: Vec<u8>,
     outer: Vec<u8>,
+    outer_acknowledged: usize,
+    udp: bool,
     inner: Vec<u8>,
     outer_question: Vec<u8>,
     inner_question: Vec<u8>,
@@ -96,15 +99,22 @@ pub struct Gateway {
 
 impl Gateway {
     /// `reserved`: a descriptor that [`Self::begin`] may replace.
+    /// `udp`: it is let out.
     #[must_use]
-    pub fn new(reserved: BorrowedFd<'_>) -> Self {
-        let (rules, rules_acknowledged) = rules::load(SANDBOX, GATEWAY, PORTS);
+    pub fn new(reserved: BorrowedFd<'_>, udp: bool) -> Self {
+        let (rules, rules_acknowledged) = rules::load(SANDBOX, GATEWAY, PORTS, udp);
+        let mut outer = links::up(OUTER, INNER);
+        if udp {
+            outer.extend(links::steer(OUTER));
+        }
         let inner = [vec![links::loopback()], links::up(INNER, OUTER), vec![links::route(INNER, GATEWAY)]].concat();
         Self {
             rules,
             rules_acknowledged,
             pair: links::pair(INNER, OUTER, reserved),
-            outer: links::up(OUTER, INNER).concat(),
+            outer_acknowledged: outer.len(),
+            outer: outer.concat(),
+            udp,
             inner: inner.concat(),
             outer_question: links::question(OUTER),
             inner_question: links::question(INNER),
@@ -127,7 +137,7 @@ impl Gateway {
             .write(true)
             .open("/proc/sys/net/netfilter/nf_conntrack_udp_timeout")
             .and_then(|mut file| std::io::Write::write_all(&mut file, b"2"));
-        let listeners = listen_all().map_err(at(Step::Listen))?;
+        let listeners = listen_all(self.udp).map_err(at(Step::Listen))?;
         namespace::leave(libc::CLONE_NEWNET).map_err(at(Step::Namespace))?;
         let inside = Netlink::open(SockProtocol::NetlinkRoute).map_err(at(Step::Link))?;
         Ok(Begun { gateway: self, filter, outside, inside, namespace, listeners })
@@ -154,7 +164,7 @@ impl Begun<'_> {
         let Self { gateway, filter, outside, inside, namespace, listeners } = self;
         filter.carry_out(&gateway.rules, gateway.rules_acknowledged).map_err(at(Step::Rules))?;
         inside.carry_out(&gateway.pair, 1).map_err(at(Step::Link))?;
-        outside.carry_out(&gateway.outer, 3).map_err(at(Step::Link))?;
+        outside.carry_out(&gateway.outer, gateway.outer_acknowledged).map_err(at(Step::Link))?;
         inside.carry_out(&gateway.inner, 5).map_err(at(Step::Link))?;
         wait_for(&outside, &gateway.outer_question).map_err(at(Step::Link))?;
         wait_for(&inside, &gateway.inner_question).map_err(at(Step::Link))?;
@@ -176,8 +186,9 @@ fn wait_for(socket: &Netlink, question: &[u8]) -> Result<(), Errno> {
 }
 
 /// On any address of the namespace: its only one comes with the link.
-fn listen_all() -> Result<Listeners, Errno> {
+fn listen_all(udp: bool) -> Result<Listeners, Errno> {
     Ok(Listeners {
+        udp: udp.then(datagrams).transpose()?,
         tcp: listener(SockType::Stream, PORTS.tcp)?,
         dns_udp: listener(SockType::Datagram, PORTS.dns)?,
         dns_tcp: listener(SockType::Stream, PORTS.dns)?,
@@ -185,13 +196,29 @@ fn listen_all() -> Result<Listeners, Errno> {
     })
 }
 
+fn datagrams() -> Result<Datagrams, Errno> {
+    let listener = bound(SockType::Datagram, PORTS.udp, |socket| {
+        setsockopt(socket, sockopt::IpTransparent, &true)?;
+        setsockopt(socket, sockopt::Ipv4OrigDstAddr, &true)
+    })?;
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    // What it is given has an IP header already.
+    let answers = socket(AddressFamily::Inet, SockType::Raw, flags, SockProtocol::Raw)?;
+    Ok(Datagrams { listener, answers })
+}
+
 fn listener(kind: SockType, port: u16) -> Result<OwnedFd, Errno> {
+    bound(kind, port, |_| Ok(()))
+}
+
+fn bound(kind: SockType, port: u16, set: impl Fn(&OwnedFd) -> Result<(), Errno>) -> Result<OwnedFd, Errno> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let socket = socket(AddressFamily::Inet, kind, flags, None)?;
     setsockopt(&socket, sockopt::ReuseAddr, &true)?;
     // Inherited by each connection, and told to its client with the first packet.
     setsockopt(&socket, sockopt::RcvBuf, &BUFFER)?;
     setsockopt(&socket, sockopt::SndBuf, &BUFFER)?;
+    set(&socket)?;
     let address = SockaddrIn::from(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port));
     bind(socket.as_raw_fd(), &address)?;
     if kind == SockType::Stream {

@@ -2,8 +2,9 @@
 //! before the link is up.
 //!
 //! What the sandbox sends is answered by the gateway itself or refused at once; nothing is ever forwarded. All TCP is
-//! redirected to the proxy, DNS to the responder, whatever address it was meant for. IPv6, other UDP, ICMP and every
-//! other protocol are rejected before anything else of the kernel sees them, so that clients fall back.
+//! redirected to the proxy, DNS to the responder, whatever address it was meant for; where UDP is let out, a socket of the
+//! proxy gets it as it is. IPv6, other UDP, ICMP and every other protocol are rejected before anything else of the kernel
+//! sees them, so that clients fall back.
 
 use std::net::Ipv4Addr;
 
@@ -54,6 +55,8 @@ enum Expr {
     MoreThan(u32),
     Accept,
     Redirect(u16),
+    /// `tproxy to`: a socket gets it, with the address that it was meant for.
+    Steer(u16),
     /// `reject with tcp reset`
     Reset,
     /// `reject with icmpx port-unreachable`
@@ -70,13 +73,20 @@ const MOST_QUESTIONS: u32 = 16384;
 
 /// The whole transaction, and how many acknowledgements it is answered with.
 #[must_use]
-pub fn load(sandbox: Ipv4Addr, gateway: Ipv4Addr, ports: Ports) -> (Vec<u8>, usize) {
-    use Expr::{Accept, Established, From, Ipv4, MoreThan, Port, Protocol, Redirect, Redirected, Reject, Reset, To};
+pub fn load(sandbox: Ipv4Addr, gateway: Ipv4Addr, ports: Ports, udp: bool) -> (Vec<u8>, usize) {
+    use Expr::{
+        Accept, Established, From, Ipv4, MoreThan, Port, Protocol, Redirect, Redirected, Reject, Reset, Steer, To,
+    };
     let early: &[&[Expr]] = &[
         &[Ipv4, From(sandbox), Protocol(TCP), Accept],
-        &[Ipv4, From(sandbox), Protocol(UDP), Port(DNS), Accept],
+        if udp {
+            &[Ipv4, From(sandbox), Protocol(UDP), Accept]
+        } else {
+            &[Ipv4, From(sandbox), Protocol(UDP), Port(DNS), Accept]
+        },
         &[Ipv4, From(sandbox), Reject],
     ];
+    let steer: &[&[Expr]] = &[&[Protocol(UDP), Port(DNS), Accept], &[Ipv4, Protocol(UDP), Steer(ports.udp), Accept]];
     let divert: &[&[Expr]] = &[
         &[Protocol(UDP), Port(DNS), Redirect(ports.dns)],
         &[Protocol(TCP), Port(DNS), Redirect(ports.dns)],
@@ -93,16 +103,20 @@ pub fn load(sandbox: Ipv4Addr, gateway: Ipv4Addr, ports: Ports) -> (Vec<u8>, usi
         &[Ipv4, To(gateway), Protocol(UDP), Port(ports.dns), Accept],
         &[Ipv4, To(gateway), Protocol(TCP), Port(ports.dns), Accept],
         &[Ipv4, To(gateway), Protocol(TCP), Port(ports.explicit), Accept],
+        if udp { &[Protocol(UDP), Accept] } else { &[Protocol(UDP), Reject] },
         &[Protocol(TCP), Reset],
         &[Reject],
     ];
     let chain = |name, kind, hook, priority, policy, rules| Chain { name, kind, hook, priority, policy, rules };
-    let chains = [
+    let mut chains = vec![
         chain("early", "filter", Hook::Prerouting, -300, DROP, early),
         chain("divert", "nat", Hook::Prerouting, -100, ACCEPT, divert),
         chain("input", "filter", Hook::Input, 0, DROP, input),
         chain("forward", "filter", Hook::Forward, 0, DROP, &[]),
     ];
+    if udp {
+        chains.push(chain("steer", "filter", Hook::Prerouting, -150, ACCEPT, steer));
+    }
     let mut batch = Batch::begin();
     batch.add(NEW_TABLE, |out| text(out, 1, TABLE));
     for Chain { name, kind, hook, priority, policy, .. } in &chains {
@@ -256,6 +270,16 @@ impl Expr {
                     number(out, 1, REGISTER);
                     // NF_NAT_RANGE_PROTO_SPECIFIED
                     number(out, 3, 2);
+                });
+            }
+            Self::Steer(port) => {
+                expression(out, "immediate", |out| {
+                    number(out, 1, REGISTER);
+                    value(out, 2, &port.to_be_bytes());
+                });
+                expression(out, "tproxy", |out| {
+                    number(out, 1, u32::from(IPV4));
+                    number(out, 3, REGISTER);
                 });
             }
             Self::Reset => reject(out, 1, 0),

@@ -12,8 +12,12 @@ use nix::sys::socket::{getsockopt, sockopt};
 
 use super::*;
 
-/// Runs `inside` on a thread in the sandbox's network, with what its gateway listens on outside.
 fn behind_a_gateway<T: Send>(inside: impl FnOnce() -> T + Send, outside: impl FnOnce(&Listeners)) -> Option<T> {
+    behind(false, inside, outside)
+}
+
+/// Runs `inside` on a thread in the sandbox's network, with what its gateway listens on outside.
+fn behind<T: Send>(udp: bool, inside: impl FnOnce() -> T + Send, outside: impl FnOnce(&Listeners)) -> Option<T> {
     if !nix::unistd::geteuid().is_root() {
         eprintln!("SKIP gateway: it takes root");
         return None;
@@ -23,7 +27,7 @@ fn behind_a_gateway<T: Send>(inside: impl FnOnce() -> T + Send, outside: impl Fn
         let inside = scope.spawn(move || {
             namespace::leave(libc::CLONE_NEWNET).unwrap();
             let reserved = OwnedFd::from(File::open("/dev/null").unwrap());
-            let gateway = Gateway::new(std::os::fd::AsFd::as_fd(&reserved));
+            let gateway = Gateway::new(std::os::fd::AsFd::as_fd(&reserved), udp);
             sender.send(gateway.begin(reserved).unwrap().finish().unwrap().0).unwrap();
             inside()
         });

@@ -53,7 +53,7 @@ pub enum Mode {
     Web,
     /// Any public host, any port but those of mail.
     Public,
-    /// As `Public`.
+    /// As `Public`, and UDP.
     Open,
 }
 
@@ -404,6 +404,31 @@ impl Policy {
                 Host::Address(_) => Some(format!("{by_address}:{port}")),
             },
         ))
+    }
+
+    /// Whether UDP gets out at all.
+    #[must_use]
+    pub fn passes_udp(&self) -> bool {
+        self.mode == Mode::Open
+    }
+
+    /// Whether `host` may be sent UDP: as by TCP, but for what is looked into there. Nobody reads here which name a server
+    /// is asked for.
+    pub fn check_udp(&self, host: &Host, port: u16) -> Result<(), Refusal> {
+        self.check(host, port)?;
+        if !self.passes_udp() {
+            return Err(Refusal { rule: format!("--net {}: no UDP", self.mode), hint: Some("--net open".to_owned()) });
+        }
+        if self.denies_names(port) {
+            return Err(Refusal::new("a --deny is about names, and in UDP none is read"));
+        }
+        if let Host::Name(name) = host
+            && (self.allow.iter().any(|rule| rule.requests().is_some() && rule.is_about(name))
+                || self.inject.iter().any(|injection| injection.name == *name))
+        {
+            return Err(Refusal::new("rules are about its requests, and in UDP none is read"));
+        }
+        Ok(())
     }
 
     /// Whether there is a name that the server at some address must not be asked for on `port`.

@@ -8,6 +8,7 @@ mod account;
 mod answer;
 mod conceal;
 mod connection;
+mod datagrams;
 mod dial;
 mod drain;
 mod exchange;
@@ -196,6 +197,9 @@ impl Proxy {
             local.spawn_local(answer_tcp(shared.clone(), sockets.dns_tcp));
             local.spawn_local(take(shared.clone(), explicit.clone(), Way::Explicit));
             local.spawn_local(take(shared.clone(), tcp.clone(), Way::Redirected));
+            if let Some((listener, answers)) = sockets.udp {
+                local.spawn_local(datagrams::pass_all(shared.clone(), listener, answers));
+            }
             let done = local.block_on(&runtime, drain::until_end(&shared, [&tcp, &explicit], ordered));
             drop(local);
             drop(runtime);
@@ -325,6 +329,7 @@ struct Sockets {
     dns_udp: UdpSocket,
     dns_tcp: TcpListener,
     explicit: TcpListener,
+    udp: Option<(UdpSocket, OwnedFd)>,
 }
 
 impl TryFrom<Listeners> for Sockets {
@@ -345,6 +350,10 @@ impl TryFrom<Listeners> for Sockets {
             dns_udp: UdpSocket::from_std(waiting(listeners.dns_udp)?.into())?,
             dns_tcp: listener(listeners.dns_tcp)?,
             explicit: listener(listeners.explicit)?,
+            udp: match listeners.udp {
+                Some(udp) => Some((UdpSocket::from_std(waiting(udp.listener)?.into())?, waiting(udp.answers)?)),
+                None => None,
+            },
         })
     }
 }
