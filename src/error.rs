@@ -64,6 +64,12 @@ pub trait Hint: std::error::Error {
     }
 }
 
+impl Hint for Error {
+    fn hint(&self) -> Option<String> {
+        self.hint.clone()
+    }
+}
+
 /// Takes out `(os error 2)`, which the standard library adds to every reason and which helps nobody.
 fn without_number(mut message: String) -> String {
     while let Some(start) = message.find(" (os error ") {

@@ -18,6 +18,7 @@ pub mod plan;
 pub mod report;
 pub mod request;
 mod sandbox;
+pub mod selftest;
 pub mod spec;
 pub mod state;
 #[allow(unsafe_code)]

@@ -5,7 +5,7 @@ use std::{
     os::fd::{BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
     sync::Arc,
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 use crate::{
@@ -15,8 +15,15 @@ use crate::{
     host::Host,
     image::{Ready, store::Installed},
     launch::{self, Extras, Input, Keeper, Observer, Upper},
+    net::{self, policy::Mode, publish::Publish},
     packages::{self, Manager, PackagesError},
-    plan::{self, Plan, landlock::Policy, profile::Builtin, seccomp::Profile as SeccompProfile},
+    plan::{
+        self, Plan,
+        ids::{Needs, wants_granted},
+        landlock::Policy,
+        profile::Builtin,
+        seccomp::Profile as SeccompProfile,
+    },
     report::{Failure, Isolation, Outcome},
     request::{
         Fetch, Gvisor, Hostname, Limits, Mount, Network, Placed, Profile, Request, RequestError, Rootfs, SandboxId,
@@ -55,6 +62,8 @@ pub struct Sandbox {
     workdir: Option<PathBuf>,
     hostname: Hostname,
     network: Network,
+    publish: Vec<Publish>,
+    setup: Option<(String, Network)>,
     profile: &'static Builtin,
     seccomp: Option<SeccompProfile>,
     landlock: Option<Policy>,
@@ -66,6 +75,7 @@ pub struct Sandbox {
     packages: Vec<Installed>,
     on_disk: Option<PathBuf>,
     keeps: bool,
+    installs: bool,
 }
 
 #[derive(Debug, Clone)]
@@ -115,6 +125,8 @@ impl Sandbox {
             workdir: None,
             hostname: Hostname::default(),
             network: Network::None,
+            publish: Vec::new(),
+            setup: None,
             profile: plan::profile::DEFAULT,
             seccomp: None,
             landlock: None,
@@ -125,6 +137,7 @@ impl Sandbox {
             packages: Vec::new(),
             on_disk: None,
             keeps: false,
+            installs: false,
         }
     }
 
@@ -229,6 +242,13 @@ impl Sandbox {
         self
     }
 
+    /// Gives its root what a system's package manager needs: all ids that a sandbox can have, and the capabilities to give
+    /// files to them and to become them. For an ordinary user that takes subordinate ids.
+    pub(crate) fn installs(&mut self, installs: bool) -> &mut Self {
+        self.installs = installs;
+        self
+    }
+
     /// Has what is written to the root in this directory instead of in memory: one that is there, empty, of the caller's
     /// alone, on a disk that overlayfs takes. It is empty again when the run has ended. The disk's size is the limit then.
     pub fn writable_on_disk(&mut self, dir: impl Into<PathBuf>) -> &mut Self {
@@ -270,6 +290,19 @@ impl Sandbox {
 
     pub fn network(&mut self, network: Network) -> &mut Self {
         self.network = network;
+        self
+    }
+
+    /// Runs a line of shell before the program, in the same sandbox and with this network; then its processes are ended,
+    /// its connections cut, and the network is the program's. If it fails, the program does not run.
+    pub fn setup(&mut self, line: impl Into<String>, network: Network) -> &mut Self {
+        self.setup = Some((line.into(), network));
+        self
+    }
+
+    /// Opens a port of the program's on the host. What has no network gets one for that, which lets nothing out.
+    pub fn publish(&mut self, publish: Publish) -> &mut Self {
+        self.publish.push(publish);
         self
     }
 
@@ -353,7 +386,12 @@ impl Sandbox {
     /// This host, and of the ids it grants as much as this sandbox needs to know.
     fn host(&self) -> Host {
         let mut host = Host::probe();
-        if plan::ids::wants_granted(self.user, self.gvisor.is_some(), &host) {
+        let needs = match (&self.gvisor, self.installs) {
+            (Some(_), _) => Needs::Gvisor,
+            (None, true) => Needs::All,
+            (None, false) => Needs::Program,
+        };
+        if wants_granted(self.user, needs, &host) {
             host.read_granted();
         }
         host
@@ -441,8 +479,23 @@ impl Sandbox {
                 _ => {}
             }
         }
+        let network = match (&self.network, self.publish.first()) {
+            (Network::Host, Some(publish)) => return Err(RequestError::NoPublish(*publish)),
+            (Network::None, Some(_)) => closed_network()?,
+            (network, _) => network.clone(),
+        };
+        let (network, setup_policy) = match (network, self.setup.as_ref().map(|(_, network)| network)) {
+            (network, None) => (network, None),
+            (Network::Host, Some(_)) | (_, Some(Network::Host)) => return Err(RequestError::NoSetup),
+            (Network::None, Some(Network::None)) => (Network::None, None),
+            // What is none is shut by the gateway that the other one takes.
+            (Network::None, Some(Network::Gateway(setup))) => (closed_network()?, Some(setup.clone())),
+            (network, Some(Network::Gateway(setup))) => (network, Some(setup.clone())),
+            (network, Some(Network::None)) => (network, Some(Box::new(net::Policy::new(Mode::Filtered)?))),
+        };
         let mut placed = Vec::new();
-        let work = self.work(&mut placed)?;
+        let mut work = self.work(&mut placed)?;
+        work.setup = self.setup.as_ref().map(|(line, _)| setup_step(line, &self.limits));
         for (host, inside, kind) in &self.inputs {
             let path = files::place(host, inside.as_deref())?;
             match kind {
@@ -467,19 +520,23 @@ impl Sandbox {
             user: self.user,
             workdir: self.workdir.as_deref(),
             hostname: &self.hostname,
-            network: self.network.clone(),
+            network,
+            publish: &self.publish,
+            setup_policy,
             profile: Profile { name: self.profile, seccomp: self.seccomp.clone(), landlock: self.landlock.clone() },
             terminal: self.terminal,
             gvisor: self.gvisor.as_ref(),
             fetch: &self.fetch,
             keeps,
             on_disk: self.on_disk.as_deref(),
+            installs: self.installs,
         })
     }
 
     fn work(&self, placed: &mut Vec<Placed>) -> Result<Work, RequestError> {
         let plain = |argv: Vec<OsString>| Work {
             runtime: None,
+            setup: None,
             compile: None,
             run: Step { argv, limits: StepLimits::default() },
             etc: Vec::new(),
@@ -547,6 +604,7 @@ impl Sandbox {
         });
         Ok(Work {
             runtime: Some(located.runtime.name().to_owned()),
+            setup: None,
             compile: commands.compile.map(|argv| Step { argv: words(argv), limits }),
             run: Step {
                 argv: words(commands.run).into_iter().chain(self.args.iter().cloned()).collect(),
@@ -564,6 +622,24 @@ impl Sandbox {
             (None, Rootfs::Image(image)) => image.entrypoint().iter().map(OsString::from).collect(),
             (None, _) => Vec::new(),
         }
+    }
+}
+
+/// A gateway that lets nothing out.
+fn closed_network() -> Result<Network, RequestError> {
+    Ok(Network::Gateway(Box::new(net::Policy::new(Mode::Filtered)?)))
+}
+
+/// What is installed takes longer than most programs that use it.
+const SETUP_TIME: Duration = Duration::from_secs(300);
+
+fn setup_step(line: &str, limits: &Limits) -> Step {
+    // What there is to be read is the program's.
+    let line = format!("exec </dev/null; {line}");
+    let timeout = limits.timeout.map(|timeout| timeout.max(SETUP_TIME));
+    Step {
+        argv: ["/bin/sh", "-c", &line].map(OsString::from).to_vec(),
+        limits: StepLimits { timeout, ..StepLimits::default() },
     }
 }
 

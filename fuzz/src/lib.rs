@@ -63,6 +63,7 @@ pub const TARGETS: [Target; 21] = [
     ("head", from_sandbox::head),
     ("socks", from_sandbox::socks),
     ("rule", rule),
+    ("request-path", request_path),
 ];
 
 /// Sizes, times, CPUs, counts: within their bounds, and a size is read back as it is printed.
@@ -427,6 +428,13 @@ pub fn image(data: &[u8]) {
     }
     if let Some(wanted) = Wanted::parse(text) {
         assert!(wanted.to_string().matches('/').count() <= 2);
+    }
+}
+
+/// Paths of requests, and patterns for them.
+pub fn request_path(data: &[u8]) {
+    if let Ok(text) = std::str::from_utf8(data) {
+        from_sandbox::path(text);
     }
 }
 

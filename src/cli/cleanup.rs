@@ -62,15 +62,18 @@ fn clean(dry_run: bool) -> Result<Found> {
     for (record, liveness) in state::list().map_err(Hint::into_error)? {
         match liveness {
             Liveness::Running => _ = running.insert(record.id),
-            Liveness::Abandoned(path) => {
+            Liveness::Abandoned(paths) => {
                 end(&record, dry_run, &mut found)?;
-                if !dry_run {
-                    std::fs::remove_file(&path)
-                        .map_err(|error| Error::new(format!("cannot remove `{}`: {error}", path.display())))?;
+                for path in paths {
+                    remove(path, dry_run, &mut found)?;
                 }
-                found.records.push(path);
                 abandoned.insert(record.id);
             }
+        }
+    }
+    for path in state::control::shut_doors().map_err(Hint::into_error)? {
+        if !found.records.contains(&path) {
+            remove(path, dry_run, &mut found)?;
         }
     }
     let hierarchy = Hierarchy::detect();
@@ -87,6 +90,15 @@ fn clean(dry_run: bool) -> Result<Found> {
         hierarchy.remove_parent();
     }
     Ok(found)
+}
+
+fn remove(path: PathBuf, dry_run: bool, found: &mut Found) -> Result<()> {
+    if !dry_run {
+        std::fs::remove_file(&path)
+            .map_err(|error| Error::new(format!("cannot remove `{}`: {error}", path.display())))?;
+    }
+    found.records.push(path);
+    Ok(())
 }
 
 fn end(record: &Record, dry_run: bool, found: &mut Found) -> Result<()> {

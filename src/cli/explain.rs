@@ -71,6 +71,9 @@ fn text(plan: &Plan) -> String {
             "asked for with --net host: localhost services and abstract sockets are in reach",
         );
     }
+    for publish in &plan.publish {
+        list.item(&format!("port {} at {}", publish.port, publish.at()), "asked for with --publish");
+    }
     ids(&mut list, plan);
     list.heading("Tree");
     if let Some(image) = &plan.image {
@@ -147,7 +150,8 @@ fn program(list: &mut List, plan: &Plan) {
     let groups: Vec<_> = plan.groups.iter().map(u32::to_string).collect();
     let groups = if groups.is_empty() { String::new() } else { format!(", groups {}", groups.join(" ")) };
     let who = format!("user {}, group {}{groups}", plan.identity.uid, plan.identity.gid);
-    list.item(&who, "with no capability in any set");
+    let what = if plan.capabilities == 0 { "with no capability in any set" } else { "with those that packages need" };
+    list.item(&who, what);
     list.item("no_new_privs", "set-user-ID programs give nothing");
     list.item("a session and a keyring of its own", "no terminal and no key of yours");
     list.item("no descriptor but 0, 1 and 2", "nothing that is open outside is open inside");
@@ -156,10 +160,14 @@ fn program(list: &mut List, plan: &Plan) {
     }
     for step in &plan.steps {
         let kind = match step.kind {
+            StepKind::Setup => "setup",
             StepKind::Compile => "compile",
             StepKind::Run => "run",
         };
-        list.item(&format!("{kind} {}", quoted(&step.argv)), &format!("in {}", step.cwd));
+        let network = plan.setup_egress.as_ref().filter(|_| step.kind == StepKind::Setup);
+        let network =
+            network.map_or_else(String::new, |policy| format!(", with the network of --net {}", policy.mode()));
+        list.item(&format!("{kind} {}", quoted(&step.argv)), &format!("in {}{network}", step.cwd));
     }
     if let Some(step) = plan.steps.last() {
         let names: Vec<_> = step.env.iter().filter_map(|assignment| assignment.split('=').next()).collect();

@@ -103,6 +103,11 @@ impl Given {
         })
     }
 
+    /// For errors that do say what was asked for.
+    fn explained<T>(self, parse: impl FnOnce(&str) -> Result<T>) -> Result<T> {
+        parse(&self.text()?)
+    }
+
     /// For errors that do not say by themselves what was asked for.
     fn named<T, E: Hint>(self, parse: impl FnOnce(&str) -> Result<T, E>) -> Result<T> {
         let flag = self.flag.long;

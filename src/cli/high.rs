@@ -18,8 +18,9 @@ use fumehood::{
 };
 
 use super::{
-    low::{Low, NetworkMode, Verb},
+    low::{Low, Verb},
     message,
+    policy::{NetworkMode, Words},
     progress::Progress,
     usage::UsageError,
 };
@@ -29,7 +30,7 @@ const ENV_FILE: Bytes = Bytes::mib(4);
 
 /// Takes what it needs out of `low`; what remains says how to report.
 pub fn sandbox(verb: Verb, low: &mut Low) -> Result<Sandbox> {
-    let image = image(low)?;
+    let image = image(verb, low)?;
     let image_of_packages = image.clone().filter(|_| !low.install.is_empty());
     let mut sandbox = program(verb, low, image)?;
     if let Some(runtime) = low.runtime.take() {
@@ -64,7 +65,24 @@ pub fn sandbox(verb: Verb, low: &mut Low) -> Result<Sandbox> {
     if let Some(name) = low.hostname.take() {
         sandbox.hostname(name);
     }
-    sandbox.network(network(low).map_err(Hint::into_error)?);
+    let mut gateway = !low.publish.is_empty();
+    for publish in low.publish.drain(..) {
+        if !publish.address.is_loopback() && !low.quiet {
+            message::note(&format!("--publish: port {} is open to all who reach {}", publish.port, publish.address));
+        }
+        sandbox.publish(publish);
+    }
+    if let Some(line) = low.setup.take() {
+        let network = setup_network(low).map_err(Hint::into_error)?;
+        gateway |= matches!(network, Network::Gateway(_));
+        sandbox.setup(line, network);
+    }
+    let network = network(low).map_err(Hint::into_error)?;
+    gateway |= matches!(network, Network::Gateway(_));
+    if low.log_network.is_some() && (!gateway || network == Network::Host) {
+        return Err(UsageError::NothingToLog { mode: network.name() }.into_error());
+    }
+    sandbox.network(network);
     if low.gvisor {
         let named = std::env::var_os("FUMEHOOD_RUNSC");
         let found = Gvisor::find(low.platform.unwrap_or_default(), named.as_deref());
@@ -98,34 +116,35 @@ pub fn sandbox(verb: Verb, low: &mut Low) -> Result<Sandbox> {
     Ok(sandbox)
 }
 
-/// Rules are for a gateway, which need not be asked for besides.
 fn network(low: &mut Low) -> Result<Network, UsageError> {
-    let ruled = [
-        ("allow", !low.allow.is_empty()),
-        ("deny", !low.deny.is_empty()),
-        ("allow-private", !low.allow_private.is_empty()),
-    ];
-    let ruled = ruled.into_iter().find_map(|(flag, given)| given.then_some(flag));
-    let mode = match (low.network, ruled) {
-        (None | Some(NetworkMode::None), None) => return Ok(Network::None),
-        (Some(NetworkMode::Host), None) => return Ok(Network::Host),
-        (Some(NetworkMode::None), Some(flag)) => return Err(UsageError::NeedsGateway { flag, mode: "none" }),
-        (Some(NetworkMode::Host), Some(flag)) => return Err(UsageError::NeedsGateway { flag, mode: "host" }),
-        (Some(NetworkMode::Gateway(mode)), _) => mode,
-        (None, Some(_)) => Mode::Filtered,
+    let words = Words {
+        mode: low.network.clone(),
+        allow: std::mem::take(&mut low.allow),
+        deny: std::mem::take(&mut low.deny),
+        allow_private: std::mem::take(&mut low.allow_private),
+        inject: std::mem::take(&mut low.inject),
     };
-    let mut policy = Policy::new(mode)?;
-    low.allow.drain(..).try_for_each(|rule| policy.allow(rule))?;
-    low.deny.drain(..).for_each(|rule| policy.deny(rule));
-    low.allow_private.drain(..).for_each(|private| policy.allow_private(private));
-    Ok(Network::Gateway(Box::new(policy)))
+    words.network()
 }
 
-/// The image that is named, of the store, unpacked now if it was not.
-fn image(low: &Low) -> Result<Option<Arc<Ready>>> {
+/// What a setup reaches: by default what most are about.
+fn setup_network(low: &mut Low) -> Result<Network, UsageError> {
+    let mode = match low.setup_network.take() {
+        Some(mode) => mode,
+        None => NetworkMode::Gateway(Box::new(Policy::new(Mode::Packages)?)),
+    };
+    Words { mode: Some(mode), ..Words::default() }.network()
+}
+
+/// The image that is named, of the store, unpacked now if it was not; held, if what is done to it will be kept.
+fn image(verb: Verb, low: &mut Low) -> Result<Option<Arc<Ready>>> {
     let Some(name) = &low.image else { return Ok(None) };
     let store = Store::open(low.store.as_deref()).map_err(Hint::into_error)?;
     let image = Image::find(&store, name).map_err(Hint::into_error)?;
+    if low.keep && verb == Verb::Run {
+        // By the store's lock nobody prunes between the two.
+        low.pin = Some(store.pin(&image.digest).map_err(Hint::into_error)?);
+    }
     let bar = OnceLock::new();
     let total = (!low.quiet).then(|| image.packed_bytes());
     let ready = Ready::of(&store, &image, &|bytes| {
@@ -158,11 +177,7 @@ fn install(verb: Verb, low: &Low, image: Option<Arc<Ready>>, sandbox: &mut Sandb
         (None, Verb::Explain) => return Err(UsageError::NotInstalled.into_error()),
         (None, Verb::Run) => {
             if !low.quiet {
-                let network = match install.network() {
-                    Network::Host => ", with this host's network",
-                    Network::None | Network::Gateway(_) => "",
-                };
-                message::note(&format!("{} installs {}{network}", manager.name(), low.install.join(" ")));
+                message::note(&format!("{} installs {}", manager.name(), low.install.join(" ")));
             }
             let mut tell = |text: &str| _ = std::io::stderr().lock().write_all(text.as_bytes());
             install.install(&store, &mut tell).map_err(Hint::into_error)?

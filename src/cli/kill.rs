@@ -50,7 +50,7 @@ fn kill(args: &Args) -> Result<Vec<String>> {
     Ok(killed)
 }
 
-fn choose<'a>(running: &'a [Record], id: &str) -> Result<&'a Record> {
+pub(super) fn choose<'a>(running: &'a [Record], id: &str) -> Result<&'a Record> {
     if let Some(record) = running.iter().find(|record| record.id == id) {
         return Ok(record);
     }

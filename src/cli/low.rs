@@ -9,7 +9,11 @@ use std::{
 use fumehood::{
     Result,
     error::Hint,
-    net::policy::{Mode, Private, Rule},
+    image::store::Pin,
+    net::{
+        policy::{Injection, Private, Rule},
+        publish::Publish,
+    },
     packages::Index,
     plan::{landlock::Policy, profile::Builtin, seccomp::Profile as SeccompProfile},
     request::{Fetch, Hostname, Limits, Mount, Rootfs, SandboxId, Secret, User, gvisor::Platform},
@@ -17,6 +21,7 @@ use fumehood::{
 
 use super::{
     flags::{FLAGS, Flag, Given, Kind},
+    policy::NetworkMode,
     usage::{UsageError, nearest},
 };
 
@@ -67,6 +72,8 @@ pub struct Low {
     pub writable: bool,
     pub read_only: bool,
     pub keep: bool,
+    /// Holds the image that a kept run will stand on.
+    pub pin: Option<Pin>,
     pub limits: Limits,
     pub timeout_asked: bool,
     pub env: Vec<OsString>,
@@ -79,6 +86,11 @@ pub struct Low {
     pub allow: Vec<Rule>,
     pub deny: Vec<Rule>,
     pub allow_private: Vec<Private>,
+    pub inject: Vec<Injection>,
+    pub log_network: Option<OsString>,
+    pub publish: Vec<Publish>,
+    pub setup: Option<String>,
+    pub setup_network: Option<NetworkMode>,
     pub gvisor: bool,
     pub platform: Option<Platform>,
     pub profile: Option<&'static Builtin>,
@@ -91,14 +103,6 @@ pub struct Low {
     pub id: Option<SandboxId>,
     pub quiet: bool,
     pub help: bool,
-}
-
-/// How much network was asked for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum NetworkMode {
-    None,
-    Gateway(Mode),
-    Host,
 }
 
 /// Options that contradict one another, and why where it is not plain.
@@ -263,6 +267,9 @@ impl Low {
         }
         if given.has("index-url") && !given.has("install") {
             return Err(UsageError::NeedsInstall);
+        }
+        if given.has("setup-net") && !given.has("setup") {
+            return Err(UsageError::NeedsSetup);
         }
         match CONFLICTS.iter().find(|(first, second, _)| given.has(first) && given.has(second)) {
             Some((first, second, why)) => {

@@ -48,6 +48,25 @@ pub fn print(text: &str) -> ExitCode {
     printed(out.write_all(text.as_bytes()).and_then(|()| out.flush()))
 }
 
+/// Prints what is too much to be held.
+pub fn stream(write: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> ExitCode {
+    let mut out = std::io::BufWriter::new(std::io::stdout().lock());
+    printed(write(&mut out).and_then(|()| out.flush()))
+}
+
+/// As [`print_json`], of what is too much to be held.
+pub fn stream_json(value: &impl serde::Serialize) -> ExitCode {
+    let pretty = std::io::stdout().is_terminal();
+    stream(|mut out| {
+        let written = match pretty {
+            true => serde_json::to_writer_pretty(&mut out, value),
+            false => serde_json::to_writer(&mut out, value),
+        };
+        written.map_err(std::io::Error::from)?;
+        writeln!(out)
+    })
+}
+
 /// Prints a value as JSON: over several lines for a person, on one for a program.
 pub fn print_json(value: &impl serde::Serialize) -> ExitCode {
     let stdout = std::io::stdout();

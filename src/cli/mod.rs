@@ -16,13 +16,16 @@ mod kept;
 mod kill;
 mod low;
 mod message;
+mod net;
 mod observe;
 mod oci;
+mod policy;
 mod profile;
 mod progress;
 mod ps;
 mod run;
 mod runtimes;
+mod selftest;
 mod table;
 mod terminal;
 mod usage;
@@ -46,6 +49,11 @@ pub fn main(mut words: impl Iterator<Item = OsString>) -> ExitCode {
         Some("run") => run::run(words.split_off(1)),
         Some("explain") => explain::run(words.split_off(1)),
         Some("oci") => oci::main("fumehood oci", words.split_off(1)),
+        // What `selftest` has copied into its sandbox; no verb for people.
+        Some(fumehood::selftest::PROBE) => {
+            let words: Vec<_> = words.split_off(1).into_iter().filter_map(|word| word.into_string().ok()).collect();
+            if fumehood::selftest::probe(&words) { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+        }
         _ => verbs::run(words),
     }
 }

@@ -1,6 +1,7 @@
 //! Where a run's output goes while it runs: to the caller's streams, into a file, or out as events.
 
 use std::{
+    ffi::OsStr,
     fs::File,
     io::{self, ErrorKind, Write},
     os::fd::{AsFd, BorrowedFd},
@@ -10,12 +11,13 @@ use std::{
 use fumehood::{
     Error, Observer, Outcome, Result,
     launch::Started,
+    net::{Contact, Policy},
     report::{Denial, Events, Stream},
     sys::process,
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
 
-use super::low::Low;
+use super::{low::Low, message};
 
 /// The caller's view of a run.
 #[derive(Debug)]
@@ -23,12 +25,26 @@ pub struct View<'a> {
     kind: Kind<'a>,
     /// `--out`.
     file: Option<File>,
+    /// `--log-network`.
+    log: Option<Log<'a>>,
+    tells_ports: bool,
+    /// Bytes that contacts took so far.
+    logged: usize,
     /// Why something could not be written, which ended the run.
     failure: Option<Error>,
     signals: Option<BorrowedFd<'a>>,
     /// The signal that came while a stream kept us waiting.
     interrupted: Option<i32>,
     over: bool,
+}
+
+/// A program asks as often as it likes, and each time is a line: one that fills the host's disk with them is ended.
+const LARGEST_LOG: usize = 64 << 20;
+
+#[derive(Debug)]
+enum Log<'a> {
+    Stderr(Sink<'a>),
+    File(File),
 }
 
 #[derive(Debug)]
@@ -53,7 +69,12 @@ impl<'a> View<'a> {
             let stdout = Sink::new(io::stdout().as_fd(), signals)?;
             Kind::Plain { stdout, stderr: Sink::new(io::stderr().as_fd(), signals)? }
         };
-        Ok(Self { file: create(low)?, signals, ..Self::of(kind) })
+        let log = match &low.log_network {
+            None => None,
+            Some(path) if path == "-" => Some(Log::Stderr(Sink::new(io::stderr().as_fd(), signals)?)),
+            Some(path) => Some(Log::File(append(path)?)),
+        };
+        Ok(Self { file: create(low)?, log, tells_ports: !low.quiet && !low.events, signals, ..Self::of(kind) })
     }
 
     /// For the events of a run that could not be.
@@ -62,7 +83,17 @@ impl<'a> View<'a> {
     }
 
     fn of(kind: Kind<'a>) -> Self {
-        Self { kind, file: None, failure: None, signals: None, interrupted: None, over: false }
+        Self {
+            kind,
+            file: None,
+            log: None,
+            tells_ports: false,
+            logged: 0,
+            failure: None,
+            signals: None,
+            interrupted: None,
+            over: false,
+        }
     }
 
     /// Ends the stream of events with the result.
@@ -115,14 +146,24 @@ fn create(low: &Low) -> Result<Option<File>> {
     low.out.as_ref().map(create).transpose()
 }
 
+fn append(path: &OsStr) -> Result<File> {
+    let opened = File::options().append(true).create(true).open(path);
+    opened.map_err(|error| Error::new(format!("--log-network: cannot write `{}`: {error}", path.to_string_lossy())))
+}
+
 impl Observer for View<'_> {
     fn started(&mut self, start: &Started<'_>) -> io::Result<()> {
         self.write("standard output", |view| match &mut view.kind {
             Kind::Events(events) => {
-                events.start(start.id, start.runtime, Some(start.pid), start.limits, start.controls)
+                events.start(start.id, start.runtime, Some(start.pid), start.limits, start.controls, start.ports)
             }
             Kind::Plain { .. } | Kind::Json => Ok(()),
-        })
+        })?;
+        for publish in start.ports.iter().filter(|_| self.tells_ports) {
+            // Who waits for a port that was picked has no other way to know it.
+            message::note(&format!("port {} is at {}", publish.port, publish.at()));
+        }
+        Ok(())
     }
 
     fn output(&mut self, stream: Stream, bytes: &[u8]) -> io::Result<()> {
@@ -143,6 +184,34 @@ impl Observer for View<'_> {
     fn denied(&mut self, denial: &Denial) -> io::Result<()> {
         self.write("standard output", |view| match &mut view.kind {
             Kind::Events(events) => events.denial(denial),
+            Kind::Plain { .. } | Kind::Json => Ok(()),
+        })
+    }
+
+    fn policy(&mut self, policy: &Policy) -> io::Result<()> {
+        self.write("standard output", |view| match &mut view.kind {
+            Kind::Events(events) => events.policy(policy),
+            Kind::Plain { .. } | Kind::Json => Ok(()),
+        })
+    }
+
+    fn wants_contacts(&self) -> bool {
+        self.log.is_some() || matches!(self.kind, Kind::Events(_))
+    }
+
+    fn contact(&mut self, contact: &Contact) -> io::Result<()> {
+        let mut line = serde_json::to_vec(contact)?;
+        line.push(b'\n');
+        self.logged += line.len();
+        let full = self.logged > LARGEST_LOG;
+        self.write("the log of the network", |view| match &mut view.log {
+            _ if full => Err(io::Error::other(format!("the program made more than {} MiB of it", LARGEST_LOG >> 20))),
+            Some(Log::Stderr(stderr)) => stderr.write_all(&line),
+            Some(Log::File(file)) => file.write_all(&line),
+            None => Ok(()),
+        })?;
+        self.write("standard output", |view| match &mut view.kind {
+            Kind::Events(events) => events.contact(contact),
             Kind::Plain { .. } | Kind::Json => Ok(()),
         })
     }
@@ -196,5 +265,28 @@ impl Write for Sink<'_> {
 
     fn flush(&mut self) -> io::Result<()> {
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use fumehood::net::Protocol;
+
+    use super::*;
+
+    #[test]
+    fn a_log_has_an_end_and_so_has_the_run() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("log");
+        let low = Low { log_network: Some(path.clone().into()), ..Low::default() };
+        let mut view = View::new(&low, Instant::now(), None).unwrap();
+        let contact = Contact::new(Protocol::Dns, "x".repeat(64 << 10), String::new());
+        let mut lines = 0;
+        while view.contact(&contact).is_ok() {
+            lines += 1;
+        }
+        let written = std::fs::metadata(&path).unwrap().len() as usize;
+        assert!(lines > 1000 && written <= LARGEST_LOG && written > LARGEST_LOG - (65 << 10), "{lines} {written}");
+        assert!(view.failure().unwrap().message().contains("more than 64 MiB"));
     }
 }

@@ -8,9 +8,10 @@ use nix::sys::signal::{SigSet, Signal};
 use super::{
     help, high,
     kept::Keeping,
-    low::{self, Low, NetworkMode, Verb},
+    low::{self, Low, Verb},
     message::{self, OWN_FAILURE},
     observe::View,
+    policy::NetworkMode,
     terminal::RawMode,
     verdict,
 };

@@ -14,6 +14,8 @@ pub enum UsageError {
     EnvFile { path: std::path::PathBuf, why: String },
     #[error("--{flag} says something of an image, and none is given")]
     NeedsImage { flag: &'static str },
+    #[error("--setup-net is the network of a setup, and there is none")]
+    NeedsSetup,
     #[error("--index-url says where packages come from, and none is named")]
     NeedsInstall,
     #[error("--install is for what runs on this host's programs or in an image")]
@@ -22,6 +24,8 @@ pub enum UsageError {
     NotInstalled,
     #[error("--{flag} says what may be reached, and with --net {mode} nothing asks")]
     NeedsGateway { flag: &'static str, mode: &'static str },
+    #[error("--log-network tells of what a gateway sees, and with --net {mode} there is none")]
+    NothingToLog { mode: &'static str },
     #[error(transparent)]
     Rule(#[from] RuleError),
     #[error("{flag} needs a value")]
@@ -63,8 +67,12 @@ impl Hint for UsageError {
         Some(match self {
             Self::Assignment(_) => "--env NAME=VALUE, or --env NAME to pass on a variable of your own".to_owned(),
             Self::NeedsImage { .. } => "name it with --image".to_owned(),
+            Self::NeedsSetup => "name its command with --setup".to_owned(),
             Self::NeedsInstall => "name one with --install".to_owned(),
             Self::NotInstalled => "they are, after the first run".to_owned(),
+            Self::NothingToLog { .. } => {
+                "--net filtered lets nothing through, and all that is tried is told".to_owned()
+            }
             Self::NeedsGateway { .. } => "--net filtered, or leave --net out".to_owned(),
             Self::Rule(error) => return error.hint(),
             Self::MissingValue { flag, name } => format!("{flag} {name}"),

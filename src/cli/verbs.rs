@@ -8,7 +8,7 @@ use fumehood::{Error, error::Hint};
 use super::{
     cleanup, completions, doctor, help, image, install, kept, kill,
     low::Verb as RunVerb,
-    message, profile, ps, runtimes,
+    message, net, profile, ps, runtimes, selftest,
     usage::{UsageError, nearest},
 };
 
@@ -37,6 +37,8 @@ enum Verb {
     /// End running sandboxes
     #[command(after_help = "Examples:\n  fumehood kill 3f2a\n  fumehood kill --all")]
     Kill(kill::Args),
+    /// Say or show what a running sandbox may reach
+    Net(net::Args),
     /// Remove what a killed fumehood left behind
     #[command(after_help = "Examples:\n  fumehood cleanup --dry-run\n  fumehood cleanup")]
     Cleanup(cleanup::Args),
@@ -82,6 +84,9 @@ enum Verb {
         #[arg(long)]
         json: bool,
     },
+    /// Try the known ways around what sandboxes are kept from, on this host
+    #[command(after_help = "Examples:\n  fumehood selftest egress\n  fumehood selftest egress --json")]
+    Selftest(selftest::Args),
     /// Print completions for a shell
     #[command(after_help = "Examples:\n  \
                       fumehood completions bash > ~/.local/share/bash-completion/completions/fumehood\n  \
@@ -134,6 +139,7 @@ fn dispatch(verb: Verb) -> ExitCode {
     match verb {
         Verb::Ps(args) => ps::run(&args),
         Verb::Kill(args) => kill::run(&args),
+        Verb::Net(args) => net::run(&args),
         Verb::Cleanup(args) => cleanup::run(&args),
         Verb::Runtimes(args) => runtimes::run(&args),
         Verb::Image(args) => image::run(&args),
@@ -144,6 +150,7 @@ fn dispatch(verb: Verb) -> ExitCode {
         Verb::Profile(args) => profile::run(&args),
         Verb::Install(args) => install::run(&args),
         Verb::Doctor { json } => doctor::run(json),
+        Verb::Selftest(args) => selftest::run(&args),
         Verb::Completions(args) => completions::run(&args),
         Verb::Version => message::print(concat!("fumehood ", env!("CARGO_PKG_VERSION"), "\n")),
     }

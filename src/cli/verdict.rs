@@ -15,7 +15,9 @@ pub fn lines(outcome: &Outcome) -> Vec<String> {
         return lines;
     }
     let compiler = outcome.compile.as_ref().filter(|compile| compile.verdict != Verdict::Ok);
+    let setup = outcome.prepared.as_ref().filter(|setup| setup.verdict != Verdict::Ok);
     if let Some(reason) = match compiler {
+        _ if setup.is_some() => setup.map(of_setup),
         Some(compile) => Some(of_compiler(compile)),
         None => reason(outcome.verdict, &outcome.limits),
     } {
@@ -44,6 +46,17 @@ fn reason(verdict: Verdict, limits: &Limits) -> Option<String> {
         Verdict::Denied => "killed for a forbidden system call (--profile, --seccomp)".to_owned(),
         Verdict::Ok | Verdict::Failed | Verdict::Signaled | Verdict::SetupError => return None,
     })
+}
+
+/// A setup has a time of its own.
+fn of_setup(setup: &Compile) -> String {
+    match (setup.verdict, setup.exit_code) {
+        (Verdict::Failed, Some(code)) => {
+            format!("the setup ended with status {code} (--setup); the program did not run")
+        }
+        (Verdict::Timeout, _) => format!("the setup was ended after {} (--setup)", time(setup.duration)),
+        _ => "the setup was ended (--setup); the program did not run".to_owned(),
+    }
 }
 
 /// A compiler has limits of its own.

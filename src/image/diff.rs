@@ -48,50 +48,121 @@ impl Kind {
     }
 }
 
-/// One path, absolute.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Change {
-    pub kind: Kind,
-    pub path: Vec<u8>,
+/// All changes, as the tree that they are: a program can make a million paths of four thousand bytes each, which have most
+/// of those bytes in common.
+#[derive(Debug, Default)]
+pub struct Changes {
+    root: Node,
+    /// What it takes of memory, about.
+    bytes: usize,
 }
+
+#[derive(Debug, Default)]
+struct Node {
+    kind: Option<Kind>,
+    below: BTreeMap<Box<[u8]>, Self>,
+}
+
+/// More than any run of a person's has changed.
+const MOST_BYTES: usize = 512 << 20;
+/// Of a name, besides its own.
+const NODE_BYTES: usize = 96;
 
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
 
-/// All changes, by their paths.
-pub fn diff(store: &Store, run: &Run) -> Result<Vec<Change>> {
+impl Changes {
+    /// `false`: there is no more room.
+    #[must_use]
+    fn set(&mut self, path: &[u8], kind: Kind) -> bool {
+        let mut node = &mut self.root;
+        for name in names(path) {
+            if !node.below.contains_key(name) {
+                self.bytes += NODE_BYTES + name.len();
+                node.below.insert(name.into(), Node::default());
+            }
+            let Some(below) = node.below.get_mut(name) else { return false };
+            node = below;
+        }
+        node.kind = Some(kind);
+        self.bytes <= MOST_BYTES
+    }
+
+    fn get(&self, path: &[u8]) -> Option<Kind> {
+        names(path).try_fold(&self.root, |node, name| node.below.get(name))?.kind
+    }
+
+    /// Tells each with its absolute path, a directory before what is in it.
+    pub fn each<E>(
+        &self,
+        tell: &mut impl FnMut(Kind, &[u8]) -> std::result::Result<(), E>,
+    ) -> std::result::Result<(), E> {
+        if let Some(kind) = self.root.kind {
+            tell(kind, b"/")?;
+        }
+        let mut path = Vec::new();
+        // Not by calling itself: a path is as deep as a program likes.
+        let mut open = vec![(self.root.below.iter(), 0)];
+        while let Some((entries, length)) = open.last_mut() {
+            path.truncate(*length);
+            let Some((name, node)) = entries.next() else {
+                open.pop();
+                continue;
+            };
+            path.push(b'/');
+            path.extend_from_slice(name);
+            if let Some(kind) = node.kind {
+                tell(kind, &path)?;
+            }
+            open.push((node.below.iter(), path.len()));
+        }
+        Ok(())
+    }
+}
+
+fn names(path: &[u8]) -> impl Iterator<Item = &[u8]> {
+    path.split(|byte| *byte == b'/').filter(|name| !name.is_empty())
+}
+
+pub fn diff(store: &Store, run: &Run) -> Result<Changes> {
     let below = Below::open(store, run)?;
     let (file, _) = store.open_blob(&run.layer.digest)?;
     let broken = |source| ImageError::Archive { what: format!("layer {}", run.layer.digest.short()), source };
     let content = unpack::open_packed(BufReader::new(file)).map_err(broken)?;
     let mut entries = Archive::new(BufReader::with_capacity(256 << 10, content));
-    let mut found: BTreeMap<Vec<u8>, Kind> = BTreeMap::new();
+    let mut found = Changes::default();
+    let too_many = |fits: bool| match fits {
+        true => Ok(()),
+        false => Err(ImageError::TooManyChanges { name: run.name.clone() }),
+    };
     let mut opaque = Vec::new();
     while let Some(entry) = entries.next_entry().map_err(broken)? {
         let path = clean(&entry.path);
         if path.is_empty() {
             // What is in it says whether it changed, but for its rights.
             if below.mode(&path)?.is_some_and(|mode| mode != entry.mode) {
-                found.insert(path, Kind::Changed);
+                too_many(found.set(&path, Kind::Changed))?;
             }
             continue;
         }
         let name = path.iter().rposition(|byte| *byte == b'/').map_or(0, |slash| slash + 1);
         let (above, name) = path.split_at(name);
         if name == OPAQUE {
-            opaque.push(above.strip_suffix(b"/").unwrap_or(above).to_vec());
+            // Only where there was something is there anything to be replaced.
+            if below.mode(above.strip_suffix(b"/").unwrap_or(above))?.is_some() {
+                opaque.push(above.strip_suffix(b"/").unwrap_or(above).to_vec());
+            }
         } else if let Some(hidden) = name.strip_prefix(WHITEOUT) {
-            found.insert([above, hidden].concat(), Kind::Deleted);
+            too_many(found.set(&[above, hidden].concat(), Kind::Deleted))?;
         } else {
             let kind = if below.mode(&path)?.is_some() { Kind::Changed } else { Kind::Added };
-            found.insert(path, kind);
+            too_many(found.set(&path, kind))?;
         }
     }
     for dir in opaque {
-        below.replaced(dir, &mut found)?;
+        below.replaced(dir, &mut found, &too_many)?;
     }
-    let absolute = |(path, kind): (Vec<u8>, Kind)| Change { kind, path: [&b"/"[..], &path[..]].concat() };
-    Ok(found.into_iter().map(absolute).collect())
+    Ok(found)
 }
 
 /// The tree that the run stood on.
@@ -136,7 +207,7 @@ impl Below {
     }
 
     /// A directory that stands in the place of what was there: what is not in it is gone.
-    fn replaced(&self, dir: Vec<u8>, found: &mut BTreeMap<Vec<u8>, Kind>) -> Result<()> {
+    fn replaced(&self, dir: Vec<u8>, found: &mut Changes, fits: &impl Fn(bool) -> Result<()>) -> Result<()> {
         let mut left = vec![dir];
         while let Some(dir) = left.pop() {
             let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
@@ -150,12 +221,55 @@ impl Below {
                 }
                 let path = if dir.is_empty() { name.to_vec() } else { [&dir[..], b"/", name].concat() };
                 match found.get(&path) {
-                    None => _ = found.insert(path, Kind::Deleted),
+                    None => fits(found.set(&path, Kind::Deleted))?,
                     Some(Kind::Deleted) => {}
                     Some(_) => left.push(path),
                 }
             }
         }
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn told(changes: &Changes) -> Vec<String> {
+        let mut all = Vec::new();
+        let mut tell = |kind: Kind, path: &[u8]| -> std::result::Result<(), ()> {
+            all.push(format!("{} {}", kind.letter(), String::from_utf8_lossy(path)));
+            Ok(())
+        };
+        changes.each(&mut tell).unwrap();
+        all
+    }
+
+    #[test]
+    fn directories_come_before_what_is_in_them() {
+        let mut changes = Changes::default();
+        for (path, kind) in [("a/b/c", Kind::Added), ("a", Kind::Changed), ("a-b", Kind::Deleted), ("", Kind::Changed)]
+        {
+            assert!(changes.set(path.as_bytes(), kind));
+        }
+        assert_eq!(told(&changes), ["C /", "C /a", "A /a/b/c", "D /a-b"]);
+        assert_eq!((changes.get(b"a/b"), changes.get(b"a/b/c")), (None, Some(Kind::Added)));
+    }
+
+    #[test]
+    fn long_paths_take_what_they_do_not_share() {
+        let mut changes = Changes::default();
+        let deep = format!("{}/", "d".repeat(190)).repeat(20);
+        for number in 0..30_000 {
+            assert!(changes.set(format!("{deep}{number}").as_bytes(), Kind::Added));
+        }
+        assert!(changes.bytes < 4 << 20, "{}", changes.bytes);
+        assert_eq!(told(&changes).len(), 30_000);
+    }
+
+    #[test]
+    fn there_is_an_end_to_them() {
+        let mut changes = Changes { bytes: MOST_BYTES - NODE_BYTES, ..Changes::default() };
+        assert!(!changes.set(b"a", Kind::Added));
     }
 }

@@ -54,6 +54,8 @@ pub enum ImageError {
     },
     #[error("no kept run called `{name}`")]
     UnknownRun { name: String },
+    #[error("run `{name}` has changed more than can be listed")]
+    TooManyChanges { name: String },
     #[error("a kept run is called `{name}` already")]
     RunTaken { name: String },
     #[error("run `{name}` stood on {path} and on no image, so no image can stand on that", path = path.display())]
@@ -96,6 +98,9 @@ impl Hint for ImageError {
             Self::Keep { source, .. } => source.hint(),
             Self::UnknownRun { name } => Some(format!(
                 "`fumehood ps --all` lists them; `fumehood run --keep --name {name} …` makes one, when it has ended"
+            )),
+            Self::TooManyChanges { name } => Some(format!(
+                "`fumehood commit {name} IMAGE` and `fumehood image export` give its layer to other programs"
             )),
             Self::RunTaken { name } => Some(format!("choose another --name, or remove that one: fumehood rm {name}")),
             Self::NoImageBelow { .. } => Some("run it with --image instead of --rootfs".to_owned()),

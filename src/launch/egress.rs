@@ -3,9 +3,9 @@
 use std::{
     os::fd::{AsFd, BorrowedFd},
     sync::{
-        Arc,
+        Arc, Mutex, PoisonError,
         atomic::{AtomicBool, Ordering},
-        mpsc::{self, Receiver},
+        mpsc::{self, Receiver, TrySendError},
     },
     time::Duration,
 };
@@ -13,13 +13,15 @@ use std::{
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::{LaunchError, system};
-use crate::net::{Denied, Listeners, Policy, Proxy};
+use crate::net::{Contact, Denied, Listeners, Log, Policy, Proxy, publish::Inward};
 
 /// Dropped, it lets nothing out any more.
 #[derive(Debug)]
 pub struct Egress {
+    /// Dropped before the proxy is, which may wait to be heard.
+    contacts: Option<Receiver<Contact>>,
     proxy: Proxy,
-    denied: Receiver<Denied>,
+    denied: Arc<Mutex<Vec<Denied>>>,
     /// Ready when there is something in `denied`, and when it has drained.
     woken: Arc<EventFd>,
     drained: Arc<AtomicBool>,
@@ -27,20 +29,31 @@ pub struct Egress {
 
 /// Refusals that wait to be told: a program makes them faster than anybody reads, and those beyond are lost.
 const WAITING: usize = 256;
+/// Entries of the log that wait: of these none is lost, and the proxy waits.
+const CONTACTS: usize = 1024;
 
 impl Egress {
-    pub fn start(policy: Policy, listeners: Listeners) -> Result<Self, LaunchError> {
+    /// `logs`: whether all contacts are wanted, and not only what was refused.
+    pub fn start(
+        policy: Policy,
+        listeners: Listeners,
+        logs: bool,
+        inward: Option<Inward>,
+    ) -> Result<Self, LaunchError> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let woken = Arc::new(EventFd::from_flags(flags).map_err(system("make an event"))?);
-        let (sender, denied) = mpsc::sync_channel(WAITING);
-        let waker = Arc::clone(&woken);
+        let denied = Arc::new(Mutex::new(Vec::new()));
+        let (waiting, waker) = (Arc::clone(&denied), Arc::clone(&woken));
         let tell = move |refused| {
-            if sender.try_send(refused).is_ok() {
+            let mut waiting = waiting.lock().unwrap_or_else(PoisonError::into_inner);
+            if waiting.len() < WAITING {
+                waiting.push(refused);
                 _ = waker.write(1);
             }
         };
-        let proxy = Proxy::start(policy, listeners, tell).map_err(LaunchError::Egress)?;
-        Ok(Self { proxy, denied, woken, drained: Arc::default() })
+        let (log, contacts) = logs.then(|| log(&woken)).unzip();
+        let proxy = Proxy::start(policy, listeners, tell, log, inward).map_err(LaunchError::Egress)?;
+        Ok(Self { contacts, denied, proxy, woken, drained: Arc::default() })
     }
 
     /// The sandbox is gone: lets out what it sent last, for `grace` at most, and then nothing any more.
@@ -56,11 +69,59 @@ impl Egress {
         self.drained.load(Ordering::Acquire)
     }
 
-    /// What was refused since the last time.
-    pub fn refused(&self) -> impl Iterator<Item = Denied> + '_ {
-        _ = self.woken.read();
-        self.denied.try_iter()
+    #[must_use]
+    pub fn policy(&self) -> Arc<Policy> {
+        self.proxy.policy()
     }
+
+    /// From now on; open connections that it forbids are cut.
+    pub fn set_policy(&self, policy: Policy) {
+        self.proxy.set_policy(policy);
+    }
+
+    /// Ends all connections that there are.
+    pub fn cut(&self) {
+        self.proxy.cut();
+    }
+
+    /// Before it is asked what there is: what comes after this wakes again.
+    pub fn awake(&self) {
+        _ = self.woken.read();
+    }
+
+    /// What was refused since the last time.
+    pub fn refused(&self) -> Vec<Denied> {
+        std::mem::take(&mut self.denied.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// The connections that have ended and the questions that were asked since the last time, or so many of them.
+    pub fn contacts(&self) -> impl Iterator<Item = Contact> + '_ {
+        self.contacts.iter().flat_map(Receiver::try_iter).take(CONTACTS)
+    }
+
+    /// Ends all connections; those that were open are the last contacts.
+    pub fn end(&mut self) -> impl Iterator<Item = Contact> + '_ {
+        self.proxy.stop();
+        self.contacts.iter().flatten()
+    }
+}
+
+fn log(woken: &Arc<EventFd>) -> (Log, Receiver<Contact>) {
+    let (sender, contacts) = mpsc::sync_channel(CONTACTS);
+    let waker = Arc::clone(woken);
+    let log = move |contact| {
+        let full = match sender.try_send(contact) {
+            Err(TrySendError::Full(contact)) => Some(contact),
+            Ok(()) | Err(TrySendError::Disconnected(_)) => None,
+        };
+        _ = waker.write(1);
+        if let Some(contact) = full {
+            // What comes between the first look and this has to be seen, too.
+            _ = sender.send(contact);
+            _ = waker.write(1);
+        }
+    };
+    (Box::new(log), contacts)
 }
 
 impl AsFd for Egress {

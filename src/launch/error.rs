@@ -6,7 +6,7 @@ use crate::{
     cgroup::CgroupError,
     error::{Error, Hint},
     host::{closed_to_others, explain_launch_errno, explain_refused_ids},
-    net::NetError,
+    net::{NetError, gateway::Step},
     plan::{
         Plan, PlanError,
         ids::IdsKind,
@@ -36,8 +36,8 @@ pub enum LaunchError {
     Closed { what: &'static str, path: PathBuf, dir: PathBuf },
     #[error(transparent)]
     Egress(NetError),
-    #[error("cannot {what}: {}", errno.desc())]
-    Gateway { what: &'static str, errno: Errno },
+    #[error("cannot {}: {}", step.what(), errno.desc())]
+    Gateway { step: Step, errno: Errno },
     #[error("gVisor did not run the program: {why}")]
     Gvisor { why: String },
     #[error("the sandbox's init ended before the program was started")]
@@ -129,7 +129,9 @@ impl LaunchError {
     #[must_use]
     pub fn explain(self) -> Error {
         let found = match &self {
-            Self::Clone(errno) => explain_launch_errno("clone", "namespaces", *errno as i32),
+            Self::Clone(errno) | Self::Gateway { step: Step::Namespace, errno } => {
+                explain_launch_errno("clone", "namespaces", *errno as i32)
+            }
             Self::Ids(IdsError::Write { file, source }) => {
                 source.raw_os_error().and_then(|errno| explain_launch_errno("ids", file, errno))
             }
@@ -152,6 +154,12 @@ impl Hint for LaunchError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::Cgroup(error) => error.hint(),
+            Self::Egress(error) => error.hint(),
+            Self::Gateway { step, errno } => {
+                let told = step.hint(*errno);
+                // What forbids namespaces is found out by who explains.
+                told.or_else(|| (*step != Step::Namespace).then(|| "`fumehood doctor` tells what is missing".to_owned()))
+            }
             Self::Ids(error) => error.hint(),
             Self::Plan(error) => error.hint(),
             Self::State(error) => error.hint(),
@@ -201,6 +209,18 @@ fn no_directory(errno: Errno) -> &'static str {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_gateway_that_cannot_be_made_says_what_is_missing() {
+        let hint = |step, errno| LaunchError::Gateway { step, errno }.explain().hint().unwrap_or_default().to_owned();
+        for errno in [Errno::ENOENT, Errno::EOPNOTSUPP] {
+            assert!(hint(Step::Rules, errno).contains("modprobe -a veth nf_tables"), "{errno}");
+            assert!(hint(Step::Link, errno).contains("modprobe -a veth nf_tables"), "{errno}");
+        }
+        assert!(hint(Step::Link, Errno::EPERM).contains("fumehood doctor"));
+        let error = LaunchError::Gateway { step: Step::Rules, errno: Errno::ENOENT }.explain();
+        assert!(error.message().starts_with("cannot load the gateway's packet filter: "), "{error}");
+    }
 
     #[test]
     fn kernels_that_cannot_map_layers_are_told_so() {

@@ -1,17 +1,25 @@
 //! The init's cloning where the sandbox has a gateway: by a helper that has made the gateway's namespace and the
 //! sandbox's, and stands in the latter.
 //!
+//! The link between the two, which takes the kernel a while, is made while the init builds. Nothing of the sandbox's runs
+//! before the supervisor says so, and that waits for [`Helper::listeners`].
+//!
 //! Without privilege the helper is in a user namespace of its own, which owns both networks and is the parent of the
-//! sandbox's: what is root inside the sandbox is nobody to either. The helper is gone before the init builds anything,
-//! and the init is the supervisor's own child (clone(2), CLONE_PARENT).
+//! sandbox's: what is root inside the sandbox is nobody to either. The helper is gone before any program runs, and the init
+//! is the supervisor's own child (clone(2), CLONE_PARENT).
+//!
+//! Where ports are published it stays, back in the gateway's namespace, and makes the sockets by which the proxy reaches
+//! the sandbox: only who is in there can.
 
-use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use nix::sys::socket::{AddressFamily, SockFlag, SockType};
 
 use super::{LaunchError, Running, ids, init::World, system};
 use crate::{
     cgroup::Leaf,
     net::{
-        Listeners,
+        Datagrams, Listeners,
         gateway::{Gateway, Step},
     },
     plan::{
@@ -32,20 +40,25 @@ const CLONE_FAILED: u8 = b'C';
 const IDS_FAILED: u8 = b'I';
 const MADE: u8 = b'M';
 
-/// Makes the gateway and clones the init behind it, which is heard by `control`. The child runs `world` and does not
-/// return.
+fn copy(fd: &OwnedFd) -> Result<OwnedFd, LaunchError> {
+    fd.try_clone().map_err(|error| LaunchError::System {
+        what: "copy a descriptor",
+        errno: Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)),
+    })
+}
+
+/// Clones the init into a network without a way out, and the helper that makes one. The init is heard by `control`; it
+/// runs `world` and does not return.
 pub(super) fn clone_init(
     plan: &Plan,
     leaf: Option<&Leaf>,
     world: &World<'_>,
     control: OwnedFd,
-) -> Result<(Running, Listeners), LaunchError> {
+) -> Result<(Running, Helper), LaunchError> {
     let (ours, theirs) = socket::record_pair().map_err(system("make a socket pair"))?;
-    let reserved = theirs.try_clone().map_err(|error| LaunchError::System {
-        what: "reserve a descriptor",
-        errno: Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)),
-    })?;
-    let gateway = Gateway::new(reserved.as_fd());
+    let reserved = copy(&theirs)?;
+    let udp = plan.egress.iter().chain(&plan.setup_egress).any(|policy| policy.passes_udp());
+    let gateway = Gateway::new(reserved.as_fd(), udp);
     let nested = plan.ids.kind != IdsKind::Range;
     let ids = nested.then(|| ids::Nested::new(&plan.ids));
     let flags = libc::CLONE_NEWNET | if nested { libc::CLONE_NEWUSER } else { 0 };
@@ -56,7 +69,7 @@ pub(super) fn clone_init(
             let supervisor = theirs.as_fd();
             Helping { plan, leaf, world, gateway: &gateway, ids: ids.as_ref(), supervisor }.live(reserved)
         }
-        Cloned::Parent { pid, pidfd } => Helper { pid, pidfd, socket: ours },
+        Cloned::Parent { pid, pidfd } => Helper { pid, pidfd, socket: ours, udp },
     };
     drop((theirs, reserved));
     if nested {
@@ -68,14 +81,19 @@ pub(super) fn clone_init(
     // From here on the init is killed and waited for if anything fails.
     let (pid, pidfd) = helper.init()?;
     let running = Running::new(pid, pidfd, control);
-    Ok((running, helper.listeners()?))
+    // Its ids are written by now, as far as the helper does that: it may build.
+    helper.next()?;
+    Ok((running, helper))
 }
 
-/// The helper, as its parent has it.
-struct Helper {
+/// The helper, as its parent has it; dropped, it is gone.
+#[derive(Debug)]
+pub(super) struct Helper {
     pid: i32,
     pidfd: OwnedFd,
     socket: OwnedFd,
+    /// Whether there are sockets for it.
+    udp: bool,
 }
 
 impl Helper {
@@ -86,9 +104,18 @@ impl Helper {
         }
     }
 
-    fn listeners(&self) -> Result<Listeners, LaunchError> {
+    /// What the gateway listens on, once it is whole.
+    pub fn listeners(&self) -> Result<Listeners, LaunchError> {
         let next = || self.next()?.1.ok_or(LaunchError::Lost);
-        Ok(Listeners { tcp: next()?, dns_udp: next()?, dns_tcp: next()?, explicit: next()? })
+        let (tcp, dns_udp, dns_tcp, explicit) = (next()?, next()?, next()?, next()?);
+        let udp =
+            self.udp.then(|| Ok::<_, LaunchError>(Datagrams { listener: next()?, answers: next()? })).transpose()?;
+        Ok(Listeners { tcp, dns_udp, dns_tcp, explicit, udp })
+    }
+
+    /// Where a socket in the gateway's namespace is had for each byte, if ports are published.
+    pub fn sockets(&self) -> Result<OwnedFd, LaunchError> {
+        copy(&self.socket)
     }
 
     /// The next thing made: a number and a descriptor.
@@ -105,8 +132,8 @@ impl Helper {
         Err(match tag {
             MADE => return Ok((number, fd)),
             FAILED => {
-                let what = Step::ALL.get(usize::from(step)).map_or("make the gateway", |step| step.what());
-                LaunchError::Gateway { what, errno }
+                let step = Step::ALL.get(usize::from(step)).copied().ok_or(LaunchError::Lost)?;
+                LaunchError::Gateway { step, errno }
             }
             CLONE_FAILED => LaunchError::Clone(errno),
             IDS_FAILED => LaunchError::System { what: "map the sandbox's ids", errno },
@@ -116,7 +143,7 @@ impl Helper {
 }
 
 impl Drop for Helper {
-    /// It has said all there is to say, or will not be listened to any more.
+    /// It has done all there is to do, or will not be listened to any more.
     fn drop(&mut self) {
         _ = process::signal(self.pidfd.as_fd(), libc::SIGKILL);
         _ = process::wait(self.pid, true);
@@ -148,7 +175,7 @@ impl Helping<'_> {
         }
         let mut made = None;
         // gVisor takes packets off the link itself, which only the owner of the namespace's may do: it is then the
-        // init's own, in which the link is put before the init is told to build.
+        // init's own.
         let enter = || {
             if self.plan.gvisor.is_none() {
                 return namespace::leave(libc::CLONE_NEWNET);
@@ -156,18 +183,26 @@ impl Helping<'_> {
             let init = self.clone_init(libc::CLONE_NEWNET as u64);
             namespace::enter(made.insert(init).1.as_fd(), libc::CLONE_NEWNET)
         };
-        let listeners = match self.gateway.make(reserved, enter) {
-            Ok(listeners) => listeners,
+        let begun = match self.gateway.begin(reserved, enter) {
+            Ok(begun) => begun,
             Err((step, errno)) => self.fail(FAILED, step as u8, errno),
         };
         let (pid, _pidfd) = made.unwrap_or_else(|| self.clone_init(0));
         if let Some(Err(error)) = self.ids.map(|ids| ids.write(pid)) {
             self.fail(IDS_FAILED, 0, Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)));
         }
-        let Listeners { tcp, dns_udp, dns_tcp, explicit } = &listeners;
-        let mut sent = Ok(());
-        for fd in [tcp, dns_udp, dns_tcp, explicit] {
+        let mut sent = self.say(MADE, 0, 0, None);
+        let (listeners, namespace) = match begun.finish() {
+            Ok(made) => made,
+            Err((step, errno)) => self.fail(FAILED, step as u8, errno),
+        };
+        let Listeners { tcp, dns_udp, dns_tcp, explicit, udp } = &listeners;
+        let datagrams = udp.as_ref().map(|Datagrams { listener, answers }| [listener, answers]);
+        for fd in [tcp, dns_udp, dns_tcp, explicit].into_iter().chain(datagrams.into_iter().flatten()) {
             sent = sent.and_then(|()| self.say(MADE, 0, 0, Some(fd.as_fd())));
+        }
+        if sent.is_ok() && !self.plan.publish.is_empty() {
+            _ = self.stay(namespace.as_fd());
         }
         process::exit_now(i32::from(sent.is_err()))
     }
@@ -184,6 +219,29 @@ impl Helping<'_> {
             process::exit_now(1)
         }
         (pid, pidfd)
+    }
+
+    /// Makes sockets in the gateway's namespace until nobody wants any more.
+    fn stay(&self, gateway: BorrowedFd<'_>) -> sys::Result<()> {
+        namespace::enter(gateway, libc::CLONE_NEWNET)?;
+        process::set_undumpable()?;
+        process::set_name(c"fumehood-ports");
+        // It is a fork: nothing of the sandbox's streams may be held open by it.
+        let own = self.supervisor.as_raw_fd() as u32;
+        if own > 0 {
+            process::close_range(0, own - 1)?;
+        }
+        process::close_range(own + 1, u32::MAX)?;
+        loop {
+            let mut wish = [0; 8];
+            if socket::receive(self.supervisor, &mut wish)?.0 == 0 {
+                return Ok(());
+            }
+            let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+            // None, where there can be none now.
+            let made = nix::sys::socket::socket(AddressFamily::Inet, SockType::Stream, flags, None).ok();
+            socket::send(self.supervisor, b"s", made.as_ref().map(AsFd::as_fd))?;
+        }
     }
 
     fn say(&self, tag: u8, step: u8, number: i32, fd: Option<BorrowedFd<'_>>) -> sys::Result<()> {

@@ -14,7 +14,9 @@ use std::{
 
 use crate::{
     error::Hint,
-    plan::ids::{Ids, IdsKind, Map},
+    host::Host,
+    plan::ids::{Ids, IdsKind, Map, Needs},
+    request::{SandboxId, User},
 };
 
 /// Where a helper is trusted to be the system's, whatever PATH says.
@@ -78,6 +80,18 @@ impl Which {
         };
         PLACES.iter().map(|place| Path::new(place).join(self.helper())).find(program)
     }
+}
+
+/// Whether this process can give a sandbox of its own all the ids that one can have, with `user` among them.
+#[must_use]
+pub fn has_all_ids(user: User) -> bool {
+    let mut host = Host::probe();
+    let helped = |which: Which| host.privileged || which.find_helper().is_some();
+    if !helped(Which::Users) || !helped(Which::Groups) {
+        return false;
+    }
+    host.read_granted();
+    SandboxId::parse("any").is_ok_and(|id| Ids::choose(&id, user, Needs::All, &host).is_ok())
 }
 
 /// Writes the maps of the process `pid`, a child that nobody has waited for. Without privilege and helpers, groups

@@ -7,6 +7,7 @@
 
 pub mod build;
 pub mod container;
+pub mod control;
 mod egress;
 mod error;
 mod fetch;
@@ -33,14 +34,18 @@ use std::{
 };
 
 pub use error::LaunchError;
-pub use ids::IdsError;
+pub use ids::{IdsError, has_all_ids};
 pub use observer::{Input, Observer, Started};
 pub use upper::{Upper, remove_granted};
 
 use crate::{
     cgroup::{Caps, Controller, CpuBandwidth, Hierarchy, Leaf},
     error::Hint,
-    net::{Policy, policy::Mode},
+    net::{
+        Policy,
+        policy::Mode,
+        publish::{Inward, Publish, Published},
+    },
     plan::{Plan, ids::IdsKind},
     report::{Capabilities, Cgroup, Controls, Failure, IdMap, LandlockScope, Means, Network, Outcome, Rootfs},
     request::{Fetch, Secret, StepLimits},
@@ -51,6 +56,7 @@ use crate::{
         fs, process, seccomp, socket,
     },
 };
+use control::Control;
 use egress::Egress;
 use init::World;
 use program::Image;
@@ -101,18 +107,28 @@ pub fn launch(
     };
     let images = images.map_err(LaunchError::Plan)?;
     let holds = Holds::decide(plan, hierarchy)?;
+    let published = Published::take(&plan.publish).map_err(LaunchError::Egress)?;
     let files = extras.fetch.iter().map(fetch::Target::open).collect::<Result<Vec<_>, _>>()?;
     // On v2 the init is cloned into its cgroup; on v1 it enters by itself, and the cgroup is made while it builds.
     let entered_by_clone = matches!(hierarchy, Hierarchy::V2(_));
     let mut leaf = if entered_by_clone { holds.create_leaf(plan, hierarchy)? } else { None };
     // Dropped after what it belongs to.
     let mut disk = None;
-    let (running, streams) = start(plan, &images, &holds, leaf.as_ref(), files, extras.input.window())?;
+    let host = HostSide { window: extras.input.window(), logs: observer.wants_contacts(), published };
+    let (mut running, streams) = start(plan, &images, &holds, leaf.as_ref(), files, host)?;
     if let (Some(at), Some(namespace)) = (plan.on_disk(), &running.namespace) {
         disk = Some(upper::Disk::open(at, namespace.as_fd())?);
     }
     mapped::hand_over(plan, &running)?;
-    let entry = Entry::create(plan, extras.runtime.as_deref(), running.pid).map_err(LaunchError::State)?;
+    let entry =
+        Entry::create(plan, extras.runtime.as_deref(), running.pid, &running.ports).map_err(LaunchError::State)?;
+    let entry = running.entry.insert(entry);
+    let listener = entry.listener().map(|listener| listener.try_clone_to_owned());
+    let listener = listener.transpose().map_err(|error| LaunchError::System {
+        what: "listen for what it is told",
+        errno: sys::Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)),
+    })?;
+    running.control_door = listener.map(Control::new);
     if !entered_by_clone {
         leaf = holds.create_leaf(plan, hierarchy)?;
         // An init that is gone has left word why, and the supervisor will read it.
@@ -124,7 +140,6 @@ pub fn launch(
     let controls = controls(plan, hierarchy, &holds, extras.secrets.len());
     let outcome = supervise::Supervisor::new(plan, running, streams, leaf, holds, controls, extras)
         .and_then(|supervisor| supervisor.run(observer));
-    drop(entry);
     match (outcome, disk) {
         (Ok(mut outcome), Some(disk)) => {
             if let Err(error) = disk.empty() {
@@ -146,11 +161,27 @@ struct Running {
     namespace: Option<OwnedFd>,
     waited: bool,
     egress: Option<Egress>,
+    connector: Option<gateway::Helper>,
+    ports: Vec<Publish>,
+    control_door: Option<Control>,
+    /// Removed when nothing of it is left.
+    entry: Option<Entry>,
 }
 
 impl Running {
     fn new(pid: i32, pidfd: OwnedFd, control: OwnedFd) -> Self {
-        Self { pid, pidfd, control: SupervisorEnd(control), namespace: None, egress: None, waited: false }
+        Self {
+            pid,
+            pidfd,
+            control: SupervisorEnd(control),
+            namespace: None,
+            waited: false,
+            egress: None,
+            connector: None,
+            ports: Vec::new(),
+            control_door: None,
+            entry: None,
+        }
     }
 
     fn kill(&self) {
@@ -184,6 +215,13 @@ struct Streams<'a> {
     stderr: OwnedFd,
 }
 
+/// What of the caller's side the start has to know.
+struct HostSide {
+    window: Option<libc::winsize>,
+    logs: bool,
+    published: Published,
+}
+
 /// Clones the init and gives it its ids; it builds on while we go on.
 fn start<'a>(
     plan: &Plan,
@@ -191,7 +229,7 @@ fn start<'a>(
     holds: &Holds,
     leaf: Option<&Leaf>,
     files: Vec<fetch::Target<'a>>,
-    window: Option<libc::winsize>,
+    host: HostSide,
 ) -> Result<(Running, Streams<'a>), LaunchError> {
     let (ours, theirs) = socket::record_pair().map_err(system("make a socket pair"))?;
     let (in_read, in_write) = fs::pipe().map_err(system("make a pipe"))?;
@@ -210,13 +248,14 @@ fn start<'a>(
         stdio,
         filter_flags: filter_flags(plan),
         processes: holds.processes(plan),
-        window,
+        window: host.window,
         watched: holds.memory == Means::Watched,
         keep: &keep,
     };
-    let mut running = if let Some(policy) = &plan.egress {
-        let (mut running, listeners) = gateway::clone_init(plan, leaf, &world, ours)?;
-        running.egress = Some(Egress::start(Policy::clone(policy), listeners)?);
+    let mut helper = None;
+    let mut running = if plan.egress.is_some() {
+        let (running, its) = gateway::clone_init(plan, leaf, &world, ours)?;
+        helper = Some(its);
         running
     } else {
         let into = leaf.and_then(Leaf::clone_into);
@@ -233,6 +272,19 @@ fn start<'a>(
         running.namespace = Some(ids::namespace(running.pid)?);
     }
     _ = running.control.order(Order::Build);
+    if let (Some(policy), Some(helper)) = (&plan.egress, helper) {
+        // The program starts behind a whole gateway: it waits for `Order::Entered`.
+        let listeners = helper.listeners()?;
+        running.ports.clone_from(&host.published.ports);
+        let inward = if plan.publish.is_empty() {
+            None
+        } else {
+            let helper = running.connector.insert(helper);
+            Some(Inward { published: host.published, sockets: helper.sockets()? })
+        };
+        let first = Policy::clone(plan.setup_egress.as_ref().unwrap_or(policy));
+        running.egress = Some(Egress::start(first, listeners, host.logs, inward)?);
+    }
     Ok((running, Streams { files, stdin: in_write, stdout: out_read, stderr: err_read }))
 }
 
@@ -309,6 +361,16 @@ impl Holds {
     }
 }
 
+fn network(mode: Mode) -> Network {
+    match mode {
+        Mode::Filtered => Network::Filtered,
+        Mode::Packages => Network::Packages,
+        Mode::Web => Network::Web,
+        Mode::Public => Network::Public,
+        Mode::Open => Network::Open,
+    }
+}
+
 /// What will be in force once the program runs: every line of it was checked by the kernel on the way there.
 fn controls(plan: &Plan, hierarchy: &Hierarchy, holds: &Holds, secrets: usize) -> Controls {
     let layer = plan.landlock.first();
@@ -322,12 +384,8 @@ fn controls(plan: &Plan, hierarchy: &Hierarchy, holds: &Holds, secrets: usize) -
             Hierarchy::None { .. } => Cgroup::None,
         },
         memory: holds.memory,
-        network: match plan.egress.as_ref().map(|policy| policy.mode()) {
-            Some(Mode::Filtered) => Network::Filtered,
-            Some(Mode::Packages) => Network::Packages,
-            Some(Mode::Web) => Network::Web,
-            Some(Mode::Public) => Network::Public,
-            Some(Mode::Open) => Network::Open,
+        network: match &plan.egress {
+            Some(policy) => network(policy.mode()),
             None if plan.own_network() => Network::None,
             None => Network::Host,
         },
@@ -338,7 +396,7 @@ fn controls(plan: &Plan, hierarchy: &Hierarchy, holds: &Holds, secrets: usize) -
             _ => Vec::new(),
         },
         no_new_privs: true,
-        capabilities: Capabilities::None,
+        capabilities: if plan.capabilities == 0 { Capabilities::None } else { Capabilities::Install },
         id_map: Some(match plan.ids.kind {
             IdsKind::Range => IdMap::Range,
             IdsKind::Single => IdMap::Single,

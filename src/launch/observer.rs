@@ -6,6 +6,7 @@ use std::{
 };
 
 use crate::{
+    net::{Contact, Policy, publish::Publish},
     report::{Controls, Denial, Stream},
     request::{Limits, SandboxId},
     sys::tty,
@@ -44,6 +45,21 @@ pub trait Observer {
     fn denied(&mut self, _denial: &Denial) -> io::Result<()> {
         Ok(())
     }
+
+    /// The network has another policy from now on.
+    fn policy(&mut self, _policy: &Policy) -> io::Result<()> {
+        Ok(())
+    }
+
+    /// Whether [`Self::contact`] is to be called. Who is slow to take them slows the program's network.
+    fn wants_contacts(&self) -> bool {
+        false
+    }
+
+    /// A connection that has ended, or a question for a name, allowed or refused; behind a gateway alone.
+    fn contact(&mut self, _contact: &Contact) -> io::Result<()> {
+        Ok(())
+    }
 }
 
 /// What is known when the program starts.
@@ -55,4 +71,6 @@ pub struct Started<'a> {
     pub pid: u32,
     pub limits: &'a Limits,
     pub controls: &'a Controls,
+    /// What is open on the host.
+    pub ports: &'a [Publish],
 }

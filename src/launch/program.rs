@@ -155,12 +155,21 @@ impl<'a> Start<'a> {
             process::set_limit(libc::RLIMIT_NPROC as _, processes, processes)
                 .map_err(at(Stage::ResourceLimit, plan.rlimits.len()))?;
         }
-        process::drop_bounding_capabilities().map_err(at(Stage::Capabilities, 0))?;
+        match plan.capabilities {
+            0 => process::drop_bounding_capabilities(),
+            kept => attributes::limit_bounding_set(kept),
+        }
+        .map_err(at(Stage::Capabilities, 0))?;
         if plan.ids.kind != IdsKind::Single {
             attributes::set_groups(&plan.groups).map_err(at(Stage::ProgramIdentity, 1))?;
             process::become_user(plan.identity.uid, plan.identity.gid, false).map_err(at(Stage::ProgramIdentity, 0))?;
         }
-        process::drop_capabilities().map_err(at(Stage::Capabilities, 1))?;
+        match plan.capabilities {
+            0 => process::drop_capabilities(),
+            // Root keeps these over execve, and nobody can get them back who has become somebody else.
+            kept => attributes::set_capabilities(kept, kept, 0),
+        }
+        .map_err(at(Stage::Capabilities, 1))?;
         process::set_no_new_privileges().map_err(at(Stage::NoNewPrivileges, 0))?;
         for (index, layer) in plan.landlock.iter().enumerate() {
             restrict(layer).map_err(at(Stage::Landlock, index))?;

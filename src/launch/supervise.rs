@@ -6,6 +6,7 @@
 
 mod finish;
 mod limits;
+mod network;
 mod relay;
 
 use std::{
@@ -16,7 +17,7 @@ use std::{
 
 use super::{
     Extras, Holds, LaunchError, Running, Streams,
-    egress::Egress,
+    control::Control,
     fetch,
     gvisor::End,
     observer::{Input, Observer, Started},
@@ -26,11 +27,9 @@ use super::{
 };
 use crate::{
     cgroup::{self, Events, Leaf, OomWatch},
-    net::Denied,
+    net::Policy,
     plan::{Plan, StepKind, ids::IdsKind},
-    report::{
-        Compile, Controls, DenialKind, Denials, Means, Outcome, ProducedFile, Reason, Stream, Verdict, WaitStatus,
-    },
+    report::{Compile, Controls, Denials, Means, Outcome, ProducedFile, Reason, Stream, Verdict, WaitStatus},
     sys::{process, seccomp},
 };
 use relay::{Passed, Relay};
@@ -60,6 +59,9 @@ pub(super) struct Supervisor<'a> {
     watch: Option<Watch<'a>>,
     denials: Denials,
     step: usize,
+    prepared: Option<Compile>,
+    /// What is reached once the setup has ended.
+    policy_to_come: Option<Box<Policy>>,
     compile: Option<Compile>,
     /// When the current step's program was started.
     started: Option<Instant>,
@@ -85,6 +87,7 @@ enum Source {
     Input,
     Listener,
     Egress,
+    Caller,
     Oom,
     Signals,
 }
@@ -125,6 +128,8 @@ impl<'a> Supervisor<'a> {
             oom,
             denials: Denials::default(),
             step: 0,
+            prepared: None,
+            policy_to_come: plan.setup_egress.as_ref().and(plan.egress.clone()),
             compile: None,
             started: None,
             setup: Duration::ZERO,
@@ -157,7 +162,8 @@ impl<'a> Supervisor<'a> {
                     Source::Stdin => self.relay.feed(),
                     Source::Input => self.relay.take_input(),
                     Source::Listener => self.answer_refused(observer),
-                    Source::Egress => self.hear_of_refusals(observer),
+                    Source::Egress => self.hear_of_egress(observer),
+                    Source::Caller => self.hear_callers(observer),
                     Source::Oom => {
                         if self.oom.as_ref().is_some_and(OomWatch::struck) {
                             self.kill(Reason::Memory);
@@ -190,6 +196,9 @@ impl<'a> Supervisor<'a> {
         }
         if let Some(egress) = &self.running.egress {
             add(Source::Egress, egress.as_fd(), libc::POLLIN);
+        }
+        for caller in self.running.control_door.iter().flat_map(Control::sources) {
+            add(Source::Caller, caller, libc::POLLIN);
         }
         if let Some(oom) = &self.oom {
             add(Source::Oom, oom.as_fd(), libc::POLLIN);
@@ -250,6 +259,7 @@ impl<'a> Supervisor<'a> {
             pid: self.running.pid as u32,
             limits: &self.plan.limits,
             controls: &self.controls,
+            ports: &self.running.ports,
         };
         if observer.started(&started).is_err() {
             self.kill(Reason::Cancelled(libc::SIGPIPE as u8));
@@ -292,13 +302,17 @@ impl<'a> Supervisor<'a> {
             return Ok(());
         }
         (0..2).for_each(|number| self.drain(number, observer));
-        let compile = self.end_of_compile()?;
-        let success = compile.verdict == Verdict::Ok;
-        self.compile = Some(compile);
+        let done = self.end_of_step()?;
+        let success = done.verdict == Verdict::Ok;
+        match self.plan.steps[self.step].kind {
+            StepKind::Setup => self.prepared = Some(done),
+            StepKind::Compile | StepKind::Run => self.compile = Some(done),
+        }
         if !success {
             self.running.kill();
             return Ok(());
         }
+        self.lock_network(observer);
         self.step += 1;
         (self.started, self.ended, self.listener, self.disk_full) = (None, None, None, false);
         if let Some(leaf) = &self.leaf {
@@ -358,19 +372,6 @@ impl<'a> Supervisor<'a> {
             _ = seccomp::reply_errno(listener.as_fd(), call.id, errno);
             self.begin(observer);
             if let Some(denial) = refused::record(&mut self.denials, &self.plan.seccomp.name, &call)
-                && observer.denied(denial).is_err()
-            {
-                self.kill(Reason::Cancelled(libc::SIGPIPE as u8));
-            }
-        }
-    }
-
-    /// Connections and names that the gateway refused.
-    fn hear_of_refusals(&mut self, observer: &mut dyn Observer) {
-        let refused: Vec<_> = self.running.egress.iter().flat_map(Egress::refused).collect();
-        for Denied { target, rule, hint, .. } in refused {
-            self.begin(observer);
-            if let Some(denial) = self.denials.record(DenialKind::Network, &target, &rule, || hint)
                 && observer.denied(denial).is_err()
             {
                 self.kill(Reason::Cancelled(libc::SIGPIPE as u8));

@@ -100,6 +100,11 @@ fn is_opt(record: &[u8]) -> bool {
         && data.len() == usize::from(u16::from_be_bytes([length_high, length_low]))
 }
 
+/// The name that is asked for, of a question that is one.
+pub(super) fn asked(message: &[u8]) -> Option<Name> {
+    Name::from_wire(&Question::parse(message).ok()?.text()).ok()
+}
+
 /// A question that policy refused.
 pub(super) type RefusedName = (String, Refusal);
 

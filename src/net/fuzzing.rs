@@ -5,7 +5,10 @@ use std::{net::Ipv4Addr, time::Instant};
 pub use super::proxy::fuzzing::{head, hello, socks};
 use super::{
     dns,
-    policy::{Host, Name, Policy, Private, Rule},
+    policy::{
+        Host, Injection, Name, Policy, Private, Rule,
+        path::{Pattern, normal},
+    },
     pool::{Pool, is_fake},
 };
 
@@ -44,8 +47,36 @@ pub fn rule(text: &str) {
         assert_eq!(Host::from_wire(host.to_string().as_bytes()), Ok(host));
     }
     _ = Rule::list(text);
-    if let Ok(policy) = serde_json::from_str::<Policy>(text) {
+    _ = Injection::parse(text, |_| Some("variable".into()));
+    if let Ok(policy) = serde_json::from_str::<Policy>(text)
+        && !policy.has_secrets()
+    {
         let printed = serde_json::to_string(&policy).unwrap_or_default();
         assert_eq!(serde_json::from_str::<Policy>(&printed).ok(), Some(policy));
+    }
+}
+
+/// A request's path, and a pattern with it: what is canonical stays so, holds nothing that a server could take for another
+/// way, and is met by itself.
+pub fn path(text: &str) {
+    let (pattern, target) = text.split_once('\n').unwrap_or((text, text));
+    let Ok(path) = normal(target) else { return };
+    assert_eq!(normal(&path).as_deref(), Ok(&*path));
+    assert!(path.starts_with('/') && path.bytes().all(|byte| (0x21..0x7f).contains(&byte)));
+    let lower = path.to_ascii_lowercase();
+    for trick in ["//", "%2f", "%2e", "%5c", "%25", "%00", "\\", "#", "?"] {
+        assert!(!lower.contains(trick), "{path}");
+    }
+    assert!(!path.split('/').any(|segment| matches!(segment.split(';').next(), Some("." | ".."))), "{path}");
+    if let Ok(own) = Pattern::new(&path)
+        && !path.contains('*')
+    {
+        assert!(own.fits(&path));
+    }
+    if let Ok(pattern) = Pattern::new(pattern)
+        && pattern.fits(&path)
+    {
+        // What is before the first star is what the path begins with.
+        assert!(path.starts_with(pattern.as_str().split('*').next().unwrap_or_default()), "{path}");
     }
 }

@@ -5,22 +5,27 @@
 //! connection what the name behind its made-up address truly resolves to. So nothing is forwarded, and what the
 //! proxy doesn't understand doesn't get out.
 
+mod authority;
 mod dns;
 mod error;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 pub mod gateway;
+mod log;
 pub mod policy;
 mod pool;
 mod proxy;
+pub mod publish;
 
 use std::{fmt, os::fd::OwnedFd};
 
 pub use self::{
+    authority::Authority,
     error::NetError,
+    log::{Allowed, Contact},
     policy::Policy,
     pool::{FAKE_FIRST, FAKE_LAST},
-    proxy::Proxy,
+    proxy::{Log, Proxy},
 };
 
 /// What the kernel keeps for each direction of a socket. Left to itself it takes megabytes for one that is not read, from
@@ -36,6 +41,17 @@ pub struct Listeners {
     pub dns_tcp: OwnedFd,
     /// For clients that know of a proxy: HTTP and SOCKS5, told apart by the first byte.
     pub explicit: OwnedFd,
+    /// Where UDP is let out.
+    pub udp: Option<Datagrams>,
+}
+
+/// Sockets for UDP, made there too.
+#[derive(Debug)]
+pub struct Datagrams {
+    /// All but DNS, with the address that each was meant for (`IP_RECVORIGDSTADDR`).
+    pub listener: OwnedFd,
+    /// Raw: answers come from that address.
+    pub answers: OwnedFd,
 }
 
 /// A connection or a question that was not let through.
@@ -50,10 +66,12 @@ pub struct Denied {
     pub hint: Option<String>,
 }
 
-/// What was seen of it when it was refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+/// What was seen of it when it was refused, or has ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Protocol {
     Dns,
+    Udp,
     Tcp,
     Tls,
     Http,
@@ -65,6 +83,7 @@ impl Protocol {
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Dns => "dns",
+            Self::Udp => "udp",
             Self::Tcp => "tcp",
             Self::Tls => "tls",
             Self::Http => "http",

@@ -7,6 +7,7 @@ use crate::{
     Error,
     error::Hint,
     image::{ImageError, store::StoreError},
+    net::policy::RuleError,
     request::{mounts::MountError, runtimes::RuntimeError},
 };
 
@@ -28,6 +29,8 @@ pub enum PackagesError {
     Index { text: String },
     #[error("the index has a user or a password in its URL, which what a package runs could read")]
     IndexUser,
+    #[error("where packages come from: {source}")]
+    Place { source: RuleError },
     #[error("`{name}` has a user or a password in it that cannot be told from the rest")]
     Credentials { name: String },
     #[error("{message}")]
@@ -62,6 +65,7 @@ impl Hint for PackagesError {
             }
             Self::Credentials { .. } => Some("write an @ that is none of a user's as %40".to_owned()),
             Self::Setup { hint, .. } => hint.clone(),
+            Self::Place { source } => source.hint(),
             Self::Sandbox(error) => error.hint().map(str::to_owned),
             Self::Runtime(error) => error.hint(),
             Self::Mount(error) => error.hint(),

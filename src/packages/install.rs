@@ -18,7 +18,7 @@ use crate::{
         digest::Digest,
         store::{Installed, Store},
     },
-    request::{Mount, Network},
+    request::Mount,
 };
 
 /// Changed when the same packages would be installed otherwise.
@@ -58,11 +58,6 @@ impl Install<'_> {
             let (into, scratch) = (dir("packages")?, dir("scratch")?);
             self.job(&into, &scratch).run(tell)
         })
-    }
-
-    #[must_use]
-    pub fn network(&self) -> Network {
-        self.job(Path::new(""), Path::new("")).network()
     }
 
     fn job<'b>(&'b self, into: &'b Path, scratch: &'b Path) -> Job<'b> {

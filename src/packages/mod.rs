@@ -1,12 +1,13 @@
 //! Packages of languages, put in a directory by their own managers, which run in a sandbox: what a package brings to be
 //! run when it is installed is nobody's one has looked at.
 //!
-//! Until egress can be limited by name, such a sandbox has the host's network, unless the packages come from a directory.
+//! It reaches registries alone, and nothing at all where the packages come from a directory.
 
 mod bare;
 mod error;
 mod index;
 pub mod install;
+mod network;
 mod settings;
 
 use std::{
@@ -22,13 +23,14 @@ pub use bare::names_user;
 pub use error::PackagesError;
 pub use index::Index;
 pub use install::Install;
+pub use network::{Registries, connect, connect_to_host};
 
 use crate::{
     Observer, Outcome, Sandbox,
     image::Ready,
-    report::{Stream, Verdict},
+    report::{Denial, DenialKind, Stream, Verdict},
     request::{
-        Bytes, Limits, Mount, Network, Rootfs,
+        Bytes, Limits, Mount, Rootfs,
         runtimes::{self, SearchPath},
     },
 };
@@ -75,7 +77,6 @@ const SCRATCH: &str = "/fumehood/scratch";
 const INDEX: &str = "/fumehood/index";
 const OWN: &str = "/fumehood/own";
 const OWN_PIP: &str = "/fumehood/own/pip";
-const CERTIFICATES: &str = "/fumehood/certificates.pem";
 /// Of what a manager says, as much as tells why it failed.
 const KEPT: usize = 16 << 10;
 
@@ -110,15 +111,6 @@ impl Manager {
 }
 
 impl Job<'_> {
-    /// Whether it will have the host's network.
-    #[must_use]
-    pub fn network(&self) -> Network {
-        match self.index {
-            Some(Index::Dir(_)) => Network::None,
-            _ => Network::Host,
-        }
-    }
-
     /// Installs them; `tell` is told what the manager says.
     pub fn run(&self, tell: &mut dyn FnMut(&str)) -> Result {
         let mut sandbox = self.sandbox(tell)?;
@@ -143,13 +135,18 @@ impl Job<'_> {
             mounts.push((dir.clone(), INDEX, false));
         }
         let mut sandbox = Sandbox::command(program);
-        sandbox.args(args).network(self.network()).limits(limits()).workdir(SCRATCH);
-        if let (Manager::Gem, Some(Index::Dir(_))) = (self.manager, self.index) {
-            sandbox.workdir(INDEX);
-        }
-        if self.network() == Network::Host {
-            let settings = settings::find(self.manager, self.index);
-            connect_with(settings, &mut sandbox, image.is_some(), tell)?;
+        sandbox.args(args).limits(limits()).workdir(SCRATCH);
+        match (self.manager, self.index) {
+            (Manager::Gem, Some(Index::Dir(_))) => _ = sandbox.workdir(INDEX),
+            (_, Some(Index::Dir(_))) => {}
+            (manager, index) => {
+                let settings = settings::find(manager, index);
+                let mut registries = Registries::of(manager, settings, self.packages);
+                if let Some(Index::Url(url)) = index {
+                    registries.add([url.as_str()].into_iter());
+                }
+                network::connect(&mut sandbox, registries, tell)?;
+            }
         }
         for (name, value) in env {
             sandbox.env(name, value);
@@ -235,7 +232,12 @@ impl Job<'_> {
         args.extend(["--install-dir", OUT, "--bindir", "/fumehood/out/bin"].map(Into::into));
         match self.index {
             Some(Index::Dir(_)) => args.push("--local".into()),
-            Some(Index::Url(url)) => args.extend(["--clear-sources", "--source", url].map(Into::into)),
+            Some(Index::Url(url)) => {
+                args.extend(["--clear-sources", "--source", url].map(Into::into));
+                // It asks no proxy of the environment for what is on loopback.
+                let proxy = network::way_to(url).into_iter().flat_map(|proxy| ["--http-proxy".to_owned(), proxy]);
+                args.extend(proxy.map(OsString::from));
+            }
             None => {}
         }
         args.extend(self.packages.iter().map(OsString::from));
@@ -262,43 +264,6 @@ impl Job<'_> {
 
 fn host_program(name: &str) -> Option<OsString> {
     SearchPath::host().find(name).map(OsString::from)
-}
-
-/// What a sandbox with the host's network needs to use it: how names are looked up and whom to trust are the host's
-/// business, and no image's. `tell` is told what was left out.
-pub fn connect(sandbox: &mut Sandbox, image: bool, tell: &mut dyn FnMut(&str)) -> Result {
-    connect_with(Vec::new(), sandbox, image, tell)
-}
-
-fn connect_with(
-    mut settings: Vec<settings::Variable>,
-    sandbox: &mut Sandbox,
-    image: bool,
-    tell: &mut dyn FnMut(&str),
-) -> Result {
-    sandbox.network(Network::Host);
-    settings.extend(settings::proxies());
-    let (settings, had) = settings::public(settings)?;
-    if !had.is_empty() {
-        let names = had.join(", ");
-        tell(&format!("fumehood: {names}: without the user and password in it, which what is run could read\n"));
-    }
-    for (name, value) in settings {
-        sandbox.env(name, value);
-    }
-    // Without an image it is fumehood's own.
-    let names = ["/etc/resolv.conf", "/etc/hosts"].into_iter().filter(|path| image || *path != "/etc/hosts");
-    let names = names.filter_map(|path| Some((settings::real(path)?, path)));
-    let certificates = settings::certificates().map(|path| (path, CERTIFICATES));
-    if certificates.is_some() {
-        for name in ["PIP_CERT", "SSL_CERT_FILE", "NODE_EXTRA_CA_CERTS"] {
-            sandbox.env(name, CERTIFICATES);
-        }
-    }
-    for (source, target) in names.chain(certificates) {
-        sandbox.mount(Mount::new(&source, Path::new(target), false)?);
-    }
-    Ok(())
 }
 
 /// Enough for what packages need to be built; a sandbox that is the user's own wish is not hurried.
@@ -328,6 +293,13 @@ impl Observer for Said<'_> {
         self.kept.extend_from_slice(bytes);
         let over = self.kept.len().saturating_sub(KEPT);
         self.kept.drain(..over);
+        Ok(())
+    }
+
+    fn denied(&mut self, denial: &Denial) -> io::Result<()> {
+        if denial.kind == DenialKind::Network {
+            (self.tell)(&format!("fumehood: denied: connection to {} ({})\n", denial.target, denial.rule));
+        }
         Ok(())
     }
 }

@@ -35,6 +35,11 @@ pub fn proxies() -> Vec<Variable> {
     PROXIES.into_iter().filter_map(|name| Some((name.to_owned(), env::var(name).ok()?))).collect()
 }
 
+/// Whether its value is a proxy.
+pub fn is_proxy(name: &str) -> bool {
+    name == "PIP_PROXY" || (PROXIES.contains(&name) && !name.eq_ignore_ascii_case("no_proxy"))
+}
+
 /// The same without users and passwords, and what it was that had any.
 pub fn public(settings: Vec<Variable>) -> Result<(Vec<Variable>, Vec<String>)> {
     let (mut fine, mut had) = (Vec::new(), Vec::new());

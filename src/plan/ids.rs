@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::{
     host::{Host, IdRange},
-    request::{SandboxId, User},
+    request::{SandboxId, User, user::LAST_ID},
 };
 
 /// How many ids a sandbox made by root has.
@@ -45,6 +45,16 @@ pub enum IdsKind {
     Subuid,
 }
 
+/// Which ids have to mean somebody inside, beside the program's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needs {
+    Program,
+    /// The program gives files to anybody.
+    All,
+    /// gVisor's kernel is nobody, and root sets it up.
+    Gvisor,
+}
+
 /// One line of /proc/PID/uid_map (user_namespaces(7)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Map {
@@ -55,8 +65,8 @@ pub struct Map {
 
 impl Ids {
     /// Root gives each sandbox a block of its own, so that two sandboxes are two strangers. An ordinary user
-    /// has one id to give, which needs no setuid helper, and for users that this cannot be, subordinate ones.
-    pub fn choose(id: &SandboxId, user: User, gvisor: bool, host: &Host) -> Result<Self, IdError> {
+    /// has one id to give, which needs no setuid helper, and where that will not do, subordinate ones.
+    pub fn choose(id: &SandboxId, user: User, needs: Needs, host: &Host) -> Result<Self, IdError> {
         let range = |outside| {
             let lines = vec![Map { inside: 0, outside, count: COUNT }];
             Self { kind: IdsKind::Range, users: lines.clone(), groups: lines, setup: (0, 0) }
@@ -71,11 +81,12 @@ impl Ids {
             }
             return Ok(range(0));
         }
-        if gvisor && wants_granted(user, gvisor, host) {
-            return Self::for_gvisor(user, host);
-        }
-        if wants_granted(user, gvisor, host) {
-            return Self::granted(user, host);
+        if wants_granted(user, needs, host) {
+            return match needs {
+                Needs::Program => Self::granted(user, host),
+                Needs::All => Self::granted(User { uid: LAST_ID, gid: LAST_ID, ..user }, host),
+                Needs::Gvisor => Self::for_gvisor(user, host),
+            };
         }
         let own = |inside, outside| vec![Map { inside, outside, count: 1 }];
         Ok(Self {
@@ -88,7 +99,7 @@ impl Ids {
 
     /// The program is the caller where it is that without gVisor. Its kernel becomes nobody, and root sets both up.
     fn for_gvisor(user: User, host: &Host) -> Result<Self, IdError> {
-        let stranger = wants_granted(user, false, host);
+        let stranger = wants_granted(user, Needs::Program, host);
         if stranger {
             Self::granted(user, host)?;
         }
@@ -139,10 +150,10 @@ impl IdsKind {
 /// Whether this sandbox needs ids that its caller has by grant only. What one id can be (root, the default user,
 /// the caller) it is: that works without helpers, and the files of the program are the caller's.
 #[must_use]
-pub fn wants_granted(user: User, gvisor: bool, host: &Host) -> bool {
+pub fn wants_granted(user: User, needs: Needs, host: &Host) -> bool {
     let default = User::default();
     let one_will_do = [0, default.uid, host.uid].contains(&user.uid) && [0, default.gid, host.gid].contains(&user.gid);
-    !host.privileged && (gvisor || user.asked && !one_will_do)
+    !host.privileged && (needs != Needs::Program || user.asked && !one_will_do)
 }
 
 /// 0 is the caller, and 1 and on are the ids granted, in the order of the file. The kernel takes no id twice, and
@@ -254,7 +265,7 @@ mod tests {
     }
 
     fn choose(user: &str, host: &Host) -> Result<Ids, IdError> {
-        Ids::choose(&SandboxId::parse("x").unwrap(), User::parse(user).unwrap(), false, host)
+        Ids::choose(&SandboxId::parse("x").unwrap(), User::parse(user).unwrap(), Needs::Program, host)
     }
 
     fn lines(lines: &[(u32, u32, u32)]) -> Vec<Map> {
@@ -276,10 +287,10 @@ mod tests {
             assert_eq!(choose(user, &host).unwrap().kind, IdsKind::Single, "{user}");
         }
         let id = SandboxId::parse("x").unwrap();
-        assert_eq!(Ids::choose(&id, User::default(), false, &host).unwrap().kind, IdsKind::Single);
+        assert_eq!(Ids::choose(&id, User::default(), Needs::Program, &host).unwrap().kind, IdsKind::Single);
         // As a bundle has it, nobody having asked.
         let bundled = User { uid: 7, gid: 8, asked: false };
-        assert_eq!(Ids::choose(&id, bundled, false, &host).unwrap().users, lines(&[(7, 1001, 1)]));
+        assert_eq!(Ids::choose(&id, bundled, Needs::Program, &host).unwrap().users, lines(&[(7, 1001, 1)]));
         for (user, kind) in [("7", "user"), ("1001:7", "user"), ("0:7", "group"), ("1002:0", "user")] {
             match choose(user, &host) {
                 Err(IdError::NotGranted { kind: found, count: 0, .. }) => assert_eq!(found, kind),
@@ -303,7 +314,7 @@ mod tests {
     fn behind_gvisor_the_program_is_the_caller_and_root_is_nobody() {
         let choose = |user: &str, subuid: &str| {
             let id = SandboxId::parse("x").unwrap();
-            Ids::choose(&id, User::parse(user).unwrap(), true, &ordinary(subuid, "alice:300000:65536"))
+            Ids::choose(&id, User::parse(user).unwrap(), Needs::Gvisor, &ordinary(subuid, "alice:300000:65536"))
         };
         let ids = choose("1000", "alice:100000:65536").unwrap();
         assert_eq!((ids.kind, ids.setup), (IdsKind::Subuid, (0, 0)));
@@ -317,6 +328,16 @@ mod tests {
         assert!(choose("1000", "alice:100000:1000").is_err());
         // Whoever is a stranger without it is one with it.
         assert_eq!(choose("7", "alice:100000:65536").unwrap().users, lines(&[(0, 1001, 1), (1, 100_000, 65_536)]));
+    }
+
+    #[test]
+    fn who_gives_files_to_anybody_needs_all() {
+        let root = User { uid: 0, gid: 0, asked: true };
+        let choose = |host: &Host| Ids::choose(&SandboxId::parse("x").unwrap(), root, Needs::All, host);
+        let ids = choose(&ordinary("alice:100000:65536", "alice:300000:65536")).unwrap();
+        assert_eq!((ids.kind, ids.setup), (IdsKind::Subuid, (0, 0)));
+        let error = choose(&ordinary("alice:100000:1000", "alice:300000:65536")).unwrap_err();
+        assert_eq!(error.to_string(), "user 65534 cannot be given: /etc/subuid grants only 1000 ids to uid 1001");
     }
 
     #[test]

@@ -19,12 +19,13 @@ use serde::Serialize;
 
 use crate::{
     host::Host,
-    net::policy::Policy,
+    net::{policy::Policy, publish::Publish},
     report::Isolation,
     request::{Bytes, Limits, Network, SandboxId, StepLimits},
     spec::{Base, Spec},
 };
-use ids::{Ids, IdsKind};
+use container::process::Capabilities;
+use ids::{Ids, IdsKind, Needs};
 use landlock::{Access, Layer};
 use setup::{OnDisk, SetupOp};
 
@@ -39,6 +40,9 @@ pub struct Plan {
     pub image: Option<String>,
     pub setup: Vec<SetupOp>,
     pub identity: Identity,
+    /// Those of root that installs packages, a bit each; nobody else has any.
+    #[serde(skip_serializing_if = "is_none")]
+    pub capabilities: u64,
     /// The program's other groups.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     pub groups: Vec<u32>,
@@ -52,7 +56,7 @@ pub struct Plan {
     /// The program has its own kernel, gVisor's.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub gvisor: Option<Box<gvisor::Gvisor>>,
-    /// One, or a compiler and then what it made.
+    /// The last is the program; before it may come a setup, and a compiler.
     pub steps: Vec<Step>,
     /// What names their working directory, for errors.
     #[serde(skip)]
@@ -61,6 +65,11 @@ pub struct Plan {
     /// What the gateway lets out, if there is one.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub egress: Option<Box<Policy>>,
+    /// And what it lets out before, while the setup runs.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub setup_egress: Option<Box<Policy>>,
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub publish: Vec<Publish>,
     pub fetches: bool,
     #[serde(skip)]
     pub keeps: bool,
@@ -77,7 +86,11 @@ pub struct Namespace {
     pub why: &'static str,
 }
 
-/// Who the program is, with no capability at all.
+fn is_none(capabilities: &u64) -> bool {
+    *capabilities == 0
+}
+
+/// Who the program is.
 #[derive(Debug, Clone, Copy, Serialize)]
 pub struct Identity {
     pub uid: u32,
@@ -118,6 +131,7 @@ pub struct Step {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
 pub enum StepKind {
+    Setup,
     Compile,
     Run,
 }
@@ -164,7 +178,14 @@ impl crate::error::Hint for PlanError {
 /// Computes the plan. Pure: the same spec and host give the same plan.
 pub fn make(spec: Spec, host: &Host) -> Result<Plan, PlanError> {
     let Spec { oci, mut own } = spec;
-    let ids = Ids::choose(&own.id, own.user, own.gvisor.is_some(), host)?;
+    let capabilities = oci.process().as_ref().and_then(|process| process.capabilities().as_ref());
+    let capabilities = capabilities.map_or(0, |spec| Capabilities::new(spec).permitted);
+    let needs = match (&own.gvisor, capabilities) {
+        (Some(_), _) => Needs::Gvisor,
+        (None, 0) => Needs::Program,
+        (None, _) => Needs::All,
+    };
+    let ids = Ids::choose(&own.id, own.user, needs, host)?;
     // An ordinary user has no groups to give: without them the program can do less.
     let (groups, withheld) = std::mem::take(&mut own.groups)
         .into_iter()
@@ -204,7 +225,10 @@ pub fn make(spec: Spec, host: &Host) -> Result<Plan, PlanError> {
         cwd: cwd.clone(),
         limits,
     };
-    let mut steps = Vec::with_capacity(2);
+    let mut steps = Vec::with_capacity(3);
+    if let Some((argv, limits)) = own.setup {
+        steps.push(step(StepKind::Setup, argv, limits));
+    }
     if let Some((argv, limits)) = own.compile {
         steps.push(step(StepKind::Compile, argv, limits));
     }
@@ -247,6 +271,7 @@ pub fn make(spec: Spec, host: &Host) -> Result<Plan, PlanError> {
         ids,
         setup,
         identity,
+        capabilities,
         groups,
         rlimits,
         landlock: layers,
@@ -261,6 +286,8 @@ pub fn make(spec: Spec, host: &Host) -> Result<Plan, PlanError> {
             Network::Gateway(policy) => Some(policy),
             Network::None | Network::Host => None,
         },
+        setup_egress: own.setup_policy,
+        publish: own.publish,
         fetches: own.fetches,
         keeps: own.keeps,
         image: own.image,

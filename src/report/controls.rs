@@ -76,6 +76,9 @@ pub enum LandlockScope {
 #[serde(rename_all = "snake_case")]
 pub enum Capabilities {
     None,
+    /// Those of root who installs a system's packages in a build: CHOWN, DAC_OVERRIDE, FOWNER, FSETID, SETGID, SETUID,
+    /// in the bounding, permitted and effective sets.
+    Install,
 }
 
 /// How ids inside stand for ids outside (user_namespaces(7)).

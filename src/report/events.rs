@@ -18,7 +18,10 @@ use super::{
     outcome::Outcome,
     text::unfinished,
 };
-use crate::request::{id::SandboxId, limits::Limits};
+use crate::{
+    net::{Contact, Policy, publish::Publish},
+    request::{id::SandboxId, limits::Limits},
+};
 
 /// Writes the events of one run. Every method fails as `out` does.
 #[derive(Debug)]
@@ -60,10 +63,11 @@ impl<W: Write> Events<W> {
         pid: Option<u32>,
         limits: &Limits,
         controls: &Controls,
+        ports: &[Publish],
     ) -> io::Result<()> {
         self.write(
             "start",
-            Start { id, runtime, pid, limits: LimitsObject(limits), controls: ControlsObject(Some(controls)) },
+            Start { id, runtime, pid, limits: LimitsObject(limits), controls: ControlsObject(Some(controls)), ports },
         )
     }
 
@@ -83,6 +87,15 @@ impl<W: Write> Events<W> {
 
     pub fn denial(&mut self, denial: &Denial) -> io::Result<()> {
         self.write("denial", denial)
+    }
+
+    pub fn contact(&mut self, contact: &Contact) -> io::Result<()> {
+        self.write("network", contact)
+    }
+
+    /// The network has another policy from now on.
+    pub fn policy(&mut self, policy: &Policy) -> io::Result<()> {
+        self.write("policy", Changed { policy })
     }
 
     /// The end, with the whole result. What was waiting for the rest of a character goes out before.
@@ -121,12 +134,18 @@ struct Event<T> {
 }
 
 #[derive(Serialize)]
+struct Changed<'a> {
+    policy: &'a Policy,
+}
+
+#[derive(Serialize)]
 struct Start<'a> {
     id: &'a SandboxId,
     runtime: Option<&'a str>,
     pid: Option<u32>,
     limits: LimitsObject<'a>,
     controls: ControlsObject<'a>,
+    ports: &'a [Publish],
 }
 
 #[derive(Serialize)]
@@ -175,7 +194,7 @@ mod tests {
     fn a_run_from_start_to_exit() {
         let outcome = outcome();
         let lines = lines(|events| {
-            events.start(&outcome.id, Some("python"), Some(7), &outcome.limits, &controls()).unwrap();
+            events.start(&outcome.id, Some("python"), Some(7), &outcome.limits, &controls(), &[]).unwrap();
             events.output(Stream::Stdout, b"4\n2\r\n").unwrap();
             events.denial(&outcome.denials.as_slice()[0]).unwrap();
             events.exit(&outcome).unwrap();

@@ -18,7 +18,7 @@ use crate::request::limits::Limits;
 
 impl Serialize for Outcome {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        let mut object = serializer.serialize_struct("Outcome", 23)?;
+        let mut object = serializer.serialize_struct("Outcome", 25)?;
         object.serialize_field("id", &self.id)?;
         object.serialize_field("runtime", &self.runtime)?;
         object.serialize_field("isolation", &self.isolation)?;
@@ -40,6 +40,8 @@ impl Serialize for Outcome {
         object.serialize_field("compile", &self.compile)?;
         object.serialize_field("denials_left_out", &self.denials.left_out())?;
         object.serialize_field("kept", &self.kept)?;
+        object.serialize_field("ports", &self.ports)?;
+        object.serialize_field("setup", &self.prepared)?;
         exact_streams(&mut object, &self.stdout, &self.stderr)?;
         object.end()
     }
@@ -242,8 +244,10 @@ pub(super) mod tests {
             denials,
             files: vec![ProducedFile { path: "plot.png".into(), bytes: 10213, sha256: [0xa0; 32] }],
             error: None,
+            prepared: None,
             compile: None,
             kept: None,
+            ports: Vec::new(),
         }
     }
 
@@ -267,7 +271,7 @@ pub(super) mod tests {
 "capabilities":"none","id_map":"range","rootfs":"host","secrets":1,"image":null},
 "denials":[{"kind":"network","target":"example.com:443","rule":"default deny","hint":"--allow example.com","count":1}],
 "files":[{"path":"plot.png","bytes":10213,"sha256":"a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0a0"}],
-"error":null,"compile":null,"denials_left_out":0,"kept":null}"#;
+"error":null,"compile":null,"denials_left_out":0,"kept":null,"ports":[],"setup":null}"#;
         assert_eq!(serde_json::to_string(&outcome()).unwrap(), golden.replace('\n', ""));
     }
 
@@ -309,7 +313,10 @@ pub(super) mod tests {
             duration: Duration::from_millis(5),
         });
         let text = serde_json::to_string(&outcome).unwrap();
-        assert!(text.ends_with(r#""denials_left_out":0,"kept":null,"stdout_base64":"Yf9i"}"#), "{text}");
+        assert!(
+            text.ends_with(r#""denials_left_out":0,"kept":null,"ports":[],"setup":null,"stdout_base64":"Yf9i"}"#),
+            "{text}"
+        );
         let value: Value = serde_json::from_str(&text).unwrap();
         assert_eq!(value["stdout"], "a\u{fffd}b");
         assert_eq!(value["stderr"], "é\0\u{1b}[31m\n");

@@ -7,6 +7,7 @@ use serde::Serialize;
 use super::{controls::Controls, denials::Denials, stream::Captured, verdict::Verdict};
 use crate::{
     error::Error,
+    net::publish::Publish,
     request::{id::SandboxId, limits::Limits},
 };
 
@@ -35,10 +36,14 @@ pub struct Outcome {
     pub files: Vec<ProducedFile>,
     /// Why the program could not be run.
     pub error: Option<Failure>,
+    /// What ran before all else, where that was asked for.
+    pub prepared: Option<Compile>,
     /// The compiler's run, where the runtime has one.
     pub compile: Option<Compile>,
     /// What was kept of what the program wrote to its root.
     pub kept: Option<Kept>,
+    /// The ports that were open on the host.
+    pub ports: Vec<Publish>,
 }
 
 /// What a program has changed of its root, as it is kept.
@@ -78,8 +83,10 @@ impl Outcome {
             denials: Denials::default(),
             files: Vec::new(),
             error: Some(error),
+            prepared: None,
             compile: None,
             kept: None,
+            ports: Vec::new(),
         }
     }
 
@@ -133,7 +140,7 @@ pub struct ProducedFile {
     pub sha256: [u8; 32],
 }
 
-/// A compiler's run, in the sandbox too.
+/// The run of a compiler, or of a setup, in the sandbox too.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Compile {
     pub verdict: Verdict,

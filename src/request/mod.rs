@@ -28,7 +28,14 @@ pub use mounts::Mount;
 pub use secrets::Secret;
 pub use user::User;
 
-use crate::{image::Ready, net::policy::Policy, plan::seccomp::Profile as SeccompProfile};
+use crate::{
+    image::Ready,
+    net::{
+        policy::{Policy, RuleError},
+        publish::Publish,
+    },
+    plan::seccomp::Profile as SeccompProfile,
+};
 
 /// One run, as asked for. What the caller keeps for the next run is borrowed.
 #[derive(Debug)]
@@ -49,6 +56,10 @@ pub struct Request<'a> {
     pub workdir: Option<&'a Path>,
     pub hostname: &'a Hostname,
     pub network: Network,
+    /// What is reached until the setup has ended; with a gateway alone.
+    pub setup_policy: Option<Box<Policy>>,
+    /// Ports of it that are opened on the host.
+    pub publish: &'a [Publish],
     pub profile: Profile,
     pub terminal: bool,
     /// gVisor's kernel instead of this one's.
@@ -59,13 +70,17 @@ pub struct Request<'a> {
     pub keeps: bool,
     /// Where on the disk what is written to the root is, instead of in memory: empty, and nobody else's.
     pub on_disk: Option<&'a Path>,
+    /// Whether the program installs a system's packages, as root: it keeps what capabilities that takes.
+    pub installs: bool,
 }
 
-/// What runs: at most two programs one after another in the same sandbox.
+/// What runs: at most three programs one after another in the same sandbox.
 #[derive(Debug)]
 pub struct Work {
     /// The runtime's name, for the report; `None` when a command was given.
     pub runtime: Option<String>,
+    /// Before all else, with a network of its own.
+    pub setup: Option<Step>,
     pub compile: Option<Step>,
     pub run: Step,
     /// Configuration directories under /etc that the runtime reads, bound read-only.
@@ -156,6 +171,12 @@ pub enum RequestError {
     Secret(#[from] secrets::SecretError),
     #[error("what is written to / cannot be {what}: {why}")]
     NotKept { what: &'static str, why: &'static str },
+    #[error("a setup has a network of its own, and the program would have the host's")]
+    NoSetup,
+    #[error("port {} cannot be published: the program has the host's own network", .0.port)]
+    NoPublish(Publish),
+    #[error(transparent)]
+    Rule(#[from] RuleError),
     #[error("no random sandbox id: {0}")]
     Random(std::io::Error),
     #[error(transparent)]
@@ -170,6 +191,9 @@ impl crate::error::Hint for RequestError {
             Self::Mount(error) => error.hint(),
             Self::Runtime(error) => error.hint(),
             Self::Secret(error) => error.hint(),
+            Self::Rule(error) => error.hint(),
+            Self::NoSetup => Some("leave --setup out, or --net host".to_owned()),
+            Self::NoPublish(_) => Some("leave -p out, or --net host".to_owned()),
             Self::NoProgram => Some("name one: fumehood run --image IMAGE -- COMMAND".to_owned()),
             Self::NotKept { .. } => Some("it takes --image IMAGE, or --rootfs DIR --writable".to_owned()),
             Self::Quantity(_) | Self::Id(_) | Self::Random(_) | Self::User(_) => None,

@@ -7,14 +7,15 @@ use std::{
 
 use oci_spec::runtime as oci;
 
-use super::{Base, Own, Spec, SpecError, WORKDIR, load, root, text};
+use super::{Base, Own, Spec, SpecError, WORKDIR, load, root, text, trust};
 use crate::{
     host::{Layout, TopLevel},
     image::Ready,
     net::gateway::GATEWAY,
     plan::setup::Kind,
     request::{
-        Bytes, Hostname, Limits, Mount, Network, Placed, Request, Rootfs, User, mounts::inside_path, user::LAST_ID,
+        Bytes, Hostname, Limits, Mount, Network, Placed, Request, Rootfs, Step, User, mounts::inside_path,
+        user::LAST_ID,
     },
 };
 
@@ -35,7 +36,7 @@ const MASKED: [&str; 8] = [
 
 /// Turns a request into a spec. Looks at the host and at the root file system; changes nothing.
 pub fn build(request: Request<'_>) -> Result<Spec, SpecError> {
-    let Request { work, rootfs, mut placed, mounts, hidden, .. } = request;
+    let Request { work, rootfs, mut placed, mounts, hidden, mut network, mut setup_policy, .. } = request;
     let mut spec = match rootfs {
         Rootfs::Bundle(dir) => load::load(dir)?,
         Rootfs::Host | Rootfs::Dir(_) | Rootfs::Image(_) => {
@@ -90,23 +91,27 @@ pub fn build(request: Request<'_>) -> Result<Spec, SpecError> {
             }
         }
     }
-    if let Network::Gateway(_) = request.network {
+    let mut env = work.env.clone();
+    if let Network::Gateway(policy) = &mut network {
         let content = format!("nameserver {GATEWAY}\n").into_bytes().into();
         let path = Path::new("/etc/resolv.conf");
-        match rootfs {
-            Rootfs::Host => placed.push(Placed::File { path: path.to_owned(), mode: 0o644, content }),
-            Rootfs::Image(_) | Rootfs::Dir(_) | Rootfs::Bundle(_) => {
-                let root = match rootfs {
-                    Rootfs::Image(image) => Some(image.root()),
-                    Rootfs::Dir(path) => Some(path.as_path()),
-                    _ => spec.root.as_deref(),
-                };
-                if let Some(root) = root {
-                    let path = crate::image::resolve(root, path)?;
-                    needed.push((path.clone(), Kind::File));
-                    placed.push(Placed::Over { path, content });
-                }
+        let root = match rootfs {
+            Rootfs::Host => None,
+            Rootfs::Image(image) => Some(image.root()),
+            Rootfs::Dir(path) => Some(path.as_path()),
+            Rootfs::Bundle(_) => spec.root.as_deref(),
+        };
+        match root {
+            None => placed.push(Placed::File { path: path.to_owned(), mode: 0o644, content }),
+            Some(root) => {
+                let path = crate::image::resolve(root, path)?;
+                needed.push((path.clone(), Kind::File));
+                placed.push(Placed::Over { path, content });
             }
+        }
+        if let Some(authority) = policy.take_authority(setup_policy.as_deref_mut())? {
+            trust::place(authority, root, &mut placed, &mut needed)?;
+            env.extend(trust::variables());
         }
     }
     for mount in mounts {
@@ -142,7 +147,7 @@ pub fn build(request: Request<'_>) -> Result<Spec, SpecError> {
         Rootfs::Image(image) => image_env(image, user.uid),
         Rootfs::Host | Rootfs::Dir(_) => Vec::new(),
     };
-    process.set_env(Some(environment(request.env, request.secrets, &work.env, given_env, request.terminal)?));
+    process.set_env(Some(environment(request.env, request.secrets, &env, given_env, request.terminal)?));
     let workdir_by = match (request.workdir, rootfs) {
         (None, Rootfs::Bundle(_)) => "process.cwd in config.json",
         (None, Rootfs::Image(_)) if let Some(dir) = image_workdir => {
@@ -156,7 +161,7 @@ pub fn build(request: Request<'_>) -> Result<Spec, SpecError> {
     };
     process.set_terminal(Some(request.terminal));
     process.set_no_new_privileges(Some(true));
-    process.set_capabilities(None);
+    process.set_capabilities(if request.installs { Some(installing()?) } else { None });
     if matches!(rootfs, Rootfs::Bundle(_)) && !user.asked {
         (user.uid, user.gid) = (process.user().uid(), process.user().gid());
         if user.uid.max(user.gid) > LAST_ID {
@@ -168,33 +173,35 @@ pub fn build(request: Request<'_>) -> Result<Spec, SpecError> {
     oci.set_process(Some(process));
     oci.set_hostname(Some(request.hostname.to_string()));
     let kernel = oci.linux().clone().unwrap_or_default();
-    oci.set_linux(Some(linux(kernel, &limits, &request.network)?));
+    oci.set_linux(Some(linux(kernel, &limits, &network)?));
     let root_path = match &base {
         Base::Host { .. } => PathBuf::from("rootfs"),
         Base::Dir { path, .. } => path.clone(),
     };
     oci.set_root(Some(oci::RootBuilder::default().path(root_path).readonly(!request.writable_root).build()?));
 
-    let compile = match work.compile {
-        Some(step) => {
-            let argv = step.argv.iter().map(|a| text("an argument", a)).collect::<Result<Vec<_>, _>>()?;
-            Some((argv, step.limits))
-        }
-        None => None,
+    let before = |step: Option<Step>| -> Result<_, SpecError> {
+        let Some(step) = step else { return Ok(None) };
+        let argv = step.argv.iter().map(|a| text("an argument", a)).collect::<Result<Vec<_>, _>>()?;
+        Ok(Some((argv, step.limits)))
     };
+    let (setup, compile) = (before(work.setup)?, before(work.compile)?);
     Ok(Spec {
         own: Own {
             id: request.id,
             base,
             placed,
             hidden: hide(hidden, &shown)?,
+            setup,
+            setup_policy,
             compile,
             run_limits: work.run.limits,
             limits,
             user,
             groups,
             workdir_by,
-            network: request.network,
+            network,
+            publish: request.publish.to_vec(),
             gvisor: request.gvisor.cloned(),
             profile: request.profile.name,
             seccomp: request.profile.seccomp,
@@ -429,6 +436,16 @@ fn linux(mut linux: oci::Linux, limits: &Limits, network: &Network) -> Result<oc
     );
     linux.set_namespaces(Some(namespaces)).set_resources(Some(resources)).set_masked_paths(Some(masked));
     Ok(linux)
+}
+
+/// What dpkg needs to give files their owners and rights, and apt to fetch as nobody that matters: no more than root of a
+/// container has.
+fn installing() -> Result<oci::LinuxCapabilities, SpecError> {
+    use oci::Capability::{Chown, DacOverride, Fowner, Fsetid, Setgid, Setuid};
+    let all: oci::Capabilities = [Chown, DacOverride, Fowner, Fsetid, Setgid, Setuid].into();
+    let none = oci::Capabilities::new;
+    let sets = oci::LinuxCapabilitiesBuilder::default().bounding(all.clone()).permitted(all.clone()).effective(all);
+    Ok(sets.inheritable(none()).ambient(none()).build()?)
 }
 
 /// Where each excluded host path is seen inside.

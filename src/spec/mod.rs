@@ -7,6 +7,7 @@ pub mod build;
 pub mod container;
 pub mod load;
 mod root;
+mod trust;
 
 use std::{io::ErrorKind, path::PathBuf};
 
@@ -15,6 +16,7 @@ use oci_spec::runtime as oci;
 use crate::{
     host::closed_to_us,
     image::ImageError,
+    net::{NetError, Policy, publish::Publish},
     plan::{landlock, profile, seccomp, setup::Kind},
     request::{Gvisor, Limits, Network, Placed, SandboxId, StepLimits, User},
 };
@@ -37,6 +39,10 @@ pub struct Own {
     pub placed: Vec<Placed>,
     /// Absolute paths inside that are masked.
     pub hidden: Vec<PathBuf>,
+    /// Runs before all else, in the same sandbox.
+    pub setup: Option<(Vec<String>, StepLimits)>,
+    /// What is reached until it has ended.
+    pub setup_policy: Option<Box<Policy>>,
     /// Runs before the spec's own process, in the same sandbox.
     pub compile: Option<(Vec<String>, StepLimits)>,
     pub run_limits: StepLimits,
@@ -47,6 +53,7 @@ pub struct Own {
     /// What names the working directory, for errors.
     pub workdir_by: &'static str,
     pub network: Network,
+    pub publish: Vec<Publish>,
     pub gvisor: Option<Gvisor>,
     pub profile: &'static profile::Builtin,
     pub seccomp: Option<seccomp::Profile>,
@@ -83,6 +90,8 @@ pub enum SpecError {
     Config { path: PathBuf, why: String },
     #[error(transparent)]
     Image(#[from] ImageError),
+    #[error(transparent)]
+    Net(#[from] NetError),
     #[error("{what}")]
     ImageUser { what: String },
     #[error("`{path}` in `{}` is {what}", root.display())]
@@ -106,6 +115,7 @@ impl crate::error::Hint for SpecError {
                 "a bundle is a directory with config.json and a root file system; `runc spec` writes one".to_owned(),
             ),
             Self::Image(error) => error.hint(),
+            Self::Net(error) => error.hint(),
             Self::ImageUser { .. } => Some("choose another with --user UID:GID".to_owned()),
             Self::Hostile { .. } => {
                 Some("a root file system that redirects its mount points is not mounted on".to_owned())

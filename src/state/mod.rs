@@ -5,6 +5,7 @@
 //! to nobody. It names its process by pid and start time: a number that was given to another is not killed.
 
 pub mod container;
+pub mod control;
 mod process;
 pub mod root;
 
@@ -25,7 +26,9 @@ use std::{
 
 use serde::{Deserialize, Serialize};
 
+use self::control::Door;
 use crate::{
+    net::publish::Publish,
     plan::Plan,
     sys::{Errno, fs, process as sys_process},
 };
@@ -44,13 +47,21 @@ pub struct Record {
     pub created_ms: u64,
     pub memory_bytes: u64,
     pub network: String,
+    /// The name of the socket, in the same directory, at which the supervisor hears what it is told of the network.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub control: Option<String>,
+    /// What of it is open on the host.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub ports: Vec<Publish>,
 }
 
 /// The record of a running sandbox; dropped, it is removed.
 #[derive(Debug)]
 pub struct Entry {
     path: PathBuf,
-    _locked: File,
+    record: Record,
+    locked: File,
+    door: Option<Door>,
 }
 
 /// No record of ours comes near this.
@@ -60,14 +71,10 @@ const COMMAND_LENGTH: usize = 200;
 const DYING: Duration = Duration::from_secs(2);
 
 impl Entry {
-    pub fn create(plan: &Plan, runtime: Option<&str>, pid: i32) -> Result<Self, StateError> {
+    pub fn create(plan: &Plan, runtime: Option<&str>, pid: i32, ports: &[Publish]) -> Result<Self, StateError> {
         let dir = directory()?;
-        let path = dir.join(format!("{}.json", plan.id));
-        let failed = |source| StateError::Write { path: path.clone(), source };
-        // Nobody sees it before it is whole and locked.
-        let unseen = dir.join(format!(".{}.{pid}", plan.id));
-        let mut file = File::options().write(true).create_new(true).mode(0o600).open(&unseen).map_err(failed)?;
-        fs::lock(file.as_fd()).map_err(|errno| failed(errno.into()))?;
+        let start_time = process::start_time(pid).unwrap_or(0);
+        let door = plan.egress.is_some().then(|| Door::make(&dir, &format!("{pid}-{start_time:x}"))).transpose()?;
         let run = plan.steps.last();
         let mut command: String = run.map(|step| step.argv.join(" ")).unwrap_or_default();
         if command.len() > COMMAND_LENGTH {
@@ -76,24 +83,55 @@ impl Entry {
         let record = Record {
             id: plan.id.to_string(),
             pid,
-            start_time: process::start_time(pid).unwrap_or(0),
+            start_time,
             runtime: runtime.map(str::to_owned),
             command,
             created_ms: SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO).as_millis() as u64,
             memory_bytes: plan.limits.memory.get(),
             network: plan.network.to_owned(),
+            ports: ports.to_vec(),
+            control: door.as_ref().map(|door| door.name.clone()),
         };
-        let text = serde_json::to_vec(&record).map_err(|error| failed(error.into()))?;
-        let placed = file.write_all(&text).and_then(|()| rename_new(&unseen, &path));
-        match placed {
-            Ok(()) => Ok(Self { path, _locked: file }),
-            Err(error) => {
-                _ = std::fs::remove_file(&unseen);
-                Err(match error.kind() {
-                    io::ErrorKind::AlreadyExists => StateError::Taken(plan.id.to_string()),
-                    _ => failed(error),
-                })
-            }
+        let path = dir.join(format!("{}.json", plan.id));
+        let locked = place(&path, &record, rename_new)?;
+        Ok(Self { path, record, locked, door })
+    }
+
+    /// Where the supervisor hears what it is told; taken once.
+    pub fn listener(&self) -> Option<std::os::fd::BorrowedFd<'_>> {
+        self.door.as_ref().map(|door| door.listener.as_fd())
+    }
+
+    /// Says that the network is another now.
+    pub fn set_network(&mut self, network: &str) -> Result<(), StateError> {
+        network.clone_into(&mut self.record.network);
+        self.locked = place(&self.path, &self.record, |from, to| std::fs::rename(from, to))?;
+        Ok(())
+    }
+}
+
+/// Writes a record, locked; nobody sees it before it is whole.
+fn place(
+    path: &Path,
+    record: &Record,
+    rename: impl FnOnce(&Path, &Path) -> io::Result<()>,
+) -> Result<File, StateError> {
+    let failed = |source| StateError::Write { path: path.to_owned(), source };
+    let unseen = path.with_file_name(format!(".{}.{}", record.id, record.pid));
+    let mut file = File::options().write(true).create_new(true).mode(0o600).open(&unseen).map_err(failed)?;
+    let placed = (|| {
+        fs::lock(file.as_fd())?;
+        file.write_all(&serde_json::to_vec(record)?)?;
+        rename(&unseen, path)
+    })();
+    match placed {
+        Ok(()) => Ok(file),
+        Err(error) => {
+            _ = std::fs::remove_file(&unseen);
+            Err(match error.kind() {
+                io::ErrorKind::AlreadyExists => StateError::Taken(record.id.clone()),
+                _ => failed(error),
+            })
         }
     }
 }
@@ -123,7 +161,7 @@ pub fn list() -> Result<Vec<(Record, Liveness)>, StateError> {
         let unseen = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
         let age =
             std::fs::symlink_metadata(&path).and_then(|found| found.modified()).ok().and_then(|at| at.elapsed().ok());
-        if unseen && age.is_none_or(|age| age < UNSEEN) {
+        if control::is_door(&path) || (unseen && age.is_none_or(|age| age < UNSEEN)) {
             continue;
         }
         let id = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default().to_owned();
@@ -133,10 +171,15 @@ pub fn list() -> Result<Vec<(Record, Liveness)>, StateError> {
         let mut text = String::new();
         _ = Read::by_ref(&mut file).take(MOST).read_to_string(&mut text);
         match serde_json::from_str::<Record>(&text) {
-            Ok(record) => records.push((record, if held { Liveness::Running } else { Liveness::Abandoned(path) })),
+            Ok(record) if held => records.push((record, Liveness::Running)),
+            Ok(record) => {
+                let files =
+                    [Some(path), record.door(&dir).filter(|door| door.exists())].into_iter().flatten().collect();
+                records.push((record, Liveness::Abandoned(files)));
+            }
             // Written this moment, or left half-written by a killed supervisor.
             Err(_) if held => {}
-            Err(_) => records.push((Record::unknown(id), Liveness::Abandoned(path))),
+            Err(_) => records.push((Record::unknown(id), Liveness::Abandoned(vec![path]))),
         }
     }
     records.sort_by(|(a, _), (b, _)| (a.created_ms, &a.id).cmp(&(b.created_ms, &b.id)));
@@ -146,8 +189,8 @@ pub fn list() -> Result<Vec<(Record, Liveness)>, StateError> {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Liveness {
     Running,
-    /// The file to remove.
-    Abandoned(PathBuf),
+    /// The files to remove.
+    Abandoned(Vec<PathBuf>),
 }
 
 impl Record {
@@ -228,6 +271,8 @@ pub enum StateError {
     NotOurs(PathBuf),
     #[error("cannot read `{}`: {source}", path.display())]
     Read { path: PathBuf, source: io::Error },
+    #[error("cannot speak with the supervisor of sandbox {id}: {source}")]
+    Speak { id: String, source: io::Error },
     #[error("there is a sandbox called {0} already")]
     Taken(String),
     #[error("cannot write `{}`: {source}", path.display())]
@@ -249,6 +294,7 @@ impl crate::error::Hint for StateError {
             | Self::Id { .. }
             | Self::Kill { .. }
             | Self::Read { .. }
+            | Self::Speak { .. }
             | Self::Write { .. } => None,
         }
     }

@@ -20,6 +20,7 @@ pub mod process;
 pub mod remove;
 pub mod seccomp;
 pub mod socket;
+pub mod trial;
 pub mod tty;
 
 pub use nix::errno::Errno;

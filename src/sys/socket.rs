@@ -98,6 +98,48 @@ pub fn accept(listener: BorrowedFd<'_>) -> Result<OwnedFd> {
     }
 }
 
+/// The process at the other end of a local socket, whose number `pid` is: of a kernel before 6.5, the one that has the
+/// number now.
+pub fn peer_process(socket: impl AsFd, pid: i32) -> Result<OwnedFd> {
+    let mut process: libc::c_int = -1;
+    let mut length = size_of_val(&process) as libc::socklen_t;
+    let fd = socket.as_fd().as_raw_fd();
+    // SAFETY: the kernel writes one int.
+    let got = unsafe {
+        libc::getsockopt(fd, libc::SOL_SOCKET, libc::SO_PEERPIDFD, (&raw mut process).cast(), &raw mut length)
+    };
+    match check(got.into()) {
+        // SAFETY: a new descriptor that nobody else owns.
+        Ok(_) => Ok(unsafe { OwnedFd::from_raw_fd(process) }),
+        Err(nix::errno::Errno::ENOPROTOOPT) => super::process::open_process(pid),
+        Err(errno) => Err(errno),
+    }
+}
+
+/// Bytes that were written to a TCP stream so far, whether the other side has them or not.
+pub fn written(stream: impl AsFd) -> Result<u64> {
+    // linux/tcp.h, struct tcp_info, as of Linux 4.19: tcpi_notsent_bytes, tcpi_bytes_sent, tcpi_bytes_retrans
+    const WORDS: usize = 27;
+    let mut info = [0_u64; WORDS];
+    let mut length = size_of_val(&info) as libc::socklen_t;
+    let fd = stream.as_fd().as_raw_fd();
+    // SAFETY: the kernel writes at most `length` bytes, for any of which all values are valid.
+    let got =
+        unsafe { libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, info.as_mut_ptr().cast(), &raw mut length) };
+    check(got.into())?;
+    let [a, b, c, d, ..] = info[18].to_ne_bytes();
+    let unsent = u64::from(u32::from_ne_bytes([a, b, c, d]));
+    Ok(info[25].saturating_sub(info[26]) + unsent)
+}
+
+/// Bytes of a stream that have come and were not read.
+pub fn unread(stream: impl AsFd) -> Result<usize> {
+    let mut bytes: libc::c_int = 0;
+    // SAFETY: the kernel writes one int.
+    check(unsafe { libc::ioctl(stream.as_fd().as_raw_fd(), libc::FIONREAD, &raw mut bytes) }.into())?;
+    Ok(bytes.try_into().unwrap_or(0))
+}
+
 /// Bytes of a TCP stream that the other side does not have yet, its end among them.
 pub fn unacknowledged(stream: impl AsFd) -> Result<usize> {
     let mut bytes: libc::c_int = 0;

@@ -7,5 +7,14 @@
 mod common;
 
 mod bypass;
+mod clients;
+mod control;
+mod datagrams;
+mod hellos;
 mod modes;
+mod names;
+mod packets;
+mod requests;
+mod selftest;
+mod strain;
 mod world;

@@ -5,7 +5,7 @@
 
 use std::{
     fs::{self, File},
-    os::fd::AsRawFd,
+    os::fd::{AsRawFd, OwnedFd},
     path::PathBuf,
     process::{Child, Command, Stdio},
     sync::mpsc,
@@ -14,6 +14,7 @@ use std::{
 use nix::{
     mount::{MsFlags, mount},
     sched::{CloneFlags, unshare},
+    sys::socket::{AddressFamily, MsgFlags, SockFlag, SockProtocol, SockType, recv, setsockopt, socket, sockopt},
 };
 
 use crate::common::{Place, Run, Who, host::eventually, skip};
@@ -34,7 +35,7 @@ const ADDRESSES: [&str; 6] = ["93.184.215.14", "93.184.215.15", "10.9.9.9", "169
 
 /// Answers each request with what it was asked, over HTTP and HTTPS, and writes a line for whatever reaches it.
 const SERVER: &str = r#"
-import hashlib, http.server, socketserver, ssl, sys, threading
+import hashlib, http.server, socket, socketserver, ssl, sys, threading
 log = open(sys.argv[1], "a", buffering=1)
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
@@ -63,7 +64,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 class Server(socketserver.ThreadingTCPServer):
     allow_reuse_address = True
     daemon_threads = True
-    request_queue_size = 128
+    request_queue_size = 1024
     def get_request(self):
         connection, address = super().get_request()
         log.write(f"{connection.getsockname()[0]} connected\n")
@@ -75,6 +76,15 @@ context.load_cert_chain(sys.argv[2])
 secure.socket = context.wrap_socket(secure.socket, server_side=True, do_handshake_on_connect=False)
 banner = Server(("0.0.0.0", 2222), type("Banner", (socketserver.BaseRequestHandler,), {
     "handle": lambda self: (self.request.sendall(b"SSH-2.0-test\r\n"), self.request.sendall(self.request.recv(99)))}))
+def echo(address, port):
+    end = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+    end.bind((address, port))
+    while True:
+        said, client = end.recvfrom(65535)
+        log.write(f"{address}:{port} udp {len(said)}\n")
+        end.sendto(said, client)
+for place in [(a, p) for a in ("93.184.215.14", "93.184.215.15", "10.9.9.9", "1.1.1.1") for p in (443, 9999)]:
+    threading.Thread(target=echo, args=place, daemon=True).start()
 for server in (plain, secure, banner): threading.Thread(target=server.serve_forever, daemon=True).start()
 log.write("ready\n")
 threading.Event().wait()
@@ -83,6 +93,10 @@ threading.Event().wait()
 pub struct World {
     servers: Child,
     log: PathBuf,
+    /// Sees every packet that comes there.
+    wire: OwnedFd,
+    beyond: String,
+    _open: File,
     /// Lets the thread end that holds the other host's namespace.
     _end: mpsc::Sender<()>,
     _place: Place,
@@ -102,11 +116,16 @@ impl World {
         let (made, making) = mpsc::channel();
         std::thread::spawn(move || {
             unshare(CloneFlags::CLONE_NEWNET).unwrap();
-            made.send(File::open("/proc/thread-self/ns/net").unwrap()).unwrap();
+            let flags = SockFlag::SOCK_NONBLOCK | SockFlag::SOCK_CLOEXEC;
+            let wire = socket(AddressFamily::Packet, SockType::Raw, flags, SockProtocol::EthAll).unwrap();
+            setsockopt(&wire, sockopt::RcvBufForce, &(64 << 20)).unwrap();
+            made.send((File::open("/proc/thread-self/ns/net").unwrap(), wire)).unwrap();
             _ = ended.recv();
         });
-        let beyond = making.recv().unwrap();
-        let beyond = format!("/proc/{}/fd/{}", std::process::id(), beyond.as_raw_fd());
+        let (beyond, wire) = making.recv().unwrap();
+        // As long as the test, and the name with it.
+        let open = beyond;
+        let beyond = format!("/proc/{}/fd/{}", std::process::id(), open.as_raw_fd());
         ip("link set lo up");
         ip(&format!("link add up0 type veth peer name down0 netns {beyond}"));
         ip("addr add 5.5.5.1/24 dev up0");
@@ -139,7 +158,7 @@ impl World {
         let script = place.write("server.py", SERVER);
         let mut servers = within("python3");
         let servers = servers.arg(script).arg(&log).arg(key).stdin(Stdio::null()).spawn().unwrap();
-        let world = Self { servers, log, _end: end, _place: place };
+        let world = Self { servers, log, wire, beyond: beyond.clone(), _open: open, _end: end, _place: place };
         assert!(eventually(|| world.reached().iter().any(|line| line == "ready")));
         Some(world)
     }
@@ -149,9 +168,34 @@ impl World {
         fs::read_to_string(&self.log).unwrap().lines().map(str::to_owned).collect()
     }
 
+    /// A command that runs there.
+    pub fn within(&self, program: &str) -> Command {
+        let mut command = Command::new("nsenter");
+        command.arg(format!("--net={}", self.beyond)).arg(program);
+        command
+    }
+
+    /// Where the packets of IP were going that came since the last time, but for those by which kernels find each other.
+    pub fn packets(&self) -> Vec<String> {
+        let mut packets = Vec::new();
+        let mut frame = [0; 2048];
+        while let Ok(length) = recv(self.wire.as_raw_fd(), &mut frame, MsgFlags::MSG_TRUNC) {
+            let frame = &frame[..length.min(2048)];
+            match frame.get(12..14) {
+                Some([0x08, 0x00]) => packets.push(format!("{:?} protocol {}", &frame[30..34], frame[23])),
+                // Hop-by-hop options are those of MLD.
+                Some([0x86, 0xdd]) if ![0, 58].contains(&frame[20]) => packets.push(format!("{:x?}", &frame[38..54])),
+                _ => {}
+            }
+        }
+        packets
+    }
+
+    /// Nobody there was reached, and not one packet came.
     #[track_caller]
     pub fn assert_untouched(&self) {
         assert_eq!(self.reached(), ["ready"]);
+        assert_eq!(self.packets(), [""; 0]);
     }
 }
 

@@ -2,7 +2,7 @@
 
 pub mod shop;
 
-use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command};
+use std::{fs, os::unix::fs::PermissionsExt, path::Path, process::Command, sync::OnceLock};
 
 use serde_json::json;
 
@@ -198,6 +198,33 @@ both! {
         assert!(!text(&shop.call(&["image", "list"]).stdout).contains("bad"));
         let left: Vec<_> = fs::read_dir(shop.store().join("making")).unwrap().collect();
         assert!(left.is_empty(), "{left:?}");
+        // That of registries is a gateway's.
+        let (known, other) = (index(shop.place.path().to_owned()), index(shop.place.path().to_owned()));
+        let reach = |port: u16| {
+            format!(
+                r"exec 3<>/dev/tcp/198.18.0.1/3128
+printf 'GET http://127.0.0.1:{port}/gone HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nConnection: close\r\n\r\n' >&3
+busybox head -n 1 <&3 >> /reached
+"
+            )
+        };
+        let script = format!(
+            "#!/usr/bin/bash\nbusybox ip -o link | busybox wc -l > /reached\n{}{}",
+            reach(known.port),
+            reach(other.port)
+        );
+        let recipe = small(&format!("network = \"packages\"\nsetup = '''{script}'''"));
+        shop.place.write("recipe.toml", recipe.replace("[\"/usr/bin/busybox\"]", "[\"/usr/bin/busybox\", \"/usr/bin/bash\"]"));
+        let said = text(&shop.call(&["image", "build", "./recipe.toml", "-t", "reach", "--mirror", &format!("http://127.0.0.1:{}/", known.port)]).stderr);
+        assert!(said.contains(&format!("fumehood: denied: connection to 127.0.0.1:{}", other.port)), "{said}");
+        let reached = shop.run_image("reach").cmd("busybox cat /reached; busybox ls /etc/resolv.conf").done().out();
+        assert!(reached.starts_with("2\n") && reached.contains("404") && reached.contains("403") && !reached.contains("resolv"), "{reached}");
+        assert_eq!((known.asked().len(), other.asked().len()), (1, 0));
+        // What a recipe names itself is not reached next door.
+        let own = format!("name = \"own\"\nbase = \"reach\"\nmirror = \"http://127.0.0.1:{}/\"\nnetwork = \"packages\"\nsetup = '''{script}'''\n", known.port);
+        shop.place.write("recipe.toml", own);
+        shop.try_call(&["image", "build", "./recipe.toml"]);
+        assert_eq!((known.asked().len(), other.asked().len()), (1, 0));
         // With a line that says so it is any script, and it has the host's network only when it asks.
         let script = "setup = \"#!/usr/bin/busybox sh\\nbusybox ip -o link > /links\\n\"";
         shop.build(&small(&format!("{script}\nnetwork = \"host\"")), &["-t", "wide"]);
@@ -212,6 +239,65 @@ both! {
         shop.place.write("recipe.toml", small(&format!("{script}\nnetwork = \"host\"")));
         let said = text(&shop.call(&["image", "build", "./recipe.toml", "--no-cache"]).stderr);
         assert!(said.contains("setup: this step shares this host's network"), "{said}");
+    }
+
+    fn a_setup_script_can_give_files_away_and_no_more(who: Who) {
+        let test = "a_setup_script_can_give_files_away";
+        if !has(test, &[BUSYBOX]) || (who == Who::User && granted_ids(who, test).is_none()) {
+            return;
+        }
+        let shop = Shop::new(who);
+        let script = "busybox grep -E '^(Cap|NoNewPrivs|Seccomp:)' /proc/self/status > /status\n\
+                      echo x > /given; busybox chown 7:8 /given; busybox chmod 6755 /given\n\
+                      for try in 'mknod /dev/x c 1 3' 'mknod /y b 7 0' 'mount -t tmpfs x /tmp' 'chroot / busybox true' 'hostname x' 'unshare -m busybox true'; do\n\
+                      if busybox $try 2>/dev/null; then echo $try >> /status; fi; done";
+        shop.build(&small(&format!("setup = \"\"\"\n{script}\n\"\"\"")), &[]);
+        // CHOWN, DAC_OVERRIDE, FOWNER, FSETID, SETGID, SETUID.
+        let some = "00000000000000db";
+        let none = "0000000000000000";
+        let wanted = format!("CapInh:\t{none}\nCapPrm:\t{some}\nCapEff:\t{some}\nCapBnd:\t{some}\nCapAmb:\t{none}\nNoNewPrivs:\t1\nSeccomp:\t2\n");
+        let run = shop.run_image("small").args(["--user", "0"]).cmd("busybox cat /status; busybox stat -c '%a %u:%g' /given");
+        let whose = if who == Who::Root { "7:8" } else { "0:0" };
+        run.done().expect_code(0).expect_out(&format!("{wanted}6755 {whose}\n"));
+    }
+
+    fn apt_puts_packages_on_an_image(who: Who) {
+        let test = "apt_puts_packages_on_an_image";
+        if !has(test, &[BUSYBOX, ("/usr/bin/mmdebstrap", "mmdebstrap")]) || (who == Who::User && granted_ids(who, test).is_none()) {
+            return;
+        }
+        let mirror = Command::new(Path::new(env!("CARGO_MANIFEST_DIR")).join("scripts/mirror")).output();
+        let Ok(mirror) = mirror.map(|output| text(&output.stdout).trim().to_owned()) else { return skip(test, "scripts/mirror does not run") };
+        let shop = Shop::new(who);
+        let base = debian_with_apt(who, &mirror);
+        shop.place.write("base.tar", base);
+        shop.call(&["image", "import", "base.tar", "--name", "debian-with-apt"]);
+        // One with a group of its own and a file that is its own, and one more.
+        let recipe = "name = \"more\"\nbase = \"debian-with-apt\"\n[packages]\napt = [\"hello\", \"openssh-client\"]\n";
+        let built = shop.build(recipe, &[]);
+        let again = shop.build(recipe, &["--no-cache"]);
+        assert_eq!((&built["digest"], &again["unchanged"]), (&again["digest"], &json!(false)));
+        assert_eq!(shop.build(recipe, &[])["unchanged"], true);
+        let line = "hello; stat -c '%a %U:%G' /usr/bin/ssh-agent; dpkg -s hello | grep ^Status; ls /usr/sbin/policy-rc.d /var/cache/fumehood /etc/resolv.conf /var/log/apt /var/log/dpkg.log 2>/dev/null";
+        let whose = if who == Who::Root { "root:_ssh" } else { "root:root" };
+        let wanted = format!("Hello, world!\n2755 {whose}\nStatus: install ok installed\n");
+        shop.run_image("more").args(["--user", "0"]).program_args(["/bin/sh", "-c", line]).done().expect_out(&wanted);
+        // A mirror stands in place of what the image says.
+        let error = { shop.place.write("recipe.toml", recipe); shop.error(&["image", "build", "./recipe.toml", "--mirror", "http://127.0.0.1:1/debian"]) };
+        assert!(error.contains("http://127.0.0.1:1/debian") && error.contains("error: apt: it failed with status 100"), "{error}");
+        shop.place.write("recipe.toml", recipe.replace("hello", "no-such-package"));
+        let error = shop.error(&["image", "build", "./recipe.toml"]);
+        assert!(error.contains("Unable to locate package no-such-package"), "{error}");
+    }
+
+    fn a_base_without_apt_is_told(who: Who) {
+        if !has("a_base_without_apt", &[BUSYBOX]) {
+            return;
+        }
+        let shop = Shop::new(who);
+        shop.build(&small(""), &[]);
+        let error = shop.error_of("name = \"x\"\nbase = \"small\"\n[packages]\napt = [\"hello\"]\n");
+        assert!(error.contains("error: the base has no apt-get, which is to install hello") && error.contains("hint: "), "{error}");
     }
 
     fn what_is_no_recipe_is_told(who: Who) {
@@ -282,7 +368,7 @@ both! {
         let url = format!("http://127.0.0.1:{}/", served.port);
         shop.place.write("recipe.toml", &recipe);
         let output = shop.call(&["image", "build", "./recipe.toml", "--index-url", &url, "--json"]);
-        assert!(text(&output.stderr).contains("npm toy: this step shares this host's network"), "{}", text(&output.stderr));
+        assert!(!text(&output.stderr).contains("network"), "{}", text(&output.stderr));
         let from_url: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
         let line = "busybox cat /usr/local/lib/node_modules/toy/index.js";
         shop.run_image("small").cmd(line).done().expect_code(0).expect_out("exports.number = 42;\n");
@@ -316,6 +402,17 @@ both! {
         let error = shop.error(&["image", "build", "./recipe.toml", "--mirror", &mirror]);
         assert!(error.contains("error: mmdebstrap: "), "{error}");
     }
+}
+
+/// The smallest Debian that has apt, as an archive: made once for all tests.
+fn debian_with_apt(who: Who, mirror: &str) -> &'static [u8] {
+    static MADE: OnceLock<Vec<u8>> = OnceLock::new();
+    MADE.get_or_init(|| {
+        let shop = Shop::new(who);
+        shop.build("name = \"base\"\nbase = \"debian:bookworm\"\nvariant = \"apt\"\n", &["--mirror", mirror]);
+        shop.call(&["image", "export", "base", "base.tar"]);
+        fs::read(shop.place.join("base.tar")).unwrap()
+    })
 }
 
 impl Shop {

@@ -6,6 +6,7 @@ use crate::{
     both,
     build::shop::{Shop, has, index, module, wheel},
     common::Who,
+    registry::liar::{Liar, ok, status},
 };
 
 const PIP: [(&str, &str); 2] = [("/usr/bin/python3", "python3"), ("/usr/lib/python3/dist-packages/pip", "python3-pip")];
@@ -55,7 +56,7 @@ both! {
             shop.run().args(["--install", package, "--index-url", &url, "-e", "import toy; print(toy.NUMBER)"]).done()
         };
         let first = run("toy").expect_code(0).expect_out("42\n");
-        assert_eq!(first.err(), "fumehood: pip installs toy, with this host's network\n");
+        assert_eq!(first.err(), "fumehood: pip installs toy\n");
         let asked = served.asked().len();
         run("toy").expect_code(0).expect_out("42\n");
         assert_eq!(served.asked().len(), asked, "it is kept");
@@ -66,6 +67,35 @@ both! {
         assert!(err.contains("error: pip could not install toy==2.0"), "{err}");
         let left: Vec<_> = fs::read_dir(shop.store().join("making")).unwrap().filter(|e| e.as_ref().unwrap().path().is_dir()).collect();
         assert!(left.is_empty(), "{left:?}");
+    }
+
+    /// What a package runs when it is installed gets no further either: it is the same sandbox's.
+    fn an_index_leads_to_nobody_else_on_this_host(who: Who) {
+        if !has("an_index_leads_to_nobody_else", &PIP) {
+            return;
+        }
+        let shop = Shop::new(who);
+        wheel(&shop.place, "wheels", "toy", 42);
+        let other = index(shop.place.join("wheels"));
+        let link = format!("<a href=\"http://127.0.0.1:{}/files/toy-1.0-py3-none-any.whl\">toy-1.0-py3-none-any.whl</a>", other.port);
+        let liar = Liar::start(move |_| ok("Content-Type: text/html\r\n", link.as_bytes()));
+        let url = format!("http://localhost:{}/simple", liar.port);
+        let failed = shop.run().args(["--install", "toy", "--index-url", &url, "-e", "import toy"]).done().expect_code(125);
+        let wanted = format!("fumehood: denied: connection to 127.0.0.1:{} (loopback addresses)", other.port);
+        assert!(failed.err().contains(&wanted), "{failed}");
+        assert!(!liar.asked().is_empty() && other.asked().is_empty());
+    }
+
+    fn a_proxy_of_the_hosts_is_asked(who: Who) {
+        if !has("a_proxy_of_the_hosts", &PIP) {
+            return;
+        }
+        let shop = Shop::new(who);
+        let proxy = Liar::start(|_| status(403, "", b""));
+        let run = shop.run().args(["--install", "toy", "-e", "1"]).env("HTTPS_PROXY", format!("http://127.0.0.1:{}", proxy.port));
+        run.env("PIP_INDEX_URL", "https://pypi.org/simple").env("PIP_RETRIES", "0").done().expect_code(125);
+        let asked = proxy.asked();
+        assert!(!asked.is_empty() && asked.iter().all(|asked| asked.method == "CONNECT" && asked.path == "pypi.org:443"), "{asked:?}");
     }
 
     fn no_password_is_passed_on(who: Who) {
@@ -138,6 +168,10 @@ both! {
         assert!(made.output().unwrap().status.success());
         let run = shop.run().args(["--install", "toy", "--index-url"]).arg(shop.place.join("gems"));
         run.args(["-r", "ruby", "-e", "require 'toy'; require 'json'; puts Toy::NUMBER"]).done().expect_code(0).expect_out("42\n");
+        let served = index(shop.place.join("gems"));
+        let run = shop.run().args(["--install", "toy", "--index-url", &format!("http://127.0.0.1:{}", served.port)]);
+        run.args(["-r", "ruby", "-e", "1"]).done().expect_code(125);
+        assert!(!served.asked().is_empty(), "it is reached, and has no gems");
     }
 
     fn what_cannot_be_installed_is_an_error(who: Who) {

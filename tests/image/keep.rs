@@ -351,6 +351,30 @@ both! {
         assert!(kept.fails("diff", &["../../marker"]).contains("no kept run"));
     }
 
+    /// From the moment on that the image is found: here the run waits for its code.
+    fn what_a_run_stands_on_that_will_be_kept_stays(who: Who) {
+        let bash = file("bin/bash", 0o755, b"#!/bin/sh\nexec /bin/sh \"$@\"\n");
+        let config = json!({"Env": ["PATH=/bin"]});
+        let Some(made) = Made::new(who, "what_a_run_stands_on", &config, &[bash]) else { return };
+        let kept = Kept::of_made(made, who);
+        let run = kept.keep("held").args(["-r", "bash", "-"]);
+        let mut waiting = run.command().stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        let making = kept.made.store().join("making");
+        let held = || fs::read_dir(&making).unwrap().any(|entry| entry.unwrap().file_name().to_string_lossy().starts_with("pin-"));
+        assert!(eventually(held));
+        kept.call(&["image", "rm", "made"]);
+        kept.call(&["image", "prune"]);
+        assert_eq!(kept.call(&["image", "list"]).lines().count(), 1);
+        waiting.stdin.take().unwrap().write_all(b"echo here > /left").unwrap();
+        let output = waiting.wait_with_output().unwrap();
+        assert!(output.status.success(), "{}", text(&output.stderr));
+        kept.call(&["commit", "@held", "again"]);
+        kept.of("again").cmd("cat /left /etc/os").done().expect_code(0).expect_out("here\nsmall\n");
+        kept.call(&["rm", "--all"]);
+        kept.call(&["image", "rm", "again"]);
+        assert_eq!(fs::read_dir(kept.made.store().join("blobs/sha256")).unwrap().count(), 0, "it is held no longer");
+    }
+
     fn what_a_kept_run_needs_stays(who: Who) {
         let Some(kept) = Kept::new(who, "what_a_kept_run_needs_stays") else { return };
         kept.keep("needed").cmd("echo x > /left").done().expect_code(0);

@@ -8,6 +8,7 @@ mod common;
 mod archive;
 mod build;
 mod bundles;
+mod copies;
 mod forms;
 mod full;
 mod install;

@@ -175,7 +175,7 @@ both! {
 }
 
 /// An image whose configuration is of another layer than the one that is there, packed.
-fn image_with_layer(said: &[u8], packed: &[u8]) -> Vec<u8> {
+pub fn image_with_layer(said: &[u8], packed: &[u8]) -> Vec<u8> {
     let whole = image("test:1", &[said.to_vec()]);
     let mut archive = tar::Archive::new(&whole[..]);
     let mut changed = tar::Builder::new(Vec::new());

@@ -6,7 +6,10 @@ use fumehood::{
     Error,
     error::Hint,
     image::build::recipe::Package,
-    net::policy::{Private, Rule},
+    net::{
+        policy::{Injection, Private},
+        publish::Publish,
+    },
     packages::{Index, PackagesError},
     plan::{
         landlock::Policy,
@@ -16,7 +19,7 @@ use fumehood::{
     request::{Bytes, Fetch, Hostname, Mount, Rootfs, SandboxId, Secret, User, files, gvisor::Platform, limits},
 };
 
-use super::super::low::NetworkMode;
+use super::super::policy::{NetworkMode, rules};
 use super::{Flag, Of, Section, UsageError, prefixed, shown, switch, value};
 
 const PROFILES: &[&str] = &[BUILTINS[0].name, BUILTINS[1].name, BUILTINS[2].name];
@@ -401,16 +404,10 @@ pub static FLAGS: &[Flag] = &[
         Section::Network,
         "none, the default: nothing but a localhost of its own. filtered: what --allow names. \
          packages: that, and the registries of languages and distributions. web: public hosts, ports \
-         80 and 443. public: public hosts, all ports but those of mail. open: as public. host: your \
-         own network, with no isolation.",
+         80 and 443. public: public hosts, all ports but those of mail. open: also UDP. host: your \
+         own network, with no isolation. @FILE: a policy as JSON.",
         |low, given| {
-            let mode = given.text()?;
-            low.network = Some(match (mode.as_str(), mode.parse()) {
-                ("none", _) => NetworkMode::None,
-                ("host", _) => NetworkMode::Host,
-                (_, Ok(mode)) => NetworkMode::Gateway(mode),
-                _ => return Err(UsageError::Network { mode }.into_error()),
-            });
+            low.network = Some(given.explained(NetworkMode::parse)?);
             Ok(())
         },
     )
@@ -420,10 +417,11 @@ pub static FLAGS: &[Flag] = &[
         "RULE",
         Of::Text,
         Section::Network,
-        "Let it reach NAME, *.NAME, NAME:PORT, CIDR[:PORT] or /REGEX/; --net filtered is then the \
-         default. Repeatable.",
+        "Let it reach NAME, *.NAME, NAME:PORT, CIDR[:PORT] or /REGEX/, or make the requests \
+         '[METHOD,... ]https://NAME[/PATH]' alone, or what the lines of @FILE say, or the list @packages; \
+         --net filtered is then the default.",
         |low, given| {
-            low.allow.push(given.named(Rule::from_str)?);
+            low.allow.extend(given.named(rules)?);
             Ok(())
         },
     )
@@ -433,9 +431,9 @@ pub static FLAGS: &[Flag] = &[
         "RULE",
         Of::Text,
         Section::Network,
-        "Keep it from reaching that, whatever is allowed. Repeatable.",
+        "Keep it from reaching that, whatever is allowed.",
         |low, given| {
-            low.deny.push(given.named(Rule::from_str)?);
+            low.deny.extend(given.named(rules)?);
             Ok(())
         },
     )
@@ -446,13 +444,78 @@ pub static FLAGS: &[Flag] = &[
         Of::Text,
         Section::Network,
         "Let it reach one port of a host that is not public, which nothing else opens; \
-         localhost:PORT is this host's own, as host.fumehood.internal:PORT inside. Repeatable.",
+         localhost:PORT is this host's own, as host.fumehood.internal:PORT inside.",
         |low, given| {
             low.allow_private.push(given.named(Private::from_str)?);
             Ok(())
         },
     )
     .repeatable(),
+    value(
+        "inject",
+        "NAME[:PORT]:HEADER=VALUE",
+        Of::Text,
+        Section::Network,
+        "Add a header to its HTTPS requests to NAME, on the way: the value stays outside. $VAR in it is \
+         a variable of your environment, $$ a dollar sign.",
+        |low, given| {
+            let text = given.raw.to_str().ok_or_else(|| Error::new("--inject: it is not UTF-8"))?;
+            let parsed = Injection::parse(text, |name| std::env::var_os(name));
+            low.inject.push(parsed.map_err(|error| prefixed("--inject", &error.into_error()))?);
+            Ok(())
+        },
+    )
+    .repeatable(),
+    value(
+        "setup",
+        "LINE",
+        Of::Text,
+        Section::Network,
+        "Run a line of shell before, in the same sandbox, with the network of --setup-net, such as what installs \
+         something into /sandbox. Then all its processes and connections are ended and the network is that of --net. If \
+         it fails, nothing else runs. It has five minutes, or --timeout if that is longer.",
+        |low, given| {
+            low.setup = Some(given.text()?);
+            Ok(())
+        },
+    ),
+    value(
+        "setup-net",
+        "MODE",
+        Of::Any(NETWORK_MODES),
+        Section::Network,
+        "What --setup may reach, as --net says it, but for host [default: packages].",
+        |low, given| {
+            low.setup_network = Some(given.explained(NetworkMode::parse)?);
+            Ok(())
+        },
+    ),
+    value(
+        "publish",
+        "[[ADDRESS:]HOSTPORT:]PORT",
+        Of::Text,
+        Section::Network,
+        "Open its TCP port PORT on this host, on 127.0.0.1 unless ADDRESS is another, as HOSTPORT, by default PORT; \
+         0 takes any that is free, and it is told.",
+        |low, given| {
+            low.publish.push(given.named(Publish::from_str)?);
+            Ok(())
+        },
+    )
+    .short('p')
+    .repeatable(),
+    value(
+        "log-network",
+        "FILE",
+        Of::File,
+        Section::Network,
+        "Add to FILE a line of JSON for each connection, when it has ended, and each question for a name, allowed or \
+         not; `-` is standard error. With --events they are events, unasked.",
+        |low, given| {
+            low.log_network = Some(given.raw);
+            Ok(())
+        },
+    ),
     value(
         "isolation",
         "KIND",

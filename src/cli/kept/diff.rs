@@ -6,9 +6,9 @@ use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use fumehood::{
     Result,
     error::Hint,
-    image::diff::{self, Change, Kind},
+    image::diff::{self, Changes, Kind},
 };
-use serde::Serialize;
+use serde::{Serialize, Serializer, ser::SerializeSeq as _};
 
 use super::super::message;
 
@@ -43,18 +43,28 @@ fn told(args: &Args) -> Result<ExitCode> {
     let run = super::find(&store, &args.run)?;
     let changes = diff::diff(&store, &run).map_err(Hint::into_error)?;
     if args.json {
-        return Ok(message::print_json(&changes.iter().map(row).collect::<Vec<_>>()));
+        return Ok(message::stream_json(&Rows(&changes)));
     }
-    let line = |change: &Change| format!("{} {}\n", change.kind.letter(), shown(&change.path));
-    Ok(message::print(&changes.iter().map(line).collect::<String>()))
+    Ok(message::stream(|out| changes.each(&mut |kind, path| writeln!(out, "{} {}", kind.letter(), shown(path)))))
 }
 
-fn row(change: &Change) -> Row {
-    let text = std::str::from_utf8(&change.path);
+/// Written as they are told: together they may be far more than what they were made of.
+struct Rows<'a>(&'a Changes);
+
+impl Serialize for Rows<'_> {
+    fn serialize<S: Serializer>(&self, to: S) -> std::result::Result<S::Ok, S::Error> {
+        let mut all = to.serialize_seq(None)?;
+        self.0.each(&mut |kind, path| all.serialize_element(&row(kind, path)))?;
+        all.end()
+    }
+}
+
+fn row(kind: Kind, path: &[u8]) -> Row {
+    let text = std::str::from_utf8(path);
     Row {
-        kind: change.kind,
-        path: String::from_utf8_lossy(&change.path).into_owned(),
-        path_base64: text.is_err().then(|| BASE64.encode(&change.path)),
+        kind,
+        path: String::from_utf8_lossy(path).into_owned(),
+        path_base64: text.is_err().then(|| BASE64.encode(path)),
     }
 }
 

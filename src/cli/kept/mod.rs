@@ -11,7 +11,7 @@ use fumehood::{
     error::Hint,
     image::{
         Image, ImageError, Store, epoch, runs,
-        store::{Pin, Run, RunBase},
+        store::{Run, RunBase},
     },
     launch::Upper,
     report::Kept,
@@ -23,12 +23,11 @@ pub use commit::{Args as CommitArgs, run as commit};
 pub use diff::{Args as DiffArgs, run as diff};
 pub use remove::{Args as RemoveArgs, run as remove};
 
-/// Where a run that is going on will be kept. As long as it lives, nobody prunes the image that it stands on.
+/// Where a run that is going on will be kept. Nobody prunes the image that it stands on, which [`Low::pin`] holds.
 #[derive(Debug)]
 pub struct Keeping {
     store: PathBuf,
     image: Option<String>,
-    _pin: Option<Pin>,
     most: u64,
 }
 
@@ -43,15 +42,8 @@ impl Keeping {
         }
         // One that is no number is told now.
         epoch::source_date_epoch().map_err(Hint::into_error)?;
-        let pin = match &low.image {
-            Some(name) => {
-                let image = Image::find(&store, name).map_err(Hint::into_error)?;
-                Some(store.pin(&image.digest).map_err(Hint::into_error)?)
-            }
-            None => None,
-        };
         let path = store.path().to_owned();
-        Ok(Self { store: path, image: low.image.clone(), _pin: pin, most: low.limits.sandbox.get() })
+        Ok(Self { store: path, image: low.image.clone(), most: low.limits.sandbox.get() })
     }
 
     pub fn keep(&self, upper: &Upper<'_>) -> Result<Kept> {
@@ -59,7 +51,7 @@ impl Keeping {
         let name = upper.id();
         let base = match (upper.image().and_then(|digest| digest.parse().ok()), upper.below()) {
             (Some(manifest), _) => {
-                // If its name was given to another in the moment before it was held.
+                // Somebody may have taken it away by hand.
                 Image::load(&store, &manifest).map_err(Hint::into_error)?;
                 RunBase::Image { manifest, name: self.image.clone().unwrap_or_default() }
             }

@@ -6,7 +6,10 @@ use std::{
     ffi::CString,
     fs::{self, File, Metadata},
     io::{self, Read, Write},
-    os::unix::{ffi::OsStrExt, fs::MetadataExt},
+    os::{
+        fd::AsRawFd,
+        unix::{ffi::OsStrExt, fs::MetadataExt},
+    },
     path::{Path, PathBuf},
 };
 
@@ -113,17 +116,19 @@ impl Contents {
 
     /// A file, a link, or a directory with all that is in it. Nothing is followed.
     pub fn take(&mut self, host: &Path, to: &Path, taken: Taken) -> Result {
-        let found = fs::symlink_metadata(host).map_err(BuildError::io("look at", host))?;
+        let opened = open(host, libc::O_PATH | libc::O_NOFOLLOW)?;
+        let found = opened.metadata().map_err(BuildError::io("look at", host))?;
         self.count(host, to, &found)?;
-        let link = found.is_symlink().then(|| fs::read_link(host)).transpose().map_err(BuildError::io("read", host))?;
-        let kind = match link {
-            Some(link) => Kind::Link(link),
+        let link = found.is_symlink().then(|| nix::fcntl::readlinkat(&opened, c"")).transpose();
+        let kind = match link.map_err(|errno| BuildError::io("read", host)(errno.into()))? {
+            Some(link) => Kind::Link(link.into()),
             None if found.is_dir() => Kind::Dir,
             None if found.is_file() => self.read(host, &found)?,
             None => return Err(BuildError::Special { path: host.to_owned() }),
         };
         let mode = if found.is_symlink() { 0o777 } else { taken.mode_of(&found) };
         self.add(to, Node { mode, owner: taken.owner, kind })?;
+        drop(opened);
         if found.is_dir() { self.take_entries(host, to, taken) } else { Ok(()) }
     }
 
@@ -156,8 +161,12 @@ impl Contents {
     }
 
     fn take_entries(&mut self, host: &Path, to: &Path, taken: Taken) -> Result {
-        for entry in fs::read_dir(host).map_err(BuildError::io("read", host))? {
-            let name = entry.map_err(BuildError::io("read", host))?.file_name();
+        // All names at once: no directory is held open while those below it are read.
+        let opened = open(host, libc::O_RDONLY | libc::O_DIRECTORY)?;
+        let entries = fs::read_dir(format!("/proc/self/fd/{}", opened.as_raw_fd()));
+        let names =
+            entries.and_then(|entries| entries.map(|entry| Ok(entry?.file_name())).collect::<io::Result<Vec<_>>>());
+        for name in names.map_err(BuildError::io("read", host))? {
             if !(taken.clean && MADE_ANEW.iter().any(|known| name == *known)) {
                 self.take(&host.join(&name), &to.join(&name), taken)?;
             }
@@ -241,7 +250,7 @@ impl Contents {
                 }
                 Kind::Host { path: host, size, digest } => {
                     header.set_size(*size);
-                    let file = open(host)?;
+                    let file = open(host, libc::O_RDONLY | libc::O_NONBLOCK)?;
                     let mut hashing = Hashing { from: file.take(*size), hasher: digest.hasher() };
                     let done = archive.append_data(&mut header, path, &mut hashing);
                     if done.is_ok() && hashing.hasher.finish() != *digest {
@@ -260,18 +269,18 @@ fn relative(path: &Path) -> &Path {
     path.strip_prefix("/").unwrap_or(path)
 }
 
-/// Through no link, not even one that a directory on the way has become meanwhile, and not waiting for the other end of a
-/// pipe.
-fn open(path: &Path) -> Result<File> {
+/// Through no link, not even one that a directory on the way has become meanwhile.
+fn open(path: &Path, flags: i32) -> Result<File> {
     let named =
         CString::new(path.as_os_str().as_bytes()).map_err(|error| BuildError::io("open", path)(error.into()))?;
-    let opened = sys::fs::open_in(sys::fs::cwd(), &named, libc::O_RDONLY | libc::O_NONBLOCK, 0, sys::fs::NO_LINKS);
+    let opened = sys::fs::open_in(sys::fs::cwd(), &named, flags, 0, sys::fs::NO_LINKS);
     opened.map(File::from).map_err(|errno| BuildError::io("open", path)(errno.into()))
 }
 
 fn look_at(path: &Path, size: u64) -> Result<Kind> {
     // It grows no longer than it was counted.
-    let from = open(path)?.take(size.saturating_add(1));
+    // And nobody waits for the other end of what has become a pipe.
+    let from = open(path, libc::O_RDONLY | libc::O_NONBLOCK)?.take(size.saturating_add(1));
     let mut hashing = Hashing { from, hasher: Hasher::new(Algorithm::Sha256) };
     io::copy(&mut hashing, &mut io::sink()).map_err(BuildError::io("read", path))?;
     if hashing.hasher.count() != size {

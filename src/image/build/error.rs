@@ -51,8 +51,10 @@ pub enum BuildError {
     Debian { why: String, hint: Option<&'static str> },
     #[error("a setup script needs something that can run it, and there is nothing yet")]
     NothingToSetUp,
-    #[error("setup: {why}")]
-    Setup { why: String, hint: Option<String> },
+    #[error("{what}: {why}")]
+    Setup { what: &'static str, why: String, hint: Option<String> },
+    #[error("the base has no apt-get, which is to install {packages}")]
+    NoApt { packages: String },
     #[error(transparent)]
     Keep(#[from] KeepError),
     #[error("cannot {action} {}", path.display())]
@@ -112,6 +114,10 @@ impl Hint for BuildError {
             ),
             Self::NothingToSetUp => Some("take a base, or a shell of this host with host = [\"sh\"]".to_owned()),
             Self::Setup { hint, .. } => hint.clone(),
+            Self::NoApt { .. } => Some(
+                "take base = \"debian:bookworm\" or an image of Debian's that has apt, or install them with `setup`"
+                    .to_owned(),
+            ),
             Self::Debian { hint, .. } => hint.map(str::to_owned),
             _ => None,
         }

@@ -4,6 +4,7 @@
 //! went into it and into those below it, so what was made before is taken from the store; and it is written so that the
 //! same entries are the same bytes. What runs to make one runs in a sandbox, mmdebstrap apart.
 
+mod apt;
 pub mod builtin;
 mod contents;
 mod debian;
@@ -14,6 +15,7 @@ pub mod recipe;
 mod setup;
 
 use std::{
+    collections::BTreeMap,
     ffi::CString,
     fs::File,
     os::{
@@ -39,7 +41,6 @@ use super::{
 };
 use crate::{
     packages::{Index, Job, Manager, Shape},
-    request::Network,
     sys,
 };
 use contents::{Contents, Kind, Node, Taken};
@@ -47,6 +48,7 @@ pub use error::{BuildError, Result};
 pub use mirror::{Mirror, MirrorError};
 pub use recipe::Recipe;
 use recipe::{Access, Base, Given, What};
+use setup::Script;
 
 /// Goes into what every layer is known by: changed when the same recipe would make another layer.
 const FORMAT: u32 = 1;
@@ -123,6 +125,10 @@ pub fn build(store: &Store, build: &Build<'_>, watch: &dyn Watch) -> Result<Done
     if !host.is_empty() {
         let contents = host::take(host.into_iter())?;
         building.contents("host", contents)?;
+    }
+    let apt = recipe.apt();
+    if matches!(recipe.base, Base::Image(_)) && !apt.is_empty() {
+        building.apt(&apt)?;
     }
     if !recipe.files.is_empty() {
         building.files()?;
@@ -248,9 +254,6 @@ impl<'a> Building<'a> {
                 into: &into,
                 scratch: &scratch,
             };
-            if job.network() == Network::Host {
-                building.watch.network(&what);
-            }
             job.run(&mut |text| building.watch.output(text))?;
             let mut found = Contents::default();
             found.take_inside(&into, Taken::CLEAN)?;
@@ -268,7 +271,24 @@ impl<'a> Building<'a> {
             if network == Access::Host {
                 building.watch.network("setup");
             }
-            setup::run(building.store, Arc::new(root), building.build, (script, network), building.watch)
+            let env = &building.build.recipe.env;
+            let script = Script { what: "setup", text: script, network, installs: false, env };
+            setup::run(building.store, Arc::new(root), building.build, script, building.watch)
+        })
+    }
+
+    /// By the image's own apt, in a sandbox; of `debian:SUITE` they are of the base.
+    fn apt(&mut self, packages: &[String]) -> Result {
+        let mirror = self.build.recipe.mirror(self.build.mirror);
+        let of = json!({"apt": packages, "mirror": mirror});
+        let packages = packages.join(" ");
+        self.layer(&format!("apt {packages}"), &of, |building| {
+            let root = building.root()?.filter(|root| root.has_program("apt-get"));
+            let root = root.ok_or_else(|| BuildError::NoApt { packages: packages.clone() })?;
+            let text = apt::script(&packages, mirror);
+            let env = BTreeMap::new();
+            let script = Script { what: "apt", text: &text, network: Access::Packages, installs: true, env: &env };
+            setup::run(building.store, Arc::new(root), building.build, script, building.watch)
         })
     }
 

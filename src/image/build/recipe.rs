@@ -92,6 +92,8 @@ pub enum Variant {
 pub enum Access {
     #[default]
     None,
+    /// That of registries of packages.
+    Packages,
     Host,
 }
 
@@ -171,14 +173,20 @@ impl Recipe {
         let scratch = self.base == Base::Scratch;
         let spans = [
             ("variant", "debian:SUITE", debian, self.variant.as_ref().map(Spanned::span)),
-            ("mirror", "debian:SUITE", debian, self.mirror.as_ref().map(Spanned::span)),
             ("docs", "debian:SUITE", debian, self.docs.as_ref().map(Spanned::span)),
-            ("packages.apt", "debian:SUITE", debian, self.packages.apt.as_ref().map(Spanned::span)),
             ("host", "scratch", scratch, self.host.as_ref().map(Spanned::span)),
         ];
         for (key, base, fits, span) in spans {
             if let Some(span) = span.filter(|_| !fits) {
                 return Some((span, format!("`{key}` is for base = \"{base}\" alone")));
+            }
+        }
+        for (key, span) in [
+            ("mirror", self.mirror.as_ref().map(Spanned::span)),
+            ("packages.apt", self.packages.apt.as_ref().map(Spanned::span)),
+        ] {
+            if let Some(span) = span.filter(|_| scratch) {
+                return Some((span, format!("`{key}` is for a base that has apt: debian:SUITE, or an image")));
             }
         }
         match &self.network {
@@ -189,23 +197,32 @@ impl Recipe {
         }
     }
 
-    /// `mirror` stands over the recipe's own.
     #[must_use]
     pub fn debian(&self, mirror: Option<&Mirror>, architecture: &str) -> Option<Debian> {
         let Base::Debian { suite } = &self.base else { return None };
-        let own = self.mirror.as_ref().map(|mirror| mirror.get_ref());
-        let apt = self.packages.apt.iter().flat_map(|apt| apt.get_ref());
-        let mut include: Vec<_> = apt.map(|package| package.0.clone()).collect();
-        include.sort_unstable();
-        include.dedup();
         Some(Debian {
             suite: suite.clone(),
             architecture: architecture.to_owned(),
             variant: self.variant.as_ref().map_or_else(Variant::default, |variant| *variant.get_ref()),
-            mirror: mirror.or(own).map(|mirror| mirror.as_str().to_owned()),
-            include,
+            mirror: self.mirror(mirror).map(str::to_owned),
+            include: self.apt(),
             docs: self.docs.as_ref().is_some_and(|docs| *docs.get_ref()),
         })
+    }
+
+    /// `mirror` stands over the recipe's own.
+    #[must_use]
+    pub fn mirror<'a>(&'a self, mirror: Option<&'a Mirror>) -> Option<&'a str> {
+        mirror.or(self.mirror.as_ref().map(Spanned::get_ref)).map(Mirror::as_str)
+    }
+
+    #[must_use]
+    pub fn apt(&self) -> Vec<String> {
+        let apt = self.packages.apt.iter().flat_map(|apt| apt.get_ref());
+        let mut all: Vec<_> = apt.map(|package| package.0.clone()).collect();
+        all.sort_unstable();
+        all.dedup();
+        all
     }
 
     #[must_use]

@@ -1,9 +1,12 @@
-//! The setup script: run in a sandbox on what is there so far, as root of its own, and what it changed is the layer. What
-//! it writes is on the disk, beside the store, until it is packed.
+//! Scripts: run in a sandbox on what is there so far, as root of its own, and what they changed is the layer. What they
+//! write is on the disk, beside the store, until it is packed.
 
-use std::{fs, io, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
+use std::{collections::BTreeMap, fs, io, os::unix::fs::PermissionsExt, path::Path, sync::Arc};
 
-use super::{Build, BuildError, Result, Watch, recipe::Access};
+use super::{
+    Build, BuildError, Mirror, Result, Watch,
+    recipe::{Access, Plain, Variable},
+};
 use crate::{
     Observer, Sandbox, Verdict,
     error::Hint,
@@ -12,34 +15,55 @@ use crate::{
         pack::{Compression, NewLayer, Options, Source, keep},
         store::Store,
     },
-    packages,
-    report::Stream,
+    launch,
+    packages::{self, Registries},
+    report::{Denial, DenialKind, Stream},
     request::{Mount, Rootfs, User},
 };
 
+/// Where Debian's packages come from unless a mirror is named.
+const DEBIAN: [&str; 2] = ["http://deb.debian.org", "http://security.debian.org"];
 /// In the sandbox, on no layer.
 const SCRIPT: &str = "/fumehood/setup";
 /// What is written there goes with the sandbox.
 const CACHE: &str = "/tmp/cache";
 
+/// What is run, as root of a sandbox of its own.
+#[derive(Debug, Clone, Copy)]
+pub struct Script<'a> {
+    /// For errors.
+    pub what: &'static str,
+    /// Of /bin/sh, or as its `#!` line says.
+    pub text: &'a str,
+    pub network: Access,
+    /// Installs packages of a system, and cannot do without what that takes.
+    pub installs: bool,
+    pub env: &'a BTreeMap<Variable, Plain>,
+}
+
+impl Script<'_> {
+    fn failed(&self, why: impl Into<String>, hint: Option<String>) -> BuildError {
+        BuildError::Setup { what: self.what, why: why.into(), hint }
+    }
+}
+
+/// Runs it on `root`; what it changed is the layer.
 pub fn run(
     store: &Store,
     root: Arc<Ready>,
     build: &Build<'_>,
-    (script, network): (&str, Access),
+    script: Script<'_>,
     watch: &dyn Watch,
 ) -> Result<NewLayer> {
     let workshop = store.workshop()?;
     let (disk, file) = (workshop.path().join("disk"), workshop.path().join("script"));
     fs::create_dir(&disk).map_err(BuildError::io("make", &disk))?;
-    fs::write(&file, script).map_err(BuildError::io("write", &file))?;
+    fs::write(&file, script.text).map_err(BuildError::io("write", &file))?;
     fs::set_permissions(&file, fs::Permissions::from_mode(0o755)).map_err(BuildError::io("write", &file))?;
 
-    let mut sandbox = match script.starts_with("#!") {
-        true => Sandbox::command(SCRIPT),
-        false => Sandbox::command("/bin/sh"),
-    };
-    if !script.starts_with("#!") {
+    let own = script.text.starts_with("#!");
+    let mut sandbox = Sandbox::command(if own { SCRIPT } else { "/bin/sh" });
+    if !own {
         sandbox.args(["-eu", SCRIPT]);
     }
     let epoch = build.epoch.to_string();
@@ -48,16 +72,23 @@ pub fn run(
         sandbox.env(name, value);
     }
     sandbox.env("PIP_NO_CACHE_DIR", "1").env("PYTHONDONTWRITEBYTECODE", "1").env("DEBIAN_FRONTEND", "noninteractive");
-    for (name, value) in &build.recipe.env {
+    for (name, value) in script.env {
         sandbox.env(&name.0, &value.0);
     }
     let user = User { uid: 0, gid: 0, asked: true };
     sandbox.rootfs(Rootfs::Image(root)).entrypoint(Vec::<String>::new()).user(user).workdir("/");
-    sandbox.limits(packages::limits()).writable_on_disk(&disk);
-    let script = Mount::new(&file, Path::new(SCRIPT), false).map_err(crate::packages::PackagesError::from)?;
-    sandbox.mount(script.given());
-    if network == Access::Host {
-        packages::connect(&mut sandbox, true, &mut |text| watch.output(text))?;
+    sandbox.limits(packages::limits()).writable_on_disk(&disk).installs(script.installs || launch::has_all_ids(user));
+    let mount = Mount::new(&file, Path::new(SCRIPT), false).map_err(crate::packages::PackagesError::from)?;
+    sandbox.mount(mount.given());
+    match script.network {
+        Access::None => {}
+        Access::Packages => {
+            let mut registries = Registries::all();
+            registries.add(build.mirror.map(Mirror::as_str).into_iter().chain(DEBIAN));
+            registries.add_public(build.recipe.mirror(None).into_iter());
+            packages::connect(&mut sandbox, registries, &mut |text| watch.output(text))?;
+        }
+        Access::Host => packages::connect_to_host(&mut sandbox, &mut |text| watch.output(text))?,
     }
 
     let options = Options { newest: Some(build.epoch), ..Options::new(Source::Overlay) };
@@ -69,16 +100,17 @@ pub fn run(
         layer = Some(packed.map_err(Hint::into_error)?.0);
         Ok(())
     });
-    let failed = |why: String, hint: Option<String>| BuildError::Setup { why, hint };
-    let done = done.map_err(|error| failed(error.message().to_owned(), error.hint().map(str::to_owned)))?;
+    let done = done.map_err(|error| script.failed(error.message(), error.hint().map(str::to_owned)))?;
     if let Some(error) = done.error {
-        return Err(failed(error.message, error.hint));
+        return Err(script.failed(error.message, error.hint));
     }
     match (done.verdict, layer) {
         (Verdict::Ok, Some(layer)) => Ok(layer),
-        (Verdict::Ok, None) => Err(failed("what it wrote was not kept".to_owned(), None)),
-        (Verdict::Failed, _) => Err(failed(format!("it failed with status {}", done.exit_code.unwrap_or(0)), None)),
-        (verdict, _) => Err(failed(format!("{verdict:?}").to_lowercase(), None)),
+        (Verdict::Ok, None) => Err(script.failed("what it wrote was not kept", None)),
+        (Verdict::Failed, _) => {
+            Err(script.failed(format!("it failed with status {}", done.exit_code.unwrap_or(0)), None))
+        }
+        (verdict, _) => Err(script.failed(format!("{verdict:?}").to_lowercase(), None)),
     }
 }
 
@@ -87,6 +119,13 @@ struct Telling<'a>(&'a dyn Watch);
 impl Observer for Telling<'_> {
     fn output(&mut self, _stream: Stream, bytes: &[u8]) -> io::Result<()> {
         self.0.output(&packages::harmless(bytes));
+        Ok(())
+    }
+
+    fn denied(&mut self, denial: &Denial) -> io::Result<()> {
+        if denial.kind == DenialKind::Network {
+            self.0.output(&format!("fumehood: denied: connection to {} ({})\n", denial.target, denial.rule));
+        }
         Ok(())
     }
 }

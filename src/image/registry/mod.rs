@@ -15,7 +15,7 @@ mod pull;
 mod push;
 mod token;
 mod trust;
-mod url;
+pub(crate) mod url;
 
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;

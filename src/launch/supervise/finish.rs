@@ -21,6 +21,7 @@ use super::{
 };
 use crate::{
     error::Hint,
+    plan::StepKind,
     report::{Captured, Compile, Ending, Failure, Outcome, Reason, Stream, Tail, Usage, Verdict, WaitStatus},
     sys::process,
 };
@@ -40,8 +41,7 @@ impl Supervisor<'_> {
             }
             self.hear(observer)?;
         }
-        self.hear_of_refusals(observer);
-        let compiled_badly = self.compile.as_ref().is_some_and(|compile| compile.verdict != Verdict::Ok);
+        self.hear_of_egress(observer);
         (0..2).for_each(|number| self.drain(number, observer));
         let init = self.running.wait().map_err(system("wait for the sandbox's init"))?;
         if self.ended.is_none() && wait_status(init.status) == WaitStatus::Exited(init::BACKSTOP_STATUS as u8) {
@@ -52,7 +52,11 @@ impl Supervisor<'_> {
                 Stage::Exec if self.plan.gvisor.is_some() => {
                     Err(LaunchError::Gvisor { why: format!("runsc cannot be executed: {}", failure.errno.desc()) })
                 }
-                Stage::Exec => Ok(self.not_executed(failure)),
+                Stage::Exec => {
+                    // A setup may have had a network.
+                    self.end_egress(observer);
+                    Ok(self.not_executed(failure))
+                }
                 _ => Err(LaunchError::at(self.plan, self.step, failure)),
             };
         }
@@ -60,6 +64,7 @@ impl Supervisor<'_> {
             return Err(LaunchError::Lost);
         }
         self.drain_egress(observer);
+        self.end_egress(observer);
         let tail = if self.killed_by.is_some() { Tail::Cut } else { Tail::Whole };
         let [mut stdout, mut stderr] = [(0, Stream::Stdout), (1, Stream::Stderr)].map(|(number, stream)| {
             let (captured, rest) = self.relay.take(number, tail);
@@ -84,9 +89,15 @@ impl Supervisor<'_> {
         }
         let kept = self.keep();
         let (mut verdict, mut exit_code, mut signal) = (Verdict::judge(&ending), ending.exit_code(), ending.signal());
-        if compiled_badly && let Some(compile) = &self.compile {
-            (verdict, exit_code, signal) = (compile.verdict, compile.exit_code, compile.signal);
-            (stdout, stderr) = (compile.stdout.clone(), compile.stderr.clone());
+        let duration = self.started.map_or(Duration::ZERO, |started| ended_at.saturating_duration_since(started));
+        if self.plan.steps[self.step].kind == StepKind::Setup && self.prepared.is_none() {
+            let (stdout, stderr) = (stdout.clone(), stderr.clone());
+            self.prepared = Some(Compile { verdict, exit_code, signal, stdout, stderr, duration });
+        }
+        let before = [&self.prepared, &self.compile].into_iter().flatten();
+        if let Some(failed) = before.into_iter().find(|step| step.verdict != Verdict::Ok) {
+            (verdict, exit_code, signal) = (failed.verdict, failed.exit_code, failed.signal);
+            (stdout, stderr) = (failed.stdout.clone(), failed.stderr.clone());
         }
         Ok(Outcome {
             id: self.plan.id.clone(),
@@ -97,7 +108,7 @@ impl Supervisor<'_> {
             signal,
             stdout,
             stderr,
-            duration: self.started.map_or(Duration::ZERO, |started| ended_at.saturating_duration_since(started)),
+            duration,
             setup: self.setup,
             usage: Usage {
                 cpu: used.and_then(|used| used.cpu_time).unwrap_or(init.cpu),
@@ -108,8 +119,10 @@ impl Supervisor<'_> {
             denials: self.denials,
             files: self.files,
             error: self.fetch_error.map(|error| Failure::fetch(&error.into_error())).or(kept.err()),
+            prepared: self.prepared,
             compile: self.compile,
             kept: None,
+            ports: std::mem::take(&mut self.running.ports),
         })
     }
 
@@ -131,10 +144,18 @@ impl Supervisor<'_> {
             if left.is_zero() || process::poll(&mut fds, Some(left)).is_err() {
                 break;
             }
-            self.hear_of_refusals(observer);
+            self.hear_of_egress(observer);
             self.heed_signal();
         }
-        self.hear_of_refusals(observer);
+        self.hear_of_egress(observer);
+    }
+
+    /// What is open now is cut, and what there is to be told of it is told.
+    fn end_egress(&mut self, observer: &mut dyn Observer) {
+        let Some(mut egress) = self.running.egress.take() else { return };
+        for contact in egress.end() {
+            self.tell_of(&contact, observer);
+        }
     }
 
     /// All processes of the sandbox are gone, so what they wrote is what there will be.
@@ -151,7 +172,7 @@ impl Supervisor<'_> {
         Ok(())
     }
 
-    pub(super) fn end_of_compile(&mut self) -> Result<Compile, LaunchError> {
+    pub(super) fn end_of_step(&mut self) -> Result<Compile, LaunchError> {
         self.count()?;
         let (ending, ended_at) = self.ending(None);
         self.counted = None;
@@ -207,7 +228,8 @@ impl Supervisor<'_> {
             self.plan.limits.clone(),
             Failure::exec(&error, &cause),
         );
-        outcome.controls = Some(self.controls.clone());
+        outcome.controls = Some(self.controls);
+        outcome.prepared = self.prepared;
         outcome
     }
 }

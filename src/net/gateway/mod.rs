@@ -4,9 +4,9 @@
 //! the proxy takes connections from its listening sockets and dials out by itself, from the host's namespace, so nothing
 //! is forwarded, and the host's own network is as it was (DESIGN "the gateway namespace").
 //!
-//! A [`Gateway`] is data, computed before; [`Gateway::make`] sends it, within the namespaces.
+//! A [`Gateway`] is data, computed before; [`Gateway::begin`] and [`Begun::finish`] send it, within the namespaces.
 
-mod links;
+pub(crate) mod links;
 mod rules;
 
 use std::{
@@ -24,7 +24,7 @@ use nix::{
     unistd::dup3,
 };
 
-use super::{BUFFER, Listeners};
+use super::{BUFFER, Datagrams, Listeners};
 use crate::sys::{Errno, netlink::Netlink};
 
 /// In a range for tests of networks (RFC 2544), which no host has and which names stand for inside.
@@ -35,7 +35,7 @@ pub const EXPLICIT_PORT: u16 = 3128;
 
 const OUTER: links::End = links::End { index: 1000, name: "sandbox", address: GATEWAY, hardware: [2, 0, 0, 0, 0, 1] };
 const INNER: links::End = links::End { index: 1001, name: "eth0", address: SANDBOX, hardware: [2, 0, 0, 0, 0, 2] };
-const PORTS: Ports = Ports { tcp: 1, dns: 53, explicit: EXPLICIT_PORT };
+const PORTS: Ports = Ports { tcp: 1, dns: 53, explicit: EXPLICIT_PORT, udp: 2 };
 
 /// Where the listeners are.
 #[derive(Debug, Clone, Copy)]
@@ -43,7 +43,11 @@ pub struct Ports {
     tcp: u16,
     dns: u16,
     explicit: u16,
+    udp: u16,
 }
+
+/// What of the kernel a gateway needs, by the names of the modules.
+pub const MODULES: &str = "veth nf_tables nft_chain_nat nft_ct nft_connlimit nft_redir nft_reject_inet";
 
 /// A step of the making that the kernel refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,6 +73,14 @@ impl Step {
             Self::Listen => "listen on the gateway",
         }
     }
+
+    /// What can be done where the kernel says that it doesn't know what the step needs.
+    #[must_use]
+    pub fn hint(self, errno: Errno) -> Option<String> {
+        let unknown = [Errno::ENOENT, Errno::EOPNOTSUPP, Errno::EPROTONOSUPPORT, Errno::EAFNOSUPPORT, Errno::EINVAL];
+        let module = matches!(self, Self::Rules | Self::Link) && unknown.contains(&errno);
+        module.then(|| format!("the kernel lacks modules that a gateway needs: sudo modprobe -a {MODULES}"))
+    }
 }
 
 /// Everything that is sent to the kernel, made before there is a process that must not allocate.
@@ -78,38 +90,47 @@ pub struct Gateway {
     rules_acknowledged: usize,
     pair: Vec<u8>,
     outer: Vec<u8>,
+    outer_acknowledged: usize,
+    udp: bool,
     inner: Vec<u8>,
     outer_question: Vec<u8>,
     inner_question: Vec<u8>,
 }
 
 impl Gateway {
-    /// `reserved`: a descriptor that [`Self::make`] may replace.
+    /// `reserved`: a descriptor that [`Self::begin`] may replace.
+    /// `udp`: it is let out.
     #[must_use]
-    pub fn new(reserved: BorrowedFd<'_>) -> Self {
-        let (rules, rules_acknowledged) = rules::load(SANDBOX, GATEWAY, PORTS);
+    pub fn new(reserved: BorrowedFd<'_>, udp: bool) -> Self {
+        let (rules, rules_acknowledged) = rules::load(SANDBOX, GATEWAY, PORTS, udp);
+        let mut outer = links::up(OUTER, INNER);
+        if udp {
+            outer.extend(links::steer(OUTER));
+        }
         let inner = [vec![links::loopback()], links::up(INNER, OUTER), vec![links::route(INNER, GATEWAY)]].concat();
         Self {
-            rules: rules.concat(),
+            rules,
             rules_acknowledged,
             pair: links::pair(INNER, OUTER, reserved),
-            outer: links::up(OUTER, INNER).concat(),
+            outer_acknowledged: outer.len(),
+            outer: outer.concat(),
+            udp,
             inner: inner.concat(),
             outer_question: links::question(OUTER),
             inner_question: links::question(INNER),
         }
     }
 
-    /// Makes all of it. The caller has just come into a new network namespace, which becomes the gateway's, and leaves
-    /// in the sandbox's, which `enter` makes and enters. Allocates nothing.
-    pub fn make(
+    /// The caller has just come into a new network namespace, which becomes the gateway's, and leaves in the sandbox's,
+    /// which `enter` makes and enters: what is in there has no way out until [`Begun::finish`] makes one.
+    /// Allocates nothing.
+    pub fn begin(
         &self,
         reserved: OwnedFd,
         enter: impl FnOnce() -> Result<(), Errno>,
-    ) -> Result<Listeners, (Step, Errno)> {
+    ) -> Result<Begun<'_>, (Step, Errno)> {
         let at = |step: Step| move |errno: Errno| (step, errno);
         let filter = Netlink::open(SockProtocol::NetlinkNetFilter).map_err(at(Step::Rules))?;
-        filter.carry_out(&self.rules, self.rules_acknowledged).map_err(at(Step::Rules))?;
         let outside = Netlink::open(SockProtocol::NetlinkRoute).map_err(at(Step::Link))?;
         let gateway = File::open("/proc/thread-self/ns/net");
         let gateway = gateway.map_err(|error| (Step::Namespace, Errno::from_raw(error.raw_os_error().unwrap_or(0))))?;
@@ -120,16 +141,38 @@ impl Gateway {
             .write(true)
             .open("/proc/sys/net/netfilter/nf_conntrack_udp_timeout")
             .and_then(|mut file| std::io::Write::write_all(&mut file, b"2"));
-        let listeners = listen_all().map_err(at(Step::Listen))?;
-
+        let listeners = listen_all(self.udp).map_err(at(Step::Listen))?;
         enter().map_err(at(Step::Namespace))?;
         let inside = Netlink::open(SockProtocol::NetlinkRoute).map_err(at(Step::Link))?;
-        inside.carry_out(&self.pair, 1).map_err(at(Step::Link))?;
-        outside.carry_out(&self.outer, 3).map_err(at(Step::Link))?;
-        inside.carry_out(&self.inner, 5).map_err(at(Step::Link))?;
-        wait_for(&outside, &self.outer_question).map_err(at(Step::Link))?;
-        wait_for(&inside, &self.inner_question).map_err(at(Step::Link))?;
-        Ok(listeners)
+        Ok(Begun { gateway: self, filter, outside, inside, namespace, listeners })
+    }
+}
+
+/// Two namespaces without a link.
+#[derive(Debug)]
+pub struct Begun<'a> {
+    gateway: &'a Gateway,
+    filter: Netlink,
+    outside: Netlink,
+    inside: Netlink,
+    /// The gateway's: the number that the link is made with.
+    namespace: OwnedFd,
+    listeners: Listeners,
+}
+
+impl Begun<'_> {
+    /// Makes the link, behind rules that are in force before. With the listeners comes the gateway's namespace.
+    /// Allocates nothing.
+    pub fn finish(self) -> Result<(Listeners, OwnedFd), (Step, Errno)> {
+        let at = |step: Step| move |errno: Errno| (step, errno);
+        let Self { gateway, filter, outside, inside, namespace, listeners } = self;
+        filter.carry_out(&gateway.rules, gateway.rules_acknowledged).map_err(at(Step::Rules))?;
+        inside.carry_out(&gateway.pair, 1).map_err(at(Step::Link))?;
+        outside.carry_out(&gateway.outer, gateway.outer_acknowledged).map_err(at(Step::Link))?;
+        inside.carry_out(&gateway.inner, 5).map_err(at(Step::Link))?;
+        wait_for(&outside, &gateway.outer_question).map_err(at(Step::Link))?;
+        wait_for(&inside, &gateway.inner_question).map_err(at(Step::Link))?;
+        Ok((listeners, namespace))
     }
 }
 
@@ -147,8 +190,9 @@ fn wait_for(socket: &Netlink, question: &[u8]) -> Result<(), Errno> {
 }
 
 /// On any address of the namespace: its only one comes with the link.
-fn listen_all() -> Result<Listeners, Errno> {
+fn listen_all(udp: bool) -> Result<Listeners, Errno> {
     Ok(Listeners {
+        udp: udp.then(datagrams).transpose()?,
         tcp: listener(SockType::Stream, PORTS.tcp)?,
         dns_udp: listener(SockType::Datagram, PORTS.dns)?,
         dns_tcp: listener(SockType::Stream, PORTS.dns)?,
@@ -156,13 +200,29 @@ fn listen_all() -> Result<Listeners, Errno> {
     })
 }
 
+fn datagrams() -> Result<Datagrams, Errno> {
+    let listener = bound(SockType::Datagram, PORTS.udp, |socket| {
+        setsockopt(socket, sockopt::IpTransparent, &true)?;
+        setsockopt(socket, sockopt::Ipv4OrigDstAddr, &true)
+    })?;
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    // What it is given has an IP header already.
+    let answers = socket(AddressFamily::Inet, SockType::Raw, flags, SockProtocol::Raw)?;
+    Ok(Datagrams { listener, answers })
+}
+
 fn listener(kind: SockType, port: u16) -> Result<OwnedFd, Errno> {
+    bound(kind, port, |_| Ok(()))
+}
+
+fn bound(kind: SockType, port: u16, set: impl Fn(&OwnedFd) -> Result<(), Errno>) -> Result<OwnedFd, Errno> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let socket = socket(AddressFamily::Inet, kind, flags, None)?;
     setsockopt(&socket, sockopt::ReuseAddr, &true)?;
     // Inherited by each connection, and told to its client with the first packet.
     setsockopt(&socket, sockopt::RcvBuf, &BUFFER)?;
     setsockopt(&socket, sockopt::SndBuf, &BUFFER)?;
+    set(&socket)?;
     let address = SockaddrIn::from(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port));
     bind(socket.as_raw_fd(), &address)?;
     if kind == SockType::Stream {

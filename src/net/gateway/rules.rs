@@ -2,13 +2,14 @@
 //! before the link is up.
 //!
 //! What the sandbox sends is answered by the gateway itself or refused at once; nothing is ever forwarded. All TCP is
-//! redirected to the proxy, DNS to the responder, whatever address it was meant for. IPv6, other UDP, ICMP and every
-//! other protocol are rejected before anything else of the kernel sees them, so that clients fall back.
+//! redirected to the proxy, DNS to the responder, whatever address it was meant for; where UDP is let out, a socket of the
+//! proxy gets it as it is. IPv6, other UDP, ICMP and every other protocol are rejected before anything else of the kernel
+//! sees them, so that clients fall back.
 
 use std::net::Ipv4Addr;
 
 use super::Ports;
-use crate::sys::netlink::{ACK, APPEND, CREATE, NESTED, attribute, message};
+use crate::sys::netlink::{ACK, APPEND, CREATE, NESTED, message};
 
 const TABLE: &str = "fumehood";
 
@@ -54,6 +55,8 @@ enum Expr {
     MoreThan(u32),
     Accept,
     Redirect(u16),
+    /// `tproxy to`: a socket gets it, with the address that it was meant for.
+    Steer(u16),
     /// `reject with tcp reset`
     Reset,
     /// `reject with icmpx port-unreachable`
@@ -70,13 +73,20 @@ const MOST_QUESTIONS: u32 = 16384;
 
 /// The whole transaction, and how many acknowledgements it is answered with.
 #[must_use]
-pub fn load(sandbox: Ipv4Addr, gateway: Ipv4Addr, ports: Ports) -> (Vec<Vec<u8>>, usize) {
-    use Expr::{Accept, Established, From, Ipv4, MoreThan, Port, Protocol, Redirect, Redirected, Reject, Reset, To};
+pub fn load(sandbox: Ipv4Addr, gateway: Ipv4Addr, ports: Ports, udp: bool) -> (Vec<u8>, usize) {
+    use Expr::{
+        Accept, Established, From, Ipv4, MoreThan, Port, Protocol, Redirect, Redirected, Reject, Reset, Steer, To,
+    };
     let early: &[&[Expr]] = &[
         &[Ipv4, From(sandbox), Protocol(TCP), Accept],
-        &[Ipv4, From(sandbox), Protocol(UDP), Port(DNS), Accept],
+        if udp {
+            &[Ipv4, From(sandbox), Protocol(UDP), Accept]
+        } else {
+            &[Ipv4, From(sandbox), Protocol(UDP), Port(DNS), Accept]
+        },
         &[Ipv4, From(sandbox), Reject],
     ];
+    let steer: &[&[Expr]] = &[&[Protocol(UDP), Port(DNS), Accept], &[Ipv4, Protocol(UDP), Steer(ports.udp), Accept]];
     let divert: &[&[Expr]] = &[
         &[Protocol(UDP), Port(DNS), Redirect(ports.dns)],
         &[Protocol(TCP), Port(DNS), Redirect(ports.dns)],
@@ -93,26 +103,41 @@ pub fn load(sandbox: Ipv4Addr, gateway: Ipv4Addr, ports: Ports) -> (Vec<Vec<u8>>
         &[Ipv4, To(gateway), Protocol(UDP), Port(ports.dns), Accept],
         &[Ipv4, To(gateway), Protocol(TCP), Port(ports.dns), Accept],
         &[Ipv4, To(gateway), Protocol(TCP), Port(ports.explicit), Accept],
+        if udp { &[Protocol(UDP), Accept] } else { &[Protocol(UDP), Reject] },
         &[Protocol(TCP), Reset],
         &[Reject],
     ];
     let chain = |name, kind, hook, priority, policy, rules| Chain { name, kind, hook, priority, policy, rules };
-    let chains = [
+    let mut chains = vec![
         chain("early", "filter", Hook::Prerouting, -300, DROP, early),
         chain("divert", "nat", Hook::Prerouting, -100, ACCEPT, divert),
         chain("input", "filter", Hook::Input, 0, DROP, input),
         chain("forward", "filter", Hook::Forward, 0, DROP, &[]),
     ];
+    if udp {
+        chains.push(chain("steer", "filter", Hook::Prerouting, -150, ACCEPT, steer));
+    }
     let mut batch = Batch::begin();
-    batch.add(NEW_TABLE, &[text(1, TABLE)]);
+    batch.add(NEW_TABLE, |out| text(out, 1, TABLE));
     for Chain { name, kind, hook, priority, policy, .. } in &chains {
-        let hook = nested(4, &[number(1, *hook as u32), number(2, *priority as u32)]);
-        batch.add(NEW_CHAIN, &[text(1, TABLE), text(3, name), hook, number(5, *policy), text(7, kind)]);
+        batch.add(NEW_CHAIN, |out| {
+            text(out, 1, TABLE);
+            text(out, 3, name);
+            nested(out, 4, |out| {
+                number(out, 1, *hook as u32);
+                number(out, 2, *priority as u32);
+            });
+            number(out, 5, *policy);
+            text(out, 7, kind);
+        });
     }
     for Chain { name, rules, .. } in &chains {
         for rule in *rules {
-            let expressions: Vec<_> = rule.iter().flat_map(|expr| expr.encode()).collect();
-            batch.add(NEW_RULE, &[text(1, TABLE), text(2, name), nested(4, &expressions)]);
+            batch.add(NEW_RULE, |out| {
+                text(out, 1, TABLE);
+                text(out, 2, name);
+                nested(out, 4, |out| rule.iter().for_each(|expr| expr.encode(out)));
+            });
         }
     }
     batch.end()
@@ -127,28 +152,41 @@ struct Chain<'a> {
     rules: &'a [&'a [Expr]],
 }
 
+/// All in one buffer: this is on the way of every start.
 struct Batch {
-    messages: Vec<Vec<u8>>,
+    bytes: Vec<u8>,
+    messages: u32,
 }
 
 impl Batch {
     fn begin() -> Self {
-        Self { messages: vec![message(BATCH_BEGIN, 0, 0, &header(0, NFTABLES))] }
+        let mut batch = Self { bytes: Vec::with_capacity(ROOM), messages: 0 };
+        batch.message(BATCH_BEGIN, 0, header(0, NFTABLES), |_| ());
+        batch
     }
 
-    fn add(&mut self, kind: u16, attributes: &[Vec<u8>]) {
-        let payload = [header(INET, 0).to_vec(), attributes.concat()].concat();
+    fn add(&mut self, kind: u16, fill: impl FnOnce(&mut Vec<u8>)) {
         let flags = ACK | CREATE | if kind == NEW_RULE { APPEND } else { 0 };
-        let sequence = self.messages.len() as u32;
-        self.messages.push(message(NFTABLES << 8 | kind, flags, sequence, &payload));
+        self.message(NFTABLES << 8 | kind, flags, header(INET, 0), fill);
     }
 
-    fn end(mut self) -> (Vec<Vec<u8>>, usize) {
-        let acknowledged = self.messages.len() - 1;
-        self.messages.push(message(BATCH_END, 0, 0, &header(0, NFTABLES)));
-        (self.messages, acknowledged)
+    fn message(&mut self, kind: u16, flags: u16, header: [u8; 4], fill: impl FnOnce(&mut Vec<u8>)) {
+        let start = self.bytes.len();
+        self.bytes.extend(message(kind, flags, self.messages, &header));
+        fill(&mut self.bytes);
+        let length = (self.bytes.len() - start) as u32;
+        self.bytes[start..start + 4].copy_from_slice(&length.to_ne_bytes());
+        self.messages += 1;
+    }
+
+    fn end(mut self) -> (Vec<u8>, usize) {
+        let acknowledged = self.messages as usize - 1;
+        self.message(BATCH_END, 0, header(0, NFTABLES), |_| ());
+        (self.bytes, acknowledged)
     }
 }
+
+const ROOM: usize = 12 << 10;
 
 /// `struct nfgenmsg`
 fn header(family: u8, subsystem: u16) -> [u8; 4] {
@@ -156,20 +194,35 @@ fn header(family: u8, subsystem: u16) -> [u8; 4] {
     [family, 0, high, low]
 }
 
-fn text(kind: u16, value: &str) -> Vec<u8> {
-    attribute(kind, &[value.as_bytes(), b"\0"].concat())
+type Out = Vec<u8>;
+
+fn put(out: &mut Out, kind: u16, fill: impl FnOnce(&mut Out)) {
+    let start = out.len();
+    out.extend([0, 0]);
+    out.extend(kind.to_ne_bytes());
+    fill(out);
+    let length = (out.len() - start) as u16;
+    out[start..start + 2].copy_from_slice(&length.to_ne_bytes());
+    out.resize(out.len().next_multiple_of(4), 0);
 }
 
-fn number(kind: u16, value: u32) -> Vec<u8> {
-    attribute(kind, &value.to_be_bytes())
+fn text(out: &mut Out, kind: u16, value: &str) {
+    put(out, kind, |out| {
+        out.extend(value.as_bytes());
+        out.push(0);
+    });
 }
 
-fn nested(kind: u16, attributes: &[Vec<u8>]) -> Vec<u8> {
-    attribute(kind | NESTED, &attributes.concat())
+fn number(out: &mut Out, kind: u16, value: u32) {
+    put(out, kind, |out| out.extend(value.to_be_bytes()));
+}
+
+fn nested(out: &mut Out, kind: u16, fill: impl FnOnce(&mut Out)) {
+    put(out, kind | NESTED, fill);
 }
 
 impl Expr {
-    fn encode(self) -> Vec<Vec<u8>> {
+    fn encode(self, out: &mut Out) {
         // enum nft_meta_keys, nft_ct_keys, nft_payload_bases
         const FAMILY: u32 = 15;
         const PROTOCOL: u32 = 16;
@@ -178,56 +231,119 @@ impl Expr {
         const NETWORK: u32 = 1;
         const TRANSPORT: u32 = 2;
         match self {
-            Self::Ipv4 => vec![meta(FAMILY), compare(true, &[IPV4])],
-            Self::Protocol(protocol) => vec![meta(PROTOCOL), compare(true, &[protocol])],
-            Self::From(address) => vec![payload(NETWORK, 12, 4), compare(true, &address.octets())],
-            Self::To(address) => vec![payload(NETWORK, 16, 4), compare(true, &address.octets())],
-            Self::Port(port) => vec![payload(TRANSPORT, 2, 2), compare(true, &port.to_be_bytes())],
-            Self::Established => vec![conntrack(STATE), mask(1 << 1), compare(false, &[0; 4])],
-            Self::Redirected => vec![conntrack(STATUS), mask(1 << 5), compare(false, &[0; 4])],
-            Self::MoreThan(count) => vec![expression("connlimit", &[number(1, count), number(2, 1)])],
-            Self::Accept => {
-                let verdict = nested(2, &[number(1, ACCEPT)]);
-                vec![expression("immediate", &[number(1, 0), nested(2, &[verdict])])]
+            Self::Ipv4 => {
+                meta(out, FAMILY);
+                compare(out, true, &[IPV4]);
             }
-            Self::Redirect(port) => vec![
-                expression("immediate", &[number(1, REGISTER), value(2, &port.to_be_bytes())]),
-                // NF_NAT_RANGE_PROTO_SPECIFIED
-                expression("redir", &[number(1, REGISTER), number(3, 2)]),
-            ],
-            Self::Reset => vec![expression("reject", &[number(1, 1), attribute(2, &[0])])],
-            Self::Reject => vec![expression("reject", &[number(1, 2), attribute(2, &[1])])],
+            Self::Protocol(protocol) => {
+                meta(out, PROTOCOL);
+                compare(out, true, &[protocol]);
+            }
+            Self::From(address) => {
+                payload(out, NETWORK, 12, 4);
+                compare(out, true, &address.octets());
+            }
+            Self::To(address) => {
+                payload(out, NETWORK, 16, 4);
+                compare(out, true, &address.octets());
+            }
+            Self::Port(port) => {
+                payload(out, TRANSPORT, 2, 2);
+                compare(out, true, &port.to_be_bytes());
+            }
+            Self::Established => conntrack(out, STATE, 1 << 1),
+            Self::Redirected => conntrack(out, STATUS, 1 << 5),
+            Self::MoreThan(count) => expression(out, "connlimit", |out| {
+                number(out, 1, count);
+                number(out, 2, 1);
+            }),
+            Self::Accept => expression(out, "immediate", |out| {
+                number(out, 1, 0);
+                nested(out, 2, |out| nested(out, 2, |out| number(out, 1, ACCEPT)));
+            }),
+            Self::Redirect(port) => {
+                expression(out, "immediate", |out| {
+                    number(out, 1, REGISTER);
+                    value(out, 2, &port.to_be_bytes());
+                });
+                expression(out, "redir", |out| {
+                    number(out, 1, REGISTER);
+                    // NF_NAT_RANGE_PROTO_SPECIFIED
+                    number(out, 3, 2);
+                });
+            }
+            Self::Steer(port) => {
+                expression(out, "immediate", |out| {
+                    number(out, 1, REGISTER);
+                    value(out, 2, &port.to_be_bytes());
+                });
+                expression(out, "tproxy", |out| {
+                    number(out, 1, u32::from(IPV4));
+                    number(out, 3, REGISTER);
+                });
+            }
+            Self::Reset => reject(out, 1, 0),
+            Self::Reject => reject(out, 2, 1),
         }
     }
 }
 
 const REGISTER: u32 = 1;
 
-fn expression(name: &str, attributes: &[Vec<u8>]) -> Vec<u8> {
-    nested(1, &[text(1, name), nested(2, attributes)])
+fn expression(out: &mut Out, name: &str, fill: impl FnOnce(&mut Out)) {
+    nested(out, 1, |out| {
+        text(out, 1, name);
+        nested(out, 2, fill);
+    });
 }
 
-fn value(kind: u16, bytes: &[u8]) -> Vec<u8> {
-    nested(kind, &[attribute(1, bytes)])
+fn value(out: &mut Out, kind: u16, bytes: &[u8]) {
+    nested(out, kind, |out| put(out, 1, |out| out.extend(bytes)));
 }
 
-fn meta(key: u32) -> Vec<u8> {
-    expression("meta", &[number(2, key), number(1, REGISTER)])
+fn meta(out: &mut Out, key: u32) {
+    expression(out, "meta", |out| {
+        number(out, 2, key);
+        number(out, 1, REGISTER);
+    });
 }
 
-fn conntrack(key: u32) -> Vec<u8> {
-    expression("ct", &[number(2, key), number(1, REGISTER)])
+/// Whether any of `bits` is set there.
+fn conntrack(out: &mut Out, key: u32, bits: u32) {
+    expression(out, "ct", |out| {
+        number(out, 2, key);
+        number(out, 1, REGISTER);
+    });
+    expression(out, "bitwise", |out| {
+        number(out, 1, REGISTER);
+        number(out, 2, REGISTER);
+        number(out, 3, 4);
+        value(out, 4, &bits.to_ne_bytes());
+        value(out, 5, &[0; 4]);
+    });
+    compare(out, false, &[0; 4]);
 }
 
-fn payload(base: u32, offset: u32, length: u32) -> Vec<u8> {
-    expression("payload", &[number(1, REGISTER), number(2, base), number(3, offset), number(4, length)])
+fn payload(out: &mut Out, base: u32, offset: u32, length: u32) {
+    expression(out, "payload", |out| {
+        number(out, 1, REGISTER);
+        number(out, 2, base);
+        number(out, 3, offset);
+        number(out, 4, length);
+    });
 }
 
-fn mask(bits: u32) -> Vec<u8> {
-    let parts = [number(1, REGISTER), number(2, REGISTER), number(3, 4), value(4, &bits.to_ne_bytes())];
-    expression("bitwise", &[parts.concat(), value(5, &[0; 4])])
+fn reject(out: &mut Out, kind: u32, code: u8) {
+    expression(out, "reject", |out| {
+        number(out, 1, kind);
+        put(out, 2, |out| out.push(code));
+    });
 }
 
-fn compare(equal: bool, bytes: &[u8]) -> Vec<u8> {
-    expression("cmp", &[number(1, REGISTER), number(2, u32::from(!equal)), value(3, bytes)])
+fn compare(out: &mut Out, equal: bool, bytes: &[u8]) {
+    expression(out, "cmp", |out| {
+        number(out, 1, REGISTER);
+        number(out, 2, u32::from(!equal));
+        value(out, 3, bytes);
+    });
 }

@@ -13,8 +13,12 @@ use nix::sys::socket::{getsockopt, sockopt};
 use super::*;
 use crate::sys::namespace;
 
-/// Runs `inside` on a thread in the sandbox's network, with what its gateway listens on outside.
 fn behind_a_gateway<T: Send>(inside: impl FnOnce() -> T + Send, outside: impl FnOnce(&Listeners)) -> Option<T> {
+    behind(false, inside, outside)
+}
+
+/// Runs `inside` on a thread in the sandbox's network, with what its gateway listens on outside.
+fn behind<T: Send>(udp: bool, inside: impl FnOnce() -> T + Send, outside: impl FnOnce(&Listeners)) -> Option<T> {
     if !nix::unistd::geteuid().is_root() {
         eprintln!("SKIP gateway: it takes root");
         return None;
@@ -24,8 +28,9 @@ fn behind_a_gateway<T: Send>(inside: impl FnOnce() -> T + Send, outside: impl Fn
         let inside = scope.spawn(move || {
             namespace::leave(libc::CLONE_NEWNET).unwrap();
             let reserved = OwnedFd::from(File::open("/dev/null").unwrap());
-            let gateway = Gateway::new(std::os::fd::AsFd::as_fd(&reserved));
-            sender.send(gateway.make(reserved, || namespace::leave(libc::CLONE_NEWNET)).unwrap()).unwrap();
+            let gateway = Gateway::new(std::os::fd::AsFd::as_fd(&reserved), udp);
+            let begun = gateway.begin(reserved, || namespace::leave(libc::CLONE_NEWNET)).unwrap();
+            sender.send(begun.finish().unwrap().0).unwrap();
             inside()
         });
         // The namespace lasts as long as they do.

@@ -8,21 +8,29 @@ use std::{
     fmt,
     net::{IpAddr, Ipv4Addr},
     str::FromStr,
+    sync::Arc,
 };
 
 use serde::{Deserialize, Serialize};
+use zeroize::Zeroizing;
 
 pub mod address;
 mod name;
+pub(super) mod path;
 mod preset;
+mod requests;
 mod rule;
+mod written;
 
 use self::{address::Special, preset::packages};
 pub use self::{
     name::{Name, NameError},
-    preset::PACKAGES,
+    preset::{LISTS, PACKAGES},
+    requests::{Asked, Header, HeaderError, Requests},
     rule::{Host, Private, Rule, RuleError, port},
+    written::Injection,
 };
+use super::authority::Authority;
 
 /// Ports by which mail is sent: open only where a rule names them.
 const MAIL: [u16; 3] = [25, 465, 587];
@@ -45,7 +53,7 @@ pub enum Mode {
     Web,
     /// Any public host, any port but those of mail.
     Public,
-    /// As `Public`.
+    /// As `Public`, and UDP.
     Open,
 }
 
@@ -98,7 +106,13 @@ pub struct Policy {
     allow: Vec<Rule>,
     deny: Vec<Rule>,
     private: Vec<Private>,
+    /// Of those, the ones that are asked for other hosts. No document has them.
+    proxies: Vec<Private>,
+    /// Not in a document, where they are part of a rule.
+    inject: Vec<Injection>,
     preset: &'static [Rule],
+    /// By which the sandbox knows the proxy for the names that it looks into.
+    authority: Option<Arc<Authority>>,
 }
 
 /// A policy as JSON.
@@ -124,6 +138,16 @@ pub struct Refusal {
     pub hint: Option<String>,
 }
 
+/// What a request that may be made is given.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Granted {
+    pub add: Vec<Header>,
+    /// In place of what was asked for, where rules are about paths.
+    pub target: Option<String>,
+    /// Whether rules are about methods, so that it must not name another one somewhere else.
+    pub by_method: bool,
+}
+
 impl Refusal {
     #[must_use]
     pub fn new(rule: impl Into<String>) -> Self {
@@ -134,7 +158,21 @@ impl Refusal {
 impl Policy {
     pub fn new(mode: Mode) -> Result<Self, RuleError> {
         let preset = if mode == Mode::Packages { packages()? } else { &[] };
-        Ok(Self { mode, allow: Vec::new(), deny: Vec::new(), private: Vec::new(), preset })
+        Ok(Self {
+            mode,
+            allow: Vec::new(),
+            deny: Vec::new(),
+            private: Vec::new(),
+            proxies: Vec::new(),
+            inject: Vec::new(),
+            preset,
+            authority: None,
+        })
+    }
+
+    /// From JSON, as it is serialized.
+    pub fn from_json(text: &[u8]) -> Result<Self, RuleError> {
+        serde_json::from_slice(text).map_err(|error| RuleError::Document { why: error.to_string() })
     }
 
     /// Refuses a rule that would open what anybody can register, or that could never open anything.
@@ -144,13 +182,132 @@ impl Policy {
         Ok(())
     }
 
-    pub fn deny(&mut self, rule: Rule) {
+    pub fn deny(&mut self, rule: Rule) -> Result<(), RuleError> {
+        rule.check_deny()?;
         self.deny.push(rule);
+        Ok(())
     }
 
     /// Opens one host and port that may be private, the host itself among them.
     pub fn allow_private(&mut self, private: Private) {
         self.private.push(private);
+    }
+
+    /// As `allow_private`, for a proxy of the host's own configuration: what it is asked for is its to decide.
+    pub fn allow_proxy(&mut self, proxy: Private) {
+        self.private.push(proxy.clone());
+        self.proxies.push(proxy);
+    }
+
+    /// Whether what is there may be asked for other hosts than itself.
+    #[must_use]
+    pub fn is_proxy(&self, host: &Host, port: u16) -> bool {
+        self.proxies.iter().any(|proxy| match host {
+            Host::Name(name) => proxy.is(name, port),
+            Host::Address(_) => proxy.port == port && proxy.host == *host,
+        })
+    }
+
+    /// Adds a header to requests, and allows them where no rule does: to be called after all rules.
+    pub fn inject(&mut self, injection: Injection) -> Result<(), RuleError> {
+        let on_port = |rule: &Rule| rule.port().is_none_or(|own| own == injection.port);
+        if !self.allow.iter().any(|rule| rule.is_about(&injection.name) && on_port(rule)) {
+            self.allow(injection.rule()?)?;
+        }
+        self.inject.push(injection);
+        Ok(())
+    }
+
+    /// Whether there are headers with values that are not written.
+    #[cfg(feature = "fuzzing")]
+    pub(super) fn has_secrets(&self) -> bool {
+        self.allow.iter().filter_map(Rule::requests).any(|requests| !requests.add.is_empty())
+    }
+
+    /// Whether there is a name whose requests are looked into.
+    #[must_use]
+    pub fn inspects_any(&self) -> bool {
+        !self.inject.is_empty() || self.allow.iter().any(|rule| rule.requests().is_some())
+    }
+
+    /// Whether requests to this name are looked into: there is a rule that is for some of them, or adds to them. It then
+    /// holds also where a wider rule or the mode allows all of them.
+    #[must_use]
+    pub fn inspects(&self, host: &Host, port: u16) -> bool {
+        let Host::Name(name) = host else { return false };
+        self.limited(name, port).next().is_some() || self.injected(name, port).next().is_some()
+    }
+
+    /// Whether a request may be made; what it is given, and its path as it is to be sent.
+    pub fn check_request(
+        &self,
+        name: &Name,
+        port: u16,
+        secure: bool,
+        method: &str,
+        target: &str,
+    ) -> Result<Granted, Refusal> {
+        let limited = || self.limited(name, port).filter_map(|rule| Some((rule, rule.requests()?)));
+        let path = if limited().any(|(_, requests)| !requests.paths.is_empty()) {
+            Some(path::normal(target).map_err(Refusal::new)?)
+        } else {
+            None
+        };
+        let asked = Asked { secure, method, target, path: path.as_deref() };
+        let fitting = || limited().filter(|(_, requests)| requests.fit(&asked));
+        if fitting().next().is_none() && limited().next().is_some() {
+            let scheme = if secure { "https" } else { "http" };
+            let shown: String = target.split('?').next().unwrap_or_default().chars().take(200).collect();
+            return Err(Refusal {
+                rule: format!("only --allow {}", limited().map(|(rule, _)| rule.text()).collect::<Vec<_>>().join(", ")),
+                hint: Some(format!("--allow '{method} {scheme}://{name}:{port}{shown}'")),
+            });
+        }
+        let mut add: Vec<Header> = fitting().flat_map(|(_, requests)| requests.add.iter().cloned()).collect();
+        if secure {
+            add.extend(self.injected(name, port).cloned());
+        }
+        let by_method = limited().any(|(_, requests)| !requests.methods.is_empty());
+        let target = path.map(|path| match target.split_once('?') {
+            Some((_, query)) => format!("{path}?{query}"),
+            None => path,
+        });
+        Ok(Granted { add, target, by_method })
+    }
+
+    /// What must not come back from `name`, whatever was asked.
+    pub(super) fn secrets(&self, name: &Name) -> Vec<Zeroizing<Vec<u8>>> {
+        let by_rule = self.allow.iter().filter(|rule| rule.is_about(name)).filter_map(Rule::requests);
+        let by_name = self.inject.iter().filter(|injection| injection.name == *name);
+        let headers = by_rule.flat_map(|requests| &requests.add).chain(by_name.map(|injection| &injection.header));
+        headers.flat_map(Header::secrets).cloned().collect()
+    }
+
+    fn limited(&self, name: &Name, port: u16) -> impl Iterator<Item = &Rule> {
+        let on_port = move |rule: &&Rule| rule.port().is_none_or(|own| own == port);
+        self.allow.iter().filter(|rule| rule.requests().is_some()).filter(on_port).filter(|rule| rule.is_about(name))
+    }
+
+    fn injected(&self, name: &Name, port: u16) -> impl Iterator<Item = &Header> {
+        let about = move |injection: &&Injection| injection.port == port && injection.name == *name;
+        self.inject.iter().filter(about).map(|injection| &injection.header)
+    }
+
+    /// The authority of the sandbox that the policy is for, made now if requests are looked into; so they may be while
+    /// it is set up.
+    pub fn take_authority(&mut self, setup: Option<&mut Self>) -> Result<Option<&Arc<Authority>>, super::NetError> {
+        let inspects = self.inspects_any() || setup.as_ref().is_some_and(|setup| setup.inspects_any());
+        if self.authority.is_none() && inspects {
+            self.authority = Some(Arc::new(Authority::new()?));
+        }
+        if let Some(setup) = setup {
+            setup.authority.clone_from(&self.authority);
+        }
+        Ok(self.authority.as_ref())
+    }
+
+    pub(super) fn authority(&self) -> Option<&Arc<Authority>> {
+        self.authority.as_ref()
     }
 
     #[must_use]
@@ -203,6 +360,26 @@ impl Policy {
         Err(self.not_allowed(hint))
     }
 
+    /// What it is that lets `host` be reached on `port`, or its name be known.
+    pub fn allowed_by(&self, host: &Host, port: Option<u16>) -> String {
+        let about = |rule: &&Rule| match host {
+            Host::Name(name) => rule.is_about(name),
+            Host::Address(address) => rule.covers(*address),
+        };
+        let on_port = |rule: &&Rule| port.is_none() || rule.port().is_none_or(|own| Some(own) == port);
+        if let Some(rule) = self.allow.iter().filter(about).find(on_port) {
+            return format!("--allow {rule}");
+        }
+        let opens = |private: &&Private| match host {
+            Host::Name(name) => private.is(name, port.unwrap_or(private.port)),
+            Host::Address(_) => private.host == *host && port.is_none_or(|port| port == private.port),
+        };
+        match self.private.iter().find(opens) {
+            Some(private) => format!("--allow-private {private}"),
+            None => format!("--net {}", self.mode),
+        }
+    }
+
     /// Whether `address`, to which `host` resolved, may be dialled. `own`: it is one of the host's.
     pub fn check_address(&self, host: &Host, port: u16, address: IpAddr, own: bool) -> Result<(), Refusal> {
         let on_port = |rule: &&Rule| rule.port().is_none_or(|own| own == port);
@@ -227,6 +404,31 @@ impl Policy {
                 Host::Address(_) => Some(format!("{by_address}:{port}")),
             },
         ))
+    }
+
+    /// Whether UDP gets out at all.
+    #[must_use]
+    pub fn passes_udp(&self) -> bool {
+        self.mode == Mode::Open
+    }
+
+    /// Whether `host` may be sent UDP: as by TCP, but for what is looked into there. Nobody reads here which name a server
+    /// is asked for.
+    pub fn check_udp(&self, host: &Host, port: u16) -> Result<(), Refusal> {
+        self.check(host, port)?;
+        if !self.passes_udp() {
+            return Err(Refusal { rule: format!("--net {}: no UDP", self.mode), hint: Some("--net open".to_owned()) });
+        }
+        if self.denies_names(port) {
+            return Err(Refusal::new("a --deny is about names, and in UDP none is read"));
+        }
+        if let Host::Name(name) = host
+            && (self.allow.iter().any(|rule| rule.requests().is_some() && rule.is_about(name))
+                || self.inject.iter().any(|injection| injection.name == *name))
+        {
+            return Err(Refusal::new("rules are about its requests, and in UDP none is read"));
+        }
+        Ok(())
     }
 
     /// Whether there is a name that the server at some address must not be asked for on `port`.
@@ -288,7 +490,7 @@ impl TryFrom<Document> for Policy {
         for rule in document.allow {
             policy.allow(rule)?;
         }
-        policy.deny = document.deny;
+        document.deny.into_iter().try_for_each(|rule| policy.deny(rule))?;
         policy.private = document.allow_private;
         Ok(policy)
     }

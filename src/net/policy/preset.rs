@@ -7,6 +7,9 @@ use super::rule::{Rule, RuleError};
 /// What [`Mode::Packages`](super::Mode::Packages) allows.
 pub const PACKAGES: &str = include_str!("../../../profiles/egress/packages");
 
+/// By name.
+pub const LISTS: [(&str, &str); 1] = [("packages", PACKAGES)];
+
 /// Read once in a process.
 pub(super) fn packages() -> Result<&'static [Rule], RuleError> {
     static RULES: OnceLock<Result<Vec<Rule>, RuleError>> = OnceLock::new();

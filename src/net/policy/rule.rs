@@ -1,6 +1,7 @@
-//! One line of a policy: `name`, `*.name`, `name:port`, `CIDR`, `CIDR:port`, `/regex/`, `/regex/:port`.
+//! One line of a policy: `name`, `*.name`, `name:port`, `CIDR`, `CIDR:port`, `/regex/`, `/regex/:port`; of an allow also
+//! `GET,HEAD https://name/path/*`.
 
-use std::{fmt, net::IpAddr, str::FromStr};
+use std::{fmt, net::IpAddr, str::FromStr, sync::Arc};
 
 use regex::{Regex, RegexBuilder};
 use serde::{Deserialize, Serialize};
@@ -8,6 +9,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     address::{Cidr, Special, literal},
     name::{Name, NameError},
+    requests::{HeaderError, Requests},
+    written::Written,
 };
 use crate::error::Hint;
 
@@ -16,12 +19,14 @@ const REGEX_BYTES: usize = 1 << 20;
 
 /// Who a rule speaks of, and on which port; `None` is every port but those of mail.
 #[derive(Debug, Clone, Serialize, Deserialize)]
-#[serde(try_from = "String", into = "String")]
+#[serde(try_from = "Written", into = "Written")]
 pub struct Rule {
     who: Who,
     port: Option<u16>,
     /// As it was written, for denials.
     text: Box<str>,
+    /// What it is for, where it is not for all that can be said there; and whom it is about, as it was written.
+    requests: Option<Arc<(Requests, Box<str>)>>,
 }
 
 #[derive(Debug, Clone)]
@@ -42,6 +47,13 @@ pub enum RuleError {
     PublicSuffix { text: String, suffix: Name },
     #[error("rule `{text}`: {what} are not opened by a range")]
     NeverAllowed { text: String, what: Special },
+    #[error("it is no policy: {why}")]
+    Document { why: String },
+    /// The value is not quoted.
+    #[error("header to add `{text}=…`: {why}")]
+    Inject { text: String, why: String },
+    #[error(transparent)]
+    Header(#[from] HeaderError),
 }
 
 impl Hint for RuleError {
@@ -49,12 +61,19 @@ impl Hint for RuleError {
         Some(match self {
             Self::Name { source, .. } => return source.hint(),
             Self::Syntax { .. } => {
-                "rules are example.com, *.example.com, example.com:8443, 203.0.113.0/24, [2001:db8::/32]:443 or \
-                 /api[0-9]+\\.example\\.com/"
+                "rules are example.com, *.example.com, example.com:8443, 203.0.113.0/24, [2001:db8::/32]:443, \
+                 /api[0-9]+\\.example\\.com/ or 'GET,HEAD https://example.com/path/*'"
                     .to_owned()
             }
             Self::PublicSuffix { .. } => "name the hosts, or write a /regex/ if everybody's are meant".to_owned(),
+            Self::Document { .. } => {
+                "a policy is such as {\"mode\": \"web\", \"allow\": [\"example.com:22\"], \"deny\": [], \"allow_private\": []}"
+                    .to_owned()
+            }
             Self::NeverAllowed { .. } => "name each host and port with --allow-private HOST:PORT".to_owned(),
+            Self::Header(_) | Self::Inject { .. } => {
+                "write it as NAME[:PORT]:HEADER=VALUE, as in 'api.example.com:Authorization=Bearer $KEY'".to_owned()
+            }
         })
     }
 }
@@ -90,6 +109,17 @@ impl Rule {
         }
     }
 
+    /// What of HTTP it is for, if not for everything.
+    #[must_use]
+    pub fn requests(&self) -> Option<&Requests> {
+        self.requests.as_deref().map(|(requests, _)| requests)
+    }
+
+    /// `name:port`
+    pub(super) fn whom(&self) -> String {
+        self.requests.as_deref().map_or(&self.text, |(_, whom)| whom).to_string()
+    }
+
     /// Whether it is about names rather than addresses.
     #[must_use]
     pub fn is_by_name(&self) -> bool {
@@ -101,9 +131,24 @@ impl Rule {
         matches!(self.who, Who::Range(range) if range.contains(address))
     }
 
+    /// Refuses what only an allow can be: the requests that are not denied would have to be allowed.
+    pub(super) fn check_deny(&self) -> Result<(), RuleError> {
+        match self.requests {
+            Some(_) => {
+                let why = "a deny is for all that a name is asked; allow the requests that are meant".to_owned();
+                Err(RuleError::Syntax { text: self.text.to_string(), why })
+            }
+            None => Ok(()),
+        }
+    }
+
     /// Refuses what an allow must not be: far too wide, or without effect.
     pub(super) fn check_allow(&self) -> Result<(), RuleError> {
         let text = || self.text.to_string();
+        if self.requests.is_some() && !self.is_by_name() {
+            let why = "requests are looked into where a name is connected to, not an address".to_owned();
+            return Err(RuleError::Syntax { text: text(), why });
+        }
         match &self.who {
             Who::Below(suffix) if suffix.is_public_suffix() => {
                 Err(RuleError::PublicSuffix { text: text(), suffix: suffix.clone() })
@@ -122,7 +167,13 @@ impl FromStr for Rule {
 
     fn from_str(text: &str) -> Result<Self, RuleError> {
         let syntax = |why: &str| RuleError::Syntax { text: text.to_owned(), why: why.to_owned() };
-        let made = |who, port| Self { who, port, text: text.into() };
+        if text.contains("://") && !text.starts_with('/') {
+            return super::written::url(text).map_err(|error| match error {
+                RuleError::Syntax { why, .. } => syntax(&why),
+                other => other,
+            });
+        }
+        let made = |who, port| Self { who, port, text: text.into(), requests: None };
         if let Some(rest) = text.strip_prefix('/') {
             let (pattern, after) = rest.rsplit_once('/').ok_or_else(|| syntax("a regular expression ends with `/`"))?;
             let port = match after.strip_prefix(':') {
@@ -156,23 +207,17 @@ impl fmt::Display for Rule {
 
 impl PartialEq for Rule {
     fn eq(&self, other: &Self) -> bool {
-        self.text == other.text
+        self.text == other.text && self.requests == other.requests
     }
 }
 
 impl Eq for Rule {}
 
-impl TryFrom<String> for Rule {
-    type Error = String;
-
-    fn try_from(text: String) -> Result<Self, String> {
-        text.parse().map_err(|error: RuleError| error.to_string())
-    }
-}
-
-impl From<Rule> for String {
-    fn from(rule: Rule) -> Self {
-        rule.text.into()
+impl Rule {
+    /// The same, for these requests alone; `text` is how it is shown.
+    pub(super) fn limited(self, requests: Requests, text: String) -> Self {
+        let whom = self.text;
+        Self { requests: Some(Arc::new((requests, whom))), text: text.into(), ..self }
     }
 }
 
@@ -370,8 +415,7 @@ mod tests {
     #[test]
     fn names_with_ports_are_read_strictly() {
         assert_eq!(rule("x.com:8443").port(), Some(8443));
-        for none in
-            ["", "x.com:", "x.com:0", "x.com:http", "x.com:1:2", " x.com", "https://x.com", "x.com/a", "x\0.com"]
+        for none in ["", "x.com:", "x.com:0", "x.com:http", "x.com:1:2", " x.com", "https:x.com", "x.com/a", "x\0.com"]
         {
             assert!(none.parse::<Rule>().is_err(), "{none:?}");
         }

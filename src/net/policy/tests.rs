@@ -6,7 +6,7 @@ fn policy(mode: Mode, allow: &[&str], deny: &[&str], private: &[&str]) -> Policy
         policy.allow(rule.parse().unwrap()).unwrap();
     }
     for rule in deny {
-        policy.deny(rule.parse().unwrap());
+        policy.deny(rule.parse().unwrap()).unwrap();
     }
     for host in private {
         policy.allow_private(host.parse().unwrap());

@@ -10,13 +10,15 @@ use tokio::{
 
 use super::{
     Shared, Target,
+    account::Account,
     dial::{DialError, Dialled, dial},
     drain::delivered,
     head::{self, Body, Looks},
     inspect::{Inspector, Stop},
+    looked_into,
     relay::{self, Flow},
     socks,
-    stream::{First, both, farewell, finish, first, prepare, read_more, write_all},
+    stream::{First, both, farewell, finish, first, read_more, write_all},
 };
 use crate::net::{
     Policy, Protocol,
@@ -26,9 +28,6 @@ use crate::net::{
 
 /// A redirected connection: its destination says what it wants.
 pub(super) async fn redirected(shared: &Shared, client: TcpStream) {
-    if prepare(&client).is_err() {
-        return;
-    }
     let Ok(destination) = (shared.outside.destination)(&client) else { return };
     let target = shared.target(destination).map_err(|refusal| (destination.to_string(), refusal));
     carry(shared, client, target, Vec::new(), Opening::None).await;
@@ -92,10 +91,12 @@ pub(super) async fn carry(
         return refuse(shared, client, &opening, &target.to_string(), refusal).await;
     }
     let dialled = Cell::new(None);
-    let passing = pass(shared, client, &target, buffer, opening, &dialled);
-    match first(forbidden(policies, &target, &dialled), passing).await {
+    let account = Account::open(shared, opening.protocol(), &target);
+    let passing = pass(shared, client, &target, buffer, opening, &dialled, &account);
+    let inspected = shared.policy().inspects(&target.host, target.port);
+    match first(forbidden(policies, &target, inspected, &dialled), passing).await {
         // Both ends are reset as they are dropped.
-        First::Left(refusal) => shared.deny(Protocol::Tcp, target.to_string(), refusal),
+        First::Left(refusal) => shared.deny_open(&account, Protocol::Tcp, &target, refusal),
         First::Right(()) => {}
     }
 }
@@ -104,6 +105,7 @@ pub(super) async fn carry(
 async fn forbidden(
     mut policies: watch::Receiver<Arc<Policy>>,
     target: &Target,
+    inspected: bool,
     dialled: &Cell<Option<Dialled>>,
 ) -> Refusal {
     loop {
@@ -118,6 +120,9 @@ async fn forbidden(
         if let Err(refusal) = policy.check(&target.host, target.port).and(address) {
             return refusal;
         }
+        if policy.inspects(&target.host, target.port) != inspected {
+            return Refusal::new("its requests are now looked into, or no more");
+        }
     }
 }
 
@@ -128,22 +133,32 @@ async fn pass(
     buffer: Vec<u8>,
     opening: Opening,
     dialled: &Cell<Option<Dialled>>,
+    account: &Account<'_>,
 ) {
     let server = match dial(shared, target).await {
         Ok((server, checked)) => {
             dialled.set(Some(checked));
+            account.dialled(checked.address);
             server
         }
         Err(DialError::Refused(refusal)) => {
-            return refuse(shared, client, &opening, &target.to_string(), refusal).await;
+            let words = forbidden_page(&target.to_string(), &refusal);
+            shared.deny_open(account, opening.protocol(), target, refusal);
+            return tell_refused(shared, client, &opening, &words).await;
         }
-        Err(DialError::Failed(why)) => return fail(shared, client, &opening, &why).await,
+        Err(DialError::Failed(why)) => {
+            account.failed(&why);
+            return fail(shared, client, &opening, &why).await;
+        }
     };
     let flow = Flow::default();
-    let conversing = converse(shared, &client, &server, target, buffer, opening, &flow);
-    let ended = match first(delivered(shared, &server, &flow), conversing).await {
-        First::Left(delivered) => delivered.map_err(Stop::from),
-        First::Right(ended) => ended,
+    let ended = {
+        let _measured = account.measure(&client, &server);
+        let conversing = converse(&client, &server, target, buffer, opening, &flow, account);
+        match first(delivered(shared, &server, &flow), conversing).await {
+            First::Left(delivered) => delivered.map_err(Stop::from),
+            First::Right(ended) => ended,
+        }
     };
     match ended {
         Ok(()) => {
@@ -158,7 +173,7 @@ async fn pass(
         Err(Stop::Refused(protocol, refusal)) => {
             drop(server);
             let words = forbidden_page(&target.to_string(), &refusal);
-            shared.deny(protocol, target.to_string(), refusal);
+            shared.deny_open(account, protocol, target, refusal);
             if protocol == Protocol::Http && flow.answered.get() == 0 {
                 farewell(client, &words, shared.limits.farewell).await;
             }
@@ -168,20 +183,35 @@ async fn pass(
 
 /// Both directions, until both have ended.
 async fn converse(
-    shared: &Shared,
     client: &TcpStream,
     server: &TcpStream,
     target: &Target,
     buffer: Vec<u8>,
     opening: Opening,
     flow: &Flow,
+    account: &Account<'_>,
 ) -> Result<(), Stop> {
+    let shared = account.shared;
+    if let Host::Name(name) = &target.host
+        && shared.policy().inspects(&target.host, target.port)
+    {
+        let buffer = match opening {
+            Opening::Plain { mut head, .. } => {
+                head.extend(buffer);
+                head
+            }
+            other => {
+                greet(client, &other).await?;
+                buffer
+            }
+        };
+        return looked_into::converse(Inspector { shared, client, server, target, flow, account, buffer }, name).await;
+    }
     let down = async { Ok::<_, Stop>(relay::down(server, client, &shared.means, flow).await?) };
-    let mut inspector = Inspector { shared, client, server, target, flow, buffer };
+    let mut inspector = Inspector { shared, client, server, target, flow, account, buffer };
+    greet(client, &opening).await?;
     match opening {
-        Opening::None => {}
-        Opening::Connect => write_all(client, b"HTTP/1.1 200 Connection established\r\n\r\n").await?,
-        Opening::Socks => write_all(client, &socks::answer(socks::CONNECTED)).await?,
+        Opening::None | Opening::Connect | Opening::Socks => {}
         Opening::Plain { head, body } => {
             let up = async {
                 write_all(server, &head).await?;
@@ -199,6 +229,7 @@ async fn converse(
     let up = async {
         match target.host {
             Host::Address(_) if !shared.policy().denies_names(target.port) => inspector.opaque().await?,
+            _ if shared.policy().is_proxy(&target.host, target.port) => inspector.opaque().await?,
             _ => inspector.run().await?,
         }
         flow.sent.set(true);
@@ -207,13 +238,27 @@ async fn converse(
     both(up, down).await
 }
 
+/// Tells a client that asked for it that its target is reached.
+async fn greet(client: &TcpStream, opening: &Opening) -> Result<(), Stop> {
+    match opening {
+        Opening::None | Opening::Plain { .. } => {}
+        Opening::Connect => write_all(client, b"HTTP/1.1 200 Connection established\r\n\r\n").await?,
+        Opening::Socks => write_all(client, &socks::answer(socks::CONNECTED)).await?,
+    }
+    Ok(())
+}
+
 /// Tells of a refusal, the client too in its own words; one that has none is reset.
 async fn refuse(shared: &Shared, client: TcpStream, opening: &Opening, target: &str, refusal: Refusal) {
     let words = forbidden_page(target, &refusal);
     shared.deny(opening.protocol(), target.to_owned(), refusal);
+    tell_refused(shared, client, opening, &words).await;
+}
+
+async fn tell_refused(shared: &Shared, client: TcpStream, opening: &Opening, words: &[u8]) {
     match opening {
-        Opening::None => say_in_http(shared, client, &words).await,
-        Opening::Connect | Opening::Plain { .. } => farewell(client, &words, shared.limits.farewell).await,
+        Opening::None => say_in_http(shared, client, words).await,
+        Opening::Connect | Opening::Plain { .. } => farewell(client, words, shared.limits.farewell).await,
         Opening::Socks => farewell(client, &socks::answer(socks::REFUSED), shared.limits.farewell).await,
     }
 }
@@ -243,7 +288,7 @@ async fn say_in_http(shared: &Shared, client: TcpStream, words: &[u8]) {
     }
 }
 
-fn forbidden_page(target: &str, refusal: &Refusal) -> Vec<u8> {
+pub(super) fn forbidden_page(target: &str, refusal: &Refusal) -> Vec<u8> {
     let mut text = format!("fumehood: denied: {target} ({})", refusal.rule);
     if let Some(hint) = &refusal.hint {
         text.push_str("; hint: ");

@@ -94,7 +94,7 @@ async fn connect(place: SocketAddr) -> io::Result<TcpStream> {
     socket.connect(place).await
 }
 
-async fn resolve(shared: &Shared, name: &Name) -> io::Result<Arc<[IpAddr]>> {
+pub(super) async fn resolve(shared: &Shared, name: &Name) -> io::Result<Arc<[IpAddr]>> {
     let now = tokio::time::Instant::now();
     if let Some((until, found)) = shared.addresses.borrow().0.get(name)
         && *until > now

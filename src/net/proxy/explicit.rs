@@ -15,7 +15,7 @@ use super::{
     connection::{Opening, carry, page},
     head::{self, Kind, Sent},
     own_address, socks,
-    stream::{farewell, prepare, read_more, write_all},
+    stream::{farewell, read_more, write_all},
 };
 use crate::net::{
     Protocol,
@@ -27,9 +27,6 @@ const HTTP_PORT: u16 = 80;
 const STEP: usize = 4 << 10;
 
 pub(super) async fn explicit(shared: &Shared, client: TcpStream) {
-    if prepare(&client).is_err() {
-        return;
-    }
     let mut asking = Asking { shared, client, buffer: Vec::new(), deadline: None };
     if asking.more().await.is_none() {
         return;

@@ -1,10 +1,13 @@
 //! The parsers of a client's first bytes, for the fuzz targets.
 
 use super::{
+    answer,
     head::{self, Chunks, Kind, Looks, Sent},
-    hello, socks,
+    hello,
+    request::Asked,
+    socks,
 };
-use crate::net::policy::Name;
+use crate::net::policy::{Granted, Name};
 
 /// The beginning of a TLS connection: one that is whole at its end is not whole before, and means the same whatever
 /// follows.
@@ -50,6 +53,20 @@ pub fn head(bytes: &[u8]) {
         }
     }
     _ = head::is_switched(bytes);
+    for method in ["GET", "HEAD"] {
+        if let Ok(Some(answer)) = answer::parse(bytes, method) {
+            assert!(answer.end <= bytes.len().min(answer::MOST));
+            assert_eq!(answer::parse(&bytes[..answer.end], method), Ok(Some(answer)));
+        }
+    }
+    if let Ok(Some(found)) = head::parse(bytes, Sent::Direct)
+        && let Some(asked) = Asked::read(bytes)
+    {
+        // What is made of it for the server is a request to the same, and of the same length.
+        let made = asked.head(&bytes[..found.end], &Granted::default(), false, true);
+        let again = head::parse(&made, Sent::Direct).ok().flatten();
+        assert!(again.is_some_and(|again| (again.host, again.port, again.end) == (found.host, found.port, made.len())));
+    }
     let whole = {
         let mut chunks = Chunks::default();
         chunks.feed(bytes).map(|taken| (taken, chunks.is_done()))

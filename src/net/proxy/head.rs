@@ -293,10 +293,16 @@ pub(super) struct Chunks {
 impl Chunks {
     /// How many of `bytes` belong to the body, all unless it ends in them.
     pub fn feed(&mut self, bytes: &[u8]) -> Result<usize, &'static str> {
+        self.feed_with(bytes, |_| ())
+    }
+
+    /// The same; `data` gets what is in the chunks.
+    pub fn feed_with(&mut self, bytes: &[u8], mut data: impl FnMut(&[u8])) -> Result<usize, &'static str> {
         let mut at = 0;
         while at < bytes.len() && self.at != At::Done {
             if let At::Data(left) = self.at {
                 let taken = left.min((bytes.len() - at) as u64);
+                data(&bytes[at..at + taken as usize]);
                 at += taken as usize;
                 self.at = if taken == left { At::DataEnd } else { At::Data(left - taken) };
                 continue;

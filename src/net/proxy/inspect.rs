@@ -13,6 +13,7 @@ use tokio::{
 
 use super::{
     Shared, Target,
+    account::Account,
     head::{self, Body, Chunks, Kind, Looks, Sent},
     hello,
     relay::{self, Flow},
@@ -47,6 +48,7 @@ pub(super) struct Inspector<'a> {
     pub server: &'a TcpStream,
     pub target: &'a Target,
     pub flow: &'a Flow,
+    pub account: &'a Account<'a>,
     /// Read and not sent.
     pub buffer: Vec<u8>,
 }
@@ -55,14 +57,20 @@ impl Inspector<'_> {
     /// Until the client ends.
     pub async fn run(mut self) -> Result<(), Stop> {
         match self.classify().await? {
-            Protocol::Tls => self.tls().await?,
-            Protocol::Http => return self.http().await,
+            Protocol::Tls => {
+                self.account.speaks(Protocol::Tls);
+                self.tls().await?;
+            }
+            Protocol::Http => {
+                self.account.speaks(Protocol::Http);
+                return self.http().await;
+            }
             _ => {}
         }
         self.opaque().await
     }
 
-    async fn classify(&mut self) -> Result<Protocol, Stop> {
+    pub async fn classify(&mut self) -> Result<Protocol, Stop> {
         let mut deadline = None;
         loop {
             // No server of HTTP or TLS speaks first.
@@ -125,7 +133,7 @@ impl Inspector<'_> {
     }
 
     /// Where the hello ends that the buffer begins with, once it is whole and has the name on it.
-    async fn hello(&mut self) -> Result<usize, Stop> {
+    pub async fn hello(&mut self) -> Result<usize, Stop> {
         let mut deadline = None;
         let hello = loop {
             match hello::parse(&self.buffer).map_err(|why| self.refused(Protocol::Tls, why))? {

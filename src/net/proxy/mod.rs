@@ -4,17 +4,26 @@
 //! allows, and of the client's bytes only what was read and found to be for that name. What ends a connection early is
 //! a reset, on both sides.
 
+mod account;
+mod answer;
+mod conceal;
 mod connection;
+mod datagrams;
 mod dial;
 mod drain;
+mod exchange;
 mod explicit;
 #[cfg(feature = "fuzzing")]
 pub mod fuzzing;
 mod head;
 mod hello;
 mod inspect;
+mod io;
+mod looked_into;
 mod outside;
+mod publish;
 mod relay;
+mod request;
 mod resolver;
 mod socks;
 mod stream;
@@ -23,7 +32,7 @@ mod tests;
 
 use std::{
     cell::{Cell, RefCell},
-    fmt, io,
+    fmt,
     os::fd::OwnedFd,
     rc::Rc,
     sync::Arc,
@@ -46,11 +55,21 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use self::{dial::Addresses, drain::Drain, outside::Outside, relay::Means, resolver::Resolver, stream::write_all};
+use self::{
+    account::Account,
+    dial::Addresses,
+    drain::Drain,
+    outside::Outside,
+    publish::Doors,
+    relay::Means,
+    resolver::Resolver,
+    stream::{prepare, write_all},
+};
 use super::{
-    Denied, Listeners, NetError, Policy, Protocol, dns,
+    Authority, Contact, Denied, Listeners, NetError, Policy, Protocol, dns,
     policy::{Host, Refusal},
     pool::Pool,
+    publish::Inward,
 };
 
 /// What a sandbox may take of the proxy.
@@ -88,9 +107,13 @@ const DESCRIPTORS_EACH: u64 = 2;
 const DNS_CONNECTIONS: usize = 64;
 const DNS_SILENCE: Duration = Duration::from_secs(5);
 
+/// Hears of each connection when it has ended, and of each question. May wait; then all waits.
+pub type Log = Box<dyn Fn(Contact) + Send>;
+
 /// Passes on what the policy allows; everything ends when it is dropped.
 pub struct Proxy {
     policies: watch::Sender<Arc<Policy>>,
+    cuts: watch::Sender<()>,
     orders: Option<mpsc::UnboundedSender<Drain>>,
     thread: Option<JoinHandle<()>>,
 }
@@ -102,20 +125,25 @@ impl fmt::Debug for Proxy {
 }
 
 impl Proxy {
-    /// On a thread of its own, in the calling thread's network namespace. `denied` is called on that thread.
+    /// On a thread of its own, in the calling thread's network namespace. `denied` is called on that thread, and so is
+    /// `log`, which hears of everything.
     pub fn start(
         policy: Policy,
         listeners: Listeners,
         denied: impl Fn(Denied) + Send + 'static,
+        log: Option<Log>,
+        inward: Option<Inward>,
     ) -> Result<Self, NetError> {
         let outside = Outside::real().map_err(NetError::proxy("ask the kernel for routes"))?;
-        Self::start_with(policy, listeners, Box::new(denied), outside, Limits::default())
+        Self::start_with(policy, listeners, Box::new(denied), log, inward, outside, Limits::default())
     }
 
     fn start_with(
         policy: Policy,
         listeners: Listeners,
         denied: Box<dyn Fn(Denied) + Send>,
+        log: Option<Log>,
+        inward: Option<Inward>,
         outside: Outside,
         mut limits: Limits,
     ) -> Result<Self, NetError> {
@@ -123,17 +151,21 @@ impl Proxy {
             let room = most.saturating_sub(OTHER_DESCRIPTORS) / DESCRIPTORS_EACH;
             limits.connections = limits.connections.min(room.max(16) as usize);
         }
+        let authority = policy.authority().cloned();
         let (policies, seen) = watch::channel(Arc::new(policy));
+        let (cuts, cut) = watch::channel(());
         let (orders, ordered) = mpsc::unbounded_channel();
         let runtime = runtime::Builder::new_current_thread()
             .enable_io()
             .enable_time()
+            .max_io_events_per_tick(64)
             .build()
             .map_err(NetError::proxy("start the proxy"))?;
-        let sockets = {
+        let (sockets, doors) = {
             // Sockets are registered where they are made.
             let _entered = runtime.enter();
-            Sockets::try_from(listeners).map_err(NetError::proxy("listen for the sandbox"))?
+            let doors = inward.map(Doors::new).transpose().map_err(NetError::proxy("listen for the host"))?;
+            (Sockets::try_from(listeners).map_err(NetError::proxy("listen for the sandbox"))?, doors)
         };
         let resolver =
             Resolver::start(outside.resolve.clone()).map_err(NetError::proxy("start the resolver's thread"))?;
@@ -142,10 +174,13 @@ impl Proxy {
             _ = SigSet::all().thread_block();
             let shared = Rc::new(Shared {
                 policies: seen,
+                cuts: cut,
+                authority,
                 pool: RefCell::default(),
                 addresses: RefCell::default(),
                 resolver,
                 denied,
+                log,
                 outside,
                 means: Means::default(),
                 limits,
@@ -154,10 +189,17 @@ impl Proxy {
             });
             let [tcp, explicit] = [sockets.tcp, sockets.explicit].map(Rc::new);
             let local = LocalSet::new();
+            if let Some(doors) = doors {
+                let _entered = local.enter();
+                doors.open(&shared);
+            }
             local.spawn_local(answer_udp(shared.clone(), sockets.dns_udp));
             local.spawn_local(answer_tcp(shared.clone(), sockets.dns_tcp));
             local.spawn_local(take(shared.clone(), explicit.clone(), Way::Explicit));
             local.spawn_local(take(shared.clone(), tcp.clone(), Way::Redirected));
+            if let Some((listener, answers)) = sockets.udp {
+                local.spawn_local(datagrams::pass_all(shared.clone(), listener, answers));
+            }
             let done = local.block_on(&runtime, drain::until_end(&shared, [&tcp, &explicit], ordered));
             drop(local);
             drop(runtime);
@@ -169,12 +211,27 @@ impl Proxy {
             .name("fumehood-proxy".to_owned())
             .spawn(run)
             .map_err(NetError::proxy("start the proxy's thread"))?;
-        Ok(Self { policies, orders: Some(orders), thread: Some(thread) })
+        Ok(Self { policies, cuts, orders: Some(orders), thread: Some(thread) })
+    }
+
+    #[must_use]
+    pub fn policy(&self) -> Arc<Policy> {
+        self.policies.borrow().clone()
     }
 
     /// From now on; open connections that the new policy forbids are cut.
     pub fn set_policy(&self, policy: Policy) {
         self.policies.send_replace(Arc::new(policy));
+    }
+
+    /// Resets the connections that there are, whatever the policy says of them; not those that come later.
+    pub fn cut(&self) {
+        self.cuts.send_replace(());
+    }
+
+    /// Ends everything, and does not wait for that as dropping it does.
+    pub fn stop(&mut self) {
+        self.orders.take();
     }
 
     /// For when no client is left: what they sent goes on its way, for `grace` at most, and everything ends. Then `done`
@@ -218,10 +275,14 @@ impl fmt::Display for Target {
 /// What all tasks of the one thread share.
 struct Shared {
     policies: watch::Receiver<Arc<Policy>>,
+    cuts: watch::Receiver<()>,
+    /// What the sandbox was started with; later policies have none.
+    authority: Option<Arc<Authority>>,
     pool: RefCell<Pool>,
     addresses: RefCell<Addresses>,
     resolver: Resolver,
     denied: Box<dyn Fn(Denied) + Send>,
+    log: Option<Log>,
     outside: Outside,
     means: Means,
     limits: Limits,
@@ -236,8 +297,30 @@ impl Shared {
         self.policies.borrow().clone()
     }
 
+    /// When all connections that there are now are to end.
+    fn cut(&self) -> impl Future<Output = ()> + use<> {
+        let mut cuts = self.cuts.clone();
+        cuts.mark_unchanged();
+        async move {
+            if cuts.changed().await.is_err() {
+                // The proxy ends, and with it this.
+                std::future::pending().await
+            }
+        }
+    }
+
     fn deny(&self, protocol: Protocol, target: String, refusal: Refusal) {
-        (self.denied)(Denied { protocol, target, rule: refusal.rule, hint: refusal.hint });
+        let denied = Denied { protocol, target, rule: refusal.rule, hint: refusal.hint };
+        if let Some(log) = &self.log {
+            log(Contact::denied(&denied));
+        }
+        (self.denied)(denied);
+    }
+
+    /// Of a connection that has an account of its own.
+    fn deny_open(&self, account: &Account<'_>, protocol: Protocol, target: &Target, refusal: Refusal) {
+        account.refused(protocol, &refusal);
+        (self.denied)(Denied { protocol, target: target.to_string(), rule: refusal.rule, hint: refusal.hint });
     }
 }
 
@@ -246,23 +329,31 @@ struct Sockets {
     dns_udp: UdpSocket,
     dns_tcp: TcpListener,
     explicit: TcpListener,
+    udp: Option<(UdpSocket, OwnedFd)>,
 }
 
 impl TryFrom<Listeners> for Sockets {
-    type Error = io::Error;
+    type Error = std::io::Error;
 
-    fn try_from(listeners: Listeners) -> io::Result<Self> {
-        let waiting = |fd: OwnedFd| -> io::Result<OwnedFd> {
+    fn try_from(listeners: Listeners) -> std::io::Result<Self> {
+        let waiting = |fd: OwnedFd| -> std::io::Result<OwnedFd> {
             let flags = OFlag::from_bits_truncate(fcntl(&fd, FcntlArg::F_GETFL)?);
             fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
             Ok(fd)
         };
         let listener = |fd| TcpListener::from_std(waiting(fd)?.into());
+        for clients in [&listeners.tcp, &listeners.explicit] {
+            prepare(clients)?;
+        }
         Ok(Self {
             tcp: listener(listeners.tcp)?,
             dns_udp: UdpSocket::from_std(waiting(listeners.dns_udp)?.into())?,
             dns_tcp: listener(listeners.dns_tcp)?,
             explicit: listener(listeners.explicit)?,
+            udp: match listeners.udp {
+                Some(udp) => Some((UdpSocket::from_std(waiting(udp.listener)?.into())?, waiting(udp.answers)?)),
+                None => None,
+            },
         })
     }
 }
@@ -286,14 +377,17 @@ async fn take(shared: Rc<Shared>, listener: Rc<TcpListener>, way: Way) {
             };
             let refusal = Refusal::new(format!("more than {} connections at once", shared.limits.connections));
             shared.deny(Protocol::Tcp, target, refusal);
-            _ = client.set_zero_linger();
             continue;
         };
+        let cut = place.0.cut();
         spawn_local(async move {
-            match way {
-                Way::Redirected => connection::redirected(&place.0, client).await,
-                Way::Explicit => explicit::explicit(&place.0, client).await,
-            }
+            let carrying = async {
+                match way {
+                    Way::Redirected => connection::redirected(&place.0, client).await,
+                    Way::Explicit => explicit::explicit(&place.0, client).await,
+                }
+            };
+            stream::first(cut, carrying).await;
         });
     }
 }
@@ -308,7 +402,7 @@ async fn accept(listener: &TcpListener) -> TcpStream {
     loop {
         match listener.accept().await {
             Ok((client, _)) => return client,
-            Err(error) if error.kind() == io::ErrorKind::ConnectionAborted => {}
+            Err(error) if error.kind() == std::io::ErrorKind::ConnectionAborted => {}
             Err(_) => sleep(Duration::from_millis(20)).await,
         }
     }
@@ -339,6 +433,12 @@ impl Shared {
         let (answer, refused) = dns::answer(question, &self.policy(), &mut self.pool.borrow_mut(), now)?;
         if let Some((name, refusal)) = refused {
             self.deny(Protocol::Dns, name, refusal);
+        } else if let Some(log) = &self.log
+            && let Some(name) = dns::asked(question)
+        {
+            let host = Host::Name(name);
+            let rule = self.policy().allowed_by(&host, None);
+            log(Contact::new(Protocol::Dns, host.to_string(), rule));
         }
         Some(answer)
     }
@@ -378,7 +478,7 @@ async fn answer_tcp(shared: Rc<Shared>, listener: TcpListener) {
 }
 
 /// Questions one after another, each behind its length.
-async fn answer_stream(shared: &Shared, client: &TcpStream) -> io::Result<()> {
+async fn answer_stream(shared: &Shared, client: &TcpStream) -> std::io::Result<()> {
     let mut buffer = Vec::new();
     loop {
         while let Some(length) = buffer.first_chunk().map(|two| usize::from(u16::from_be_bytes(*two)))

@@ -9,10 +9,7 @@ use std::{
     sync::Arc,
 };
 
-use nix::{
-    errno::Errno,
-    sys::socket::{SockProtocol, getsockopt, sockopt},
-};
+use nix::sys::socket::{SockProtocol, getsockopt, sockopt};
 use tokio::net::TcpStream;
 
 use crate::{
@@ -76,9 +73,8 @@ fn is_own(routes: &Netlink, address: IpAddr) -> io::Result<bool> {
     // struct rtmsg: family, prefix length, and zeroes.
     let mut payload = vec![family as u8, bytes.len() as u8 * 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     payload.extend(netlink::attribute(DESTINATION, &bytes));
-    let answers = routes.ask(&netlink::message(GET_ROUTE, netlink::ACK, 1, &payload))?;
-    let kind = answers.first().and_then(|route| route.get(KIND)).ok_or(Errno::EBADMSG)?;
-    Ok(*kind != UNICAST)
+    let kind = routes.look(&netlink::message(GET_ROUTE, 0, 1, &payload), |route| route.get(KIND).copied())?;
+    Ok(kind != UNICAST)
 }
 
 #[cfg(test)]

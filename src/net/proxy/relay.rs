@@ -27,15 +27,11 @@ const PIPE: usize = 1 << 20;
 const PIPES: usize = 64;
 
 /// What relaying takes, for all connections of one proxy.
+#[derive(Default)]
 pub(super) struct Means {
-    buffer: RefCell<Box<[u8]>>,
+    /// Empty until the first connection: most sandboxes make none.
+    buffer: RefCell<Vec<u8>>,
     pipes: Cell<usize>,
-}
-
-impl Default for Means {
-    fn default() -> Self {
-        Self { buffer: RefCell::new(vec![0; SCRATCH].into()), pipes: Cell::new(0) }
-    }
 }
 
 /// What one connection's two directions tell each other.
@@ -150,6 +146,7 @@ async fn copy(from: &TcpStream, to: &TcpStream, means: &Means, see: impl Fn(&[u8
     let (length, rest) = loop {
         from.readable().await?;
         let mut buffer = means.buffer.borrow_mut();
+        buffer.resize(SCRATCH, 0);
         let read = match from.try_read(&mut buffer) {
             Ok(0) => return Ok(0),
             Ok(read) => read,

@@ -1,6 +1,13 @@
 //! TCP streams as the proxy uses them: shared references, and a reset for an end unless told otherwise.
 
-use std::{future::Future, io, os::fd::AsRawFd, pin::pin, task::Poll, time::Duration};
+use std::{
+    future::Future,
+    io,
+    os::fd::{AsFd, AsRawFd},
+    pin::pin,
+    task::Poll,
+    time::Duration,
+};
 
 use nix::sys::socket::{Shutdown, setsockopt, shutdown, sockopt};
 use tokio::{
@@ -12,12 +19,12 @@ use tokio::{
 const KEEPALIVE_SECONDS: u32 = 120;
 
 /// From here on, dropping the stream resets the connection: whatever ends it early (a refusal, a changed policy, the
-/// end of the proxy) must not look like an end that the other side wanted.
-pub(super) fn prepare(stream: &TcpStream) -> io::Result<()> {
-    stream.set_zero_linger()?;
-    stream.set_nodelay(true)?;
-    setsockopt(stream, sockopt::KeepAlive, &true)?;
-    setsockopt(stream, sockopt::TcpKeepIdle, &KEEPALIVE_SECONDS)?;
+/// end of the proxy) must not look like an end that the other side wanted. What a listener accepts has it from that.
+pub(super) fn prepare(socket: &impl AsFd) -> io::Result<()> {
+    setsockopt(socket, sockopt::Linger, &nix::libc::linger { l_onoff: 1, l_linger: 0 })?;
+    setsockopt(socket, sockopt::TcpNoDelay, &true)?;
+    setsockopt(socket, sockopt::KeepAlive, &true)?;
+    setsockopt(socket, sockopt::TcpKeepIdle, &KEEPALIVE_SECONDS)?;
     Ok(())
 }
 

@@ -216,7 +216,7 @@ pub const CAPABILITIES: [&str; 41] = [
 ];
 
 impl Capabilities {
-    fn new(spec: &oci::LinuxCapabilities) -> Self {
+    pub(crate) fn new(spec: &oci::LinuxCapabilities) -> Self {
         let bits = |set: &Option<oci::Capabilities>| {
             set.iter().flatten().fold(0, |bits, capability| {
                 let name = capability.to_string();

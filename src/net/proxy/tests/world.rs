@@ -86,9 +86,14 @@ impl World {
         let places = (at(&tcp), dns_udp.local_addr().unwrap(), at(&dns_tcp), at(&explicit));
         let (told, denied) = mpsc::channel();
         let tell = Box::new(move |denial| _ = told.send(denial));
-        let listeners =
-            Listeners { tcp: tcp.into(), dns_udp: dns_udp.into(), dns_tcp: dns_tcp.into(), explicit: explicit.into() };
-        let proxy = Proxy::start_with(policy(json), listeners, tell, outside, limits).unwrap();
+        let listeners = Listeners {
+            tcp: tcp.into(),
+            dns_udp: dns_udp.into(),
+            dns_tcp: dns_tcp.into(),
+            explicit: explicit.into(),
+            udp: None,
+        };
+        let proxy = Proxy::start_with(policy(json), listeners, tell, None, None, outside, limits).unwrap();
         Self { proxy, answers, denied, tcp: places.0, dns_udp: places.1, dns_tcp: places.2, explicit: places.3 }
     }
 

@@ -1,0 +1,441 @@
+//! Requests and answers of a connection whose requests are looked into, one after the other.
+//!
+//! Invariant: of each request nothing is sent before its head was read, found to be for the name, and allowed; what is
+//! sent was written here. Of an answer nothing reaches the client in which a secret could be read.
+
+use std::{cell::Cell, future::pending};
+
+use tokio::{
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, split},
+    time::{Instant, timeout, timeout_at},
+};
+use zeroize::Zeroizing;
+
+use super::{
+    Shared, Target,
+    answer::{self, Answer},
+    conceal::Conceal,
+    connection::{forbidden_page, page},
+    head::{self, Body, Chunks, Kind, Sent},
+    inspect::Stop,
+    relay::Flow,
+    request::Asked,
+    stream::{First, first},
+};
+use crate::net::{
+    Protocol,
+    policy::{Granted, Name, Refusal},
+};
+
+const STEP: usize = 16 << 10;
+
+/// One connection: what it is about, and its two sides.
+pub(super) struct Exchange<'a, C, S> {
+    pub shared: &'a Shared,
+    pub name: &'a Name,
+    pub target: &'a Target,
+    /// Within TLS.
+    pub secure: bool,
+    pub flow: &'a Flow,
+    client: Side<C>,
+    server: Side<S>,
+}
+
+/// The halves of a stream, and what was read of it and not used.
+struct Side<S> {
+    read: ReadHalf<S>,
+    write: WriteHalf<S>,
+    buffer: Vec<u8>,
+}
+
+impl<S: AsyncRead + AsyncWrite> Side<S> {
+    fn new(stream: S) -> Self {
+        let (read, write) = split(stream);
+        Self { read, write, buffer: Vec::new() }
+    }
+}
+
+/// Appends what comes next. `false`: nothing more comes.
+async fn more<R: AsyncRead>(from: &mut ReadHalf<R>, buffer: &mut Vec<u8>) -> Result<bool, Stop> {
+    if buffer.is_empty() {
+        // It may wait for long, and there may be many.
+        *buffer = Vec::new();
+    }
+    buffer.reserve(STEP);
+    match from.read_buf(buffer).await {
+        Ok(length) => Ok(length > 0),
+        // TLS that just stops has ended where nothing was begun.
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) => Err(error.into()),
+    }
+}
+
+async fn send<W: AsyncWrite>(to: &mut WriteHalf<W>, bytes: &[u8]) -> Result<(), Stop> {
+    to.write_all(bytes).await?;
+    Ok(to.flush().await?)
+}
+
+/// A request that was let through, as far as its answer depends on it.
+struct Passed {
+    method: String,
+    closes: bool,
+    upgrade: bool,
+}
+
+impl<'a, C, S> Exchange<'a, C, S>
+where
+    C: AsyncRead + AsyncWrite,
+    S: AsyncRead + AsyncWrite,
+{
+    pub fn new(shared: &'a Shared, target: (&'a Target, &'a Name), flow: &'a Flow, secure: bool, ends: (C, S)) -> Self {
+        let (target, name) = target;
+        Self { shared, name, target, secure, flow, client: Side::new(ends.0), server: Side::new(ends.1) }
+    }
+
+    /// Until one side ends, or a request is refused.
+    pub async fn run(mut self) -> Result<(), Stop> {
+        loop {
+            let Some(length) = self.head().await? else { return self.end().await };
+            let head = Zeroizing::new(self.client.buffer.drain(..length.end).collect::<Vec<_>>());
+            let judged = self.judge(&length, &head);
+            let (asked, granted) = match judged {
+                Ok(judged) => judged,
+                Err(refusal) => return self.refuse(refusal).await,
+            };
+            let Kind::Request { body, upgrade, .. } = length.kind else { return Ok(()) };
+            // Also of other requests to that name: a server may have kept what it tells.
+            let secrets = self.shared.policy().secrets(self.name);
+            let head = asked.head(&head, &granted, upgrade, !secrets.is_empty());
+            send(&mut self.server.write, &head).await?;
+            drop(head);
+            let passed = Passed { method: asked.method, closes: asked.closes, upgrade };
+            if !self.converse(body, passed, &secrets).await? {
+                return self.end().await;
+            }
+        }
+    }
+
+    /// Says why there is no server to be asked, when something is asked.
+    pub async fn fail(mut self, why: &str) -> Result<(), Stop> {
+        if self.head().await?.is_some() {
+            let words = page("502 Bad Gateway", &format!("fumehood: {}: {why}", self.target));
+            self.farewell(&words).await;
+        }
+        Ok(())
+    }
+
+    /// The next request's head; `None`: the client ends.
+    async fn head(&mut self) -> Result<Option<head::Head>, Stop> {
+        let mut deadline = None;
+        loop {
+            match head::parse(&self.client.buffer, Sent::Direct) {
+                Ok(Some(head)) => {
+                    self.flow.sent.set(false);
+                    return Ok(Some(head));
+                }
+                Ok(None) => {}
+                Err(why) => {
+                    self.refuse(Refusal::new(why)).await?;
+                    return Ok(None);
+                }
+            }
+            let begun = !self.client.buffer.is_empty();
+            let read = more(&mut self.client.read, &mut self.client.buffer);
+            let read = if begun {
+                let until = *deadline.get_or_insert_with(|| Instant::now() + self.shared.limits.head);
+                timeout_at(until, read).await.unwrap_or(Ok(false))?
+            } else {
+                read.await?
+            };
+            if !read {
+                self.flow.sent.set(true);
+                return if begun { Err(Stop::Lost) } else { Ok(None) };
+            }
+        }
+    }
+
+    /// Whether it may be made, and what becomes of it.
+    fn judge(&self, head: &head::Head, bytes: &[u8]) -> Result<(Asked, Granted), Refusal> {
+        if !self.target.is(&head.host, head.port) {
+            let port = head.port.map(|port| format!(":{port}")).unwrap_or_default();
+            return Err(Refusal::new(format!("the request is for {}{port}", head.host)));
+        }
+        if let Kind::Connect = head.kind {
+            return Err(Refusal::new("it asks a server for a tunnel"));
+        }
+        let asked = Asked::read(bytes).ok_or_else(|| Refusal::new("its head is not well-formed"))?;
+        let policy = self.shared.policy();
+        let granted = policy.check_request(self.name, self.target.port, self.secure, &asked.method, &asked.target)?;
+        match Asked::overridden(bytes) {
+            Some(why) if granted.by_method => Err(Refusal::new(why)),
+            _ => Ok((asked, granted)),
+        }
+    }
+
+    /// A request's body, and its answer. Whether another request may follow.
+    async fn converse(&mut self, body: Body, passed: Passed, secrets: &[Zeroizing<Vec<u8>>]) -> Result<bool, Stop> {
+        let Self { client, server, flow, .. } = self;
+        let whole = Cell::new(false);
+        let up = async {
+            match upload(body, &mut client.read, &mut client.buffer, &mut server.write).await {
+                Ok(Upload::Whole) => whole.set(true),
+                // It answers what it has; or ends, which is heard.
+                Ok(Upload::Unwanted) => {}
+                Ok(Upload::Cut) | Err(_) => return,
+            }
+            flow.sent.set(whole.get());
+            pending().await
+        };
+        let mut down = Down { read: &mut server.read, buffer: &mut server.buffer, write: &mut client.write, flow };
+        // In this order: an answer may be there before anything else was done.
+        let answered = match first(up, down.answer(&passed.method, secrets)).await {
+            First::Left(()) => return Err(Stop::Lost),
+            First::Right(answered) => answered?,
+        };
+        match answered {
+            Answered::Switched if passed.upgrade && whole.get() => self.opaque(secrets).await,
+            Answered::Switched => Err(Stop::Lost),
+            Answered::Whole { closes } => Ok(whole.get() && !closes && !passed.closes),
+            Answered::Nothing(why) => {
+                let words = page("502 Bad Gateway", &format!("fumehood: {}: {why}", self.target));
+                self.farewell(&words).await;
+                Err(Stop::Lost)
+            }
+        }
+    }
+
+    /// Both ways until one ends: it is HTTP no more.
+    async fn opaque(&mut self, secrets: &[Zeroizing<Vec<u8>>]) -> Result<bool, Stop> {
+        let Self { client, server, flow, .. } = self;
+        let up = async {
+            loop {
+                send(&mut server.write, &client.buffer).await?;
+                client.buffer.clear();
+                if !more(&mut client.read, &mut client.buffer).await? {
+                    server.write.shutdown().await?;
+                    flow.sent.set(true);
+                    return Ok::<(), Stop>(());
+                }
+            }
+        };
+        let down = async {
+            let (mut conceal, mut out) = (Conceal::new(secrets), Vec::new());
+            loop {
+                conceal.push(&server.buffer, &mut out);
+                send(&mut client.write, &out).await?;
+                server.buffer.clear();
+                out.clear();
+                if !more(&mut server.read, &mut server.buffer).await? {
+                    conceal.finish(&mut out);
+                    return send(&mut client.write, &out).await;
+                }
+            }
+        };
+        match first(up, down).await {
+            First::Left(ended) | First::Right(ended) => ended.map(|()| false),
+        }
+    }
+
+    /// Tells of it and says so to the client.
+    async fn refuse(&mut self, refusal: Refusal) -> Result<(), Stop> {
+        let target = self.target.to_string();
+        let words = forbidden_page(&target, &refusal);
+        self.shared.deny(Protocol::Http, target, refusal);
+        self.farewell(&words).await;
+        Ok(())
+    }
+
+    /// The last words to the client, and a moment to hear them: bytes of its that nobody reads would reset the line.
+    async fn farewell(&mut self, words: &[u8]) {
+        const MOST: usize = 1 << 20;
+        let said = async {
+            send(&mut self.client.write, words).await?;
+            self.client.write.shutdown().await?;
+            let mut drained = 0;
+            while drained < MOST && more(&mut self.client.read, &mut self.client.buffer).await? {
+                drained += self.client.buffer.len();
+                self.client.buffer.clear();
+            }
+            Ok::<_, Stop>(())
+        };
+        _ = timeout(self.shared.limits.farewell, said).await;
+    }
+
+    /// Both sides are told that nothing more comes.
+    async fn end(&mut self) -> Result<(), Stop> {
+        let told = async {
+            _ = self.server.write.shutdown().await;
+            _ = self.client.write.shutdown().await;
+        };
+        _ = timeout(self.shared.limits.farewell, told).await;
+        Ok(())
+    }
+}
+
+enum Upload {
+    Whole,
+    /// The client ended within it.
+    Cut,
+    /// The server takes no more of it.
+    Unwanted,
+}
+
+async fn upload<R: AsyncRead, W: AsyncWrite>(
+    body: Body,
+    from: &mut ReadHalf<R>,
+    buffer: &mut Vec<u8>,
+    to: &mut WriteHalf<W>,
+) -> Result<Upload, Stop> {
+    let (mut chunks, mut left) = (Chunks::default(), if let Body::Length(length) = body { length } else { 0 });
+    loop {
+        let (part, done) = match body {
+            Body::Length(_) => {
+                let part = left.min(buffer.len() as u64);
+                left -= part;
+                (part as usize, left == 0)
+            }
+            Body::Chunked => {
+                let part = chunks.feed(buffer).map_err(|_| Stop::Lost)?;
+                (part, chunks.is_done())
+            }
+        };
+        if part > 0 && send(to, &buffer[..part]).await.is_err() {
+            return Ok(Upload::Unwanted);
+        }
+        buffer.drain(..part);
+        if done {
+            return Ok(Upload::Whole);
+        }
+        if !more(from, buffer).await? {
+            return Ok(Upload::Cut);
+        }
+    }
+}
+
+enum Answered {
+    Whole {
+        closes: bool,
+    },
+    Switched,
+    /// Nothing was passed on, and why.
+    Nothing(&'static str),
+}
+
+/// From the server to the client.
+struct Down<'a, C, S> {
+    read: &'a mut ReadHalf<S>,
+    buffer: &'a mut Vec<u8>,
+    write: &'a mut WriteHalf<C>,
+    flow: &'a Flow,
+}
+
+impl<C: AsyncWrite, S: AsyncRead> Down<'_, C, S> {
+    async fn answer(&mut self, method: &str, secrets: &[Zeroizing<Vec<u8>>]) -> Result<Answered, Stop> {
+        loop {
+            let answer = loop {
+                match answer::parse(self.buffer, method) {
+                    Ok(Some(answer)) => break answer,
+                    Ok(None) => {}
+                    Err(why) => return Ok(Answered::Nothing(why)),
+                }
+                if !more(self.read, self.buffer).await? {
+                    return match self.buffer.is_empty() {
+                        true => Err(Stop::Lost),
+                        false => Ok(Answered::Nothing("its answer is cut")),
+                    };
+                }
+            };
+            if answer.encoded && !secrets.is_empty() {
+                return Ok(Answered::Nothing(
+                    "its answer is compressed, and what must not come back is not found in that",
+                ));
+            }
+            let mut head = Vec::with_capacity(answer.end);
+            let mut conceal = Conceal::new(secrets);
+            conceal.push(&self.buffer[..answer.end], &mut head);
+            conceal.finish(&mut head);
+            self.buffer.drain(..answer.end);
+            self.flow.answered.set(self.flow.answered.get() + head.len() as u64);
+            send(self.write, &head).await?;
+            if answer.code == 101 {
+                return Ok(Answered::Switched);
+            }
+            if answer.is_interim() {
+                continue;
+            }
+            self.body(&answer, conceal).await?;
+            return Ok(Answered::Whole { closes: answer.closes });
+        }
+    }
+
+    async fn body(&mut self, answer: &Answer, mut conceal: Conceal<'_>) -> Result<(), Stop> {
+        let mut out = Vec::new();
+        match answer.body {
+            answer::Body::Length(0) => {}
+            answer::Body::Length(mut left) => loop {
+                let part = left.min(self.buffer.len() as u64);
+                left -= part;
+                conceal.push(&self.buffer[..part as usize], &mut out);
+                self.buffer.drain(..part as usize);
+                if left == 0 {
+                    conceal.finish(&mut out);
+                    return send(self.write, &out).await;
+                }
+                self.pass(&mut out).await?;
+            },
+            answer::Body::End => loop {
+                conceal.push(self.buffer, &mut out);
+                self.buffer.clear();
+                send(self.write, &out).await?;
+                out.clear();
+                if !more(self.read, self.buffer).await? {
+                    conceal.finish(&mut out);
+                    return send(self.write, &out).await;
+                }
+            },
+            answer::Body::Chunked => {
+                let mut chunks = Chunks::default();
+                loop {
+                    // Where a secret is cut by the end of a chunk it is one still: what is passed on has other chunks.
+                    let mut data = Vec::new();
+                    let part = if conceal.is_needed() {
+                        chunks.feed_with(self.buffer, |bytes| conceal.push(bytes, &mut data))
+                    } else {
+                        chunks.feed(self.buffer)
+                    };
+                    let part = part.map_err(|_| Stop::Lost)?;
+                    if !conceal.is_needed() {
+                        out.extend_from_slice(&self.buffer[..part]);
+                    } else if chunks.is_done() {
+                        conceal.finish(&mut data);
+                        chunk(&data, &mut out);
+                        out.extend_from_slice(b"0\r\n\r\n");
+                    } else {
+                        chunk(&data, &mut out);
+                    }
+                    self.buffer.drain(..part);
+                    if chunks.is_done() {
+                        return send(self.write, &out).await;
+                    }
+                    self.pass(&mut out).await?;
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Sends what is decided, and reads more of what must come.
+    async fn pass(&mut self, out: &mut Vec<u8>) -> Result<(), Stop> {
+        send(self.write, out).await?;
+        out.clear();
+        if more(self.read, self.buffer).await? { Ok(()) } else { Err(Stop::Lost) }
+    }
+}
+
+fn chunk(data: &[u8], out: &mut Vec<u8>) {
+    if !data.is_empty() {
+        out.extend_from_slice(format!("{:x}\r\n", data.len()).as_bytes());
+        out.extend_from_slice(data);
+        out.extend_from_slice(b"\r\n");
+    }
+}

@@ -1,0 +1,128 @@
+//! Connections from the host to published ports of the sandbox.
+//!
+//! They are made from the gateway's namespace, where alone the sandbox is reached. What is said over them is nobody's
+//! business: who may connect was decided by where the port was opened.
+
+use std::{
+    io,
+    net::SocketAddr,
+    os::fd::{AsFd, OwnedFd},
+    rc::Rc,
+    time::Duration,
+};
+
+use nix::sys::{
+    socket::{setsockopt, sockopt},
+    time::{TimeVal, TimeValLike},
+};
+use tokio::{
+    net::{TcpListener, TcpSocket, TcpStream},
+    task::spawn_local,
+    time::{sleep, timeout},
+};
+
+use super::{
+    Place, Shared, accept, relay,
+    stream::{First, both, finish, first, prepare},
+};
+use crate::{
+    net::{BUFFER, gateway::SANDBOX, publish::Inward},
+    sys::socket,
+};
+
+/// How often is looked whether all that the sandbox said is passed on, once it is gone.
+const LOOK: Duration = Duration::from_millis(1);
+/// Nobody waits longer for a socket, who gives one at once.
+const PATIENCE: i64 = 2;
+
+pub(super) struct Doors {
+    doors: Vec<(TcpListener, u16)>,
+    sockets: OwnedFd,
+}
+
+impl Doors {
+    /// Within the runtime.
+    pub fn new(inward: Inward) -> io::Result<Self> {
+        setsockopt(&inward.sockets, sockopt::ReceiveTimeout, &TimeVal::seconds(PATIENCE))?;
+        let doors = inward.published.listeners().map(|(door, port)| Ok((TcpListener::from_std(door)?, port)));
+        Ok(Self { doors: doors.collect::<io::Result<_>>()?, sockets: inward.sockets })
+    }
+
+    /// Spawns what serves them.
+    pub fn open(self, shared: &Rc<Shared>) {
+        let sockets = Rc::new(self.sockets);
+        for (door, port) in self.doors {
+            spawn_local(serve(shared.clone(), door, port, sockets.clone()));
+        }
+    }
+}
+
+async fn serve(shared: Rc<Shared>, door: TcpListener, port: u16, sockets: Rc<OwnedFd>) {
+    loop {
+        let client = accept(&door).await;
+        let place = Place::take(&shared).filter(|_| !*shared.draining.borrow());
+        let Some(place) = place else {
+            _ = client.set_zero_linger();
+            continue;
+        };
+        let sockets = sockets.clone();
+        let cut = place.0.cut();
+        spawn_local(async move {
+            // Who is not let in is reset.
+            first(cut, carry(&place.0, client, port, &sockets)).await;
+        });
+    }
+}
+
+async fn carry(shared: &Shared, client: TcpStream, port: u16, sockets: &OwnedFd) -> io::Result<()> {
+    prepare(&client)?;
+    let socket = new_socket(sockets)?;
+    let connecting = timeout(shared.limits.dial, socket.connect(SocketAddr::new(SANDBOX.into(), port)));
+    let inside = match first(draining(shared), connecting).await {
+        First::Left(()) => return Ok(()),
+        First::Right(connected) => connected??,
+    };
+    prepare(&inside)?;
+    let down = relay::up(&inside, &client, &shared.means);
+    let passing = both(relay::up(&client, &inside, &shared.means), down);
+    let ended = match first(gone(shared, &inside, &client), passing).await {
+        First::Left(gone) => gone,
+        First::Right(ended) => {
+            ended?;
+            finish(inside);
+            Ok(())
+        }
+    };
+    if ended.is_ok() {
+        finish(client);
+    }
+    ended
+}
+
+/// One of the gateway's namespace, made by who is in it.
+fn new_socket(sockets: &OwnedFd) -> io::Result<TcpSocket> {
+    socket::send(sockets.as_fd(), b"s", None)?;
+    let (_, fd) = socket::receive(sockets.as_fd(), &mut [0; 8])?;
+    let fd = fd.ok_or_else(|| io::Error::other("no socket of the gateway's"))?;
+    let socket = TcpSocket::from_std_stream(fd.into());
+    socket.set_recv_buffer_size(BUFFER as u32)?;
+    socket.set_send_buffer_size(BUFFER as u32)?;
+    Ok(socket)
+}
+
+/// When the sandbox is gone.
+async fn draining(shared: &Shared) {
+    let mut draining = shared.draining.subscribe();
+    if draining.wait_for(|draining| *draining).await.is_err() {
+        std::future::pending().await
+    }
+}
+
+/// When the sandbox is gone and the client has all that it said.
+async fn gone(shared: &Shared, inside: &TcpStream, client: &TcpStream) -> io::Result<()> {
+    draining(shared).await;
+    while socket::unread(inside)? > 0 || socket::unacknowledged(client)? > 0 {
+        sleep(LOOK).await;
+    }
+    Ok(())
+}

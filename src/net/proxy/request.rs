@@ -1,0 +1,144 @@
+//! A request as it goes on to a server whose requests are looked into: with headers added, and without those by which it
+//! could become another one.
+
+use zeroize::Zeroizing;
+
+use crate::net::policy::{Granted, Header};
+
+const MOST_HEADERS: usize = 128;
+/// By these some servers take a request for one by another method.
+const OVERRIDES: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
+/// Between the client and us, or what we say ourselves.
+const HOP: [&str; 7] =
+    ["connection", "keep-alive", "proxy-connection", "proxy-authorization", "te", "trailer", "http2-settings"];
+
+/// What rules ask of a request whose head was found to be well-formed.
+#[derive(Debug, PartialEq, Eq)]
+pub(super) struct Asked {
+    pub method: String,
+    /// Path and query, also where a whole URL was sent.
+    pub target: String,
+    pub closes: bool,
+    minor: u8,
+}
+
+impl Asked {
+    pub fn read(head: &[u8]) -> Option<Self> {
+        let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
+        let mut request = httparse::Request::new(&mut headers);
+        request.parse(head).ok()?;
+        let (method, target, minor) = (request.method?, request.path?, request.version?);
+        let target = match target.split_once("://").filter(|_| !target.starts_with('/')) {
+            Some((_, rest)) => match rest.find(['/', '?']) {
+                Some(at) if rest[at..].starts_with('/') => rest[at..].to_owned(),
+                Some(at) => format!("/{}", &rest[at..]),
+                None => "/".to_owned(),
+            },
+            None => target.to_owned(),
+        };
+        let asks = |header: &httparse::Header<'_>| {
+            header.name.eq_ignore_ascii_case("connection")
+                && header.value.split(|&byte| byte == b',').any(|one| one.trim_ascii().eq_ignore_ascii_case(b"close"))
+        };
+        let closes = minor == 0 || request.headers.iter().any(asks);
+        Some(Self { method: method.to_owned(), target, closes, minor })
+    }
+
+    /// Why it may be another request to the server than to us, where rules are about methods.
+    pub fn overridden(head: &[u8]) -> Option<&'static str> {
+        let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
+        let mut request = httparse::Request::new(&mut headers);
+        request.parse(head).ok()?;
+        let named = |header: &httparse::Header<'_>| OVERRIDES.iter().any(|name| header.name.eq_ignore_ascii_case(name));
+        request.headers.iter().any(named).then_some("a header of it names another method")
+    }
+
+    /// The head that the server is sent in place of `head`. `plain`: its answer must not be compressed.
+    pub fn head(&self, head: &[u8], granted: &Granted, upgrade: bool, plain: bool) -> Zeroizing<Vec<u8>> {
+        let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
+        let mut request = httparse::Request::new(&mut headers);
+        // It was parsed before.
+        _ = request.parse(head);
+        let added: usize = granted.add.iter().map(|header| header.name().len() + header.value().len() + 4).sum();
+        // With room for all of it, so that no secret stays behind when it grows.
+        let mut out = Zeroizing::new(Vec::with_capacity(head.len() + self.target.len() + added + 256));
+        let mut line = |parts: &[&[u8]]| {
+            parts.iter().for_each(|part| out.extend_from_slice(part));
+            out.extend_from_slice(b"\r\n");
+        };
+        let target = granted.target.as_ref().unwrap_or(&self.target);
+        let version: &[u8] = if self.minor == 0 { b"HTTP/1.0" } else { b"HTTP/1.1" };
+        line(&[self.method.as_bytes(), b" ", target.as_bytes(), b" ", version]);
+        for header in request.headers.iter() {
+            let is = |name: &str| header.name.eq_ignore_ascii_case(name);
+            // Some servers take `X_Key` for `X-Key`.
+            let replaced =
+                |own: &Header| header.name.replace('_', "-").eq_ignore_ascii_case(&own.name().replace('_', "-"));
+            if HOP.into_iter().any(is) || granted.add.iter().any(replaced) || (plain && is("accept-encoding")) {
+                continue;
+            }
+            line(&[header.name.as_bytes(), b": ", header.value]);
+        }
+        if plain {
+            line(&[b"Accept-Encoding: identity"]);
+        }
+        for header in &granted.add {
+            line(&[header.name().as_bytes(), b": ", header.value()]);
+        }
+        match (upgrade, self.closes) {
+            (true, _) => line(&[b"Connection: Upgrade"]),
+            (false, true) => line(&[b"Connection: close"]),
+            (false, false) => {}
+        }
+        line(&[]);
+        out
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn sent(head: &str, granted: &Granted, plain: bool) -> String {
+        let asked = Asked::read(head.as_bytes()).unwrap();
+        String::from_utf8(asked.head(head.as_bytes(), granted, false, plain).to_vec()).unwrap()
+    }
+
+    #[test]
+    fn headers_are_replaced_and_not_only_added() {
+        let add = vec![Header::new("X-Key", "hunter2", |_| None).unwrap()];
+        let granted = Granted { add, target: None, by_method: false };
+        let head = "GET /a?b HTTP/1.1\r\nHost: x.com\r\nx-key: mine\r\nX_Key: mine\r\nAccept-Encoding: gzip\r\n\
+                    Connection: X-Key\r\nTE: trailers\r\nA: b\r\n\r\n";
+        assert_eq!(
+            sent(head, &granted, true),
+            "GET /a?b HTTP/1.1\r\nHost: x.com\r\nA: b\r\nAccept-Encoding: identity\r\nX-Key: hunter2\r\n\r\n"
+        );
+        let nothing = Granted { target: Some("/c".to_owned()), ..Granted::default() };
+        assert_eq!(
+            sent("GET /a HTTP/1.1\r\nHost: x.com\r\nConnection: close\r\n\r\n", &nothing, false),
+            "GET /c HTTP/1.1\r\nHost: x.com\r\nConnection: close\r\n\r\n"
+        );
+    }
+
+    #[test]
+    fn a_whole_url_is_sent_as_its_path() {
+        for (target, expected) in [
+            ("http://x.com/a?b", "/a?b"),
+            ("http://x.com", "/"),
+            ("http://x.com?a/b", "/?a/b"),
+            ("/a?u=http://y/", "/a?u=http://y/"),
+        ] {
+            let asked = Asked::read(format!("GET {target} HTTP/1.1\r\nHost: x.com\r\n\r\n").as_bytes()).unwrap();
+            assert_eq!(asked.target, expected);
+        }
+    }
+
+    #[test]
+    fn bypass_25_a_method_is_not_named_elsewhere() {
+        for name in ["X-HTTP-Method-Override", "x-method-override", "X-Http-Method"] {
+            assert!(Asked::overridden(format!("POST / HTTP/1.1\r\n{name}: DELETE\r\n\r\n").as_bytes()).is_some());
+        }
+        assert_eq!(Asked::overridden(b"POST / HTTP/1.1\r\nX-Method: DELETE\r\n\r\n"), None);
+    }
+}
