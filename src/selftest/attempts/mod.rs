@@ -102,7 +102,7 @@ pub const ROWS: [(&str, Row); 30] = [
     ("metadata services of clouds", Row::Tried("never reached, whatever is allowed")),
     ("a tunnel through DNS", Row::Tried("no question leaves the host")),
     ("one's own resolver", Row::Tried("all questions are answered by the gateway")),
-    ("QUIC", Row::Tried("UDP is refused")),
+    ("QUIC", Row::Tried("UDP is refused where the mode is not open")),
     ("other protocols and kinds of sockets", Row::Tried("the system call filter, and the gateway's rules")),
     ("IPv6", Row::Tried("there is none inside, and the gateway's rules refuse it")),
     (

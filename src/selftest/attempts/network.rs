@@ -86,9 +86,6 @@ pub const ATTEMPTS: &[Attempt] = &[
     Attempt::new(14, "UDP 443 to an address", |t| Saw::answered(send("93.184.220.14:443", t.as_bytes())))
         .only(&["93.184.220.14"]),
     Attempt::new(14, "UDP 443 to an allowed name", |t| Saw::answered(send(&format!("{ALLOWED}:443"), t.as_bytes()))),
-    Attempt::new(14, "UDP 443, with everything allowed", |t| Saw::answered(send("93.184.220.15:443", t.as_bytes())))
-        .only(&["93.184.220.15"])
-        .under(Under::Open),
     Attempt::new(16, "TCP", |t| Saw::answered(say("[2606:2800:220:1::1]:80", &get(t, "a"))))
         .only(&["2606:2800:220:1::1"])
         .under(Under::Open),
