@@ -383,6 +383,23 @@ fn a_program_does_not_change_its_own_policy() {
     assert_eq!(done.json()["controls"]["network"], "filtered");
 }
 
+/// The supervisor is root of a user namespace that has one id, which is the program's too.
+#[test]
+fn a_program_of_a_root_with_one_id_does_not_change_its_own_policy() {
+    let name = "a_program_of_a_root_with_one_id_does_not_change_its_own_policy";
+    let Some(who) = Who::Root.find(name) else { return };
+    let run = Run::new(who).args(["--net", "filtered", "--mount", "/run/fumehood:/state"]);
+    let code = "import glob, socket\nheard = 0\nfor path in glob.glob('/state/*.sock'):\n    \
+        s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)\n    \
+        try: s.connect(path); s.send(b'{\"set\":{\"mode\":\"web\"}}'); heard += len(s.recv(9999))\n    \
+        except OSError as error: print(error)\nprint('heard', heard, len(glob.glob('/state/*.sock')) > 0)";
+    let run = run.json_result().python(code);
+    let private = "mount -t tmpfs none /run && mkdir -m 700 /run/fumehood && exec \"$@\"";
+    let done = run.wrapped(["unshare", "--map-root-user", "--mount", "sh", "-c", private, "sh"]).done().expect_code(0);
+    assert!(done.json()["stdout"].as_str().unwrap().ends_with("heard 0 True\n"), "{done}");
+    assert_eq!(done.json()["controls"]["network"], "filtered");
+}
+
 /// Another command of the same user, on the same sandboxes.
 fn beside(run: &Run, verb: &'static str) -> Run {
     Run::verb(run.who, verb).env("XDG_RUNTIME_DIR", run.place.join("runtime-dir"))
