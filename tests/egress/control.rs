@@ -97,6 +97,31 @@ both! {
         ] {
             Run::new(who).args(options).cmd("true").done().expect_error(message);
         }
+        let run = Run::new(who).args(["--net", "filtered", "--log-network", "pipe"]).cmd("true");
+        pipe(&run);
+        run.done().expect_error("that nobody reads").expect_hint();
+    }
+
+    fn a_log_that_is_not_read_keeps_nobody_from_ending_a_run(who: Who) {
+        let Some(_world) = World::new("a_log_that_is_not_read_keeps_nobody_from_ending_a_run") else { return };
+        // More than a pipe holds.
+        let code = "import socket\nprint('here', flush=True)\nfor n in range(5000):\n    \
+            try: socket.getaddrinfo(f'{\"x\" * 60}.{n}.{\"y\" * 60}.example', 80)\n    \
+            except OSError: pass";
+        let run = Run::new(who).args(["--net", "filtered", "--log-network", "pipe", "--timeout", "none", "-q"]);
+        let run = run.python(code);
+        pipe(&run);
+        let path = run.place.join("pipe");
+        let reader = std::fs::File::options().read(true).write(true).open(path).unwrap();
+        let (mut child, mut lines) = begin(&run);
+        assert_eq!(next(&mut lines), "here");
+        // Its pages are not filled to the last byte.
+        let mut before = 0;
+        assert!(host::eventually(|| std::mem::replace(&mut before, unread(&reader)) == unread(&reader) && before > 56 << 10));
+        let pid = nix::unistd::Pid::from_raw(child.id() as i32);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(128 + 15));
+        assert_eq!(host::left_of(&run.name, &run.place), [] as [String; 0]);
     }
 
     fn a_policy_that_cannot_be_read_is_an_error(who: Who) {
@@ -403,6 +428,16 @@ fn a_program_of_a_root_with_one_id_does_not_change_its_own_policy() {
 /// Another command of the same user, on the same sandboxes.
 fn beside(run: &Run, verb: &'static str) -> Run {
     Run::verb(run.who, verb).env("XDG_RUNTIME_DIR", run.place.join("runtime-dir"))
+}
+
+fn pipe(run: &Run) {
+    let path = run.place.join("pipe");
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    run.place.own(&path);
+}
+
+fn unread(pipe: &std::fs::File) -> usize {
+    fumehood::sys::socket::unread(pipe).unwrap()
 }
 
 fn begin(run: &Run) -> (Child, Lines<BufReader<ChildStdout>>) {
