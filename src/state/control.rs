@@ -27,6 +27,8 @@ use crate::sys::{Errno, socket as sys_socket};
 
 /// What one record holds at most: a policy with a few thousand rules.
 pub const MOST: usize = 128 << 10;
+/// What an answer holds at most: any policy that can be set, in other words around it.
+pub const ANSWER: usize = MOST + 64;
 /// Supervisors answer at once.
 const PATIENCE: i64 = 10;
 const EXTENSION: &str = "sock";
@@ -122,7 +124,7 @@ impl Record {
             setsockopt(&socket, sockopt::SendTimeout, &patience)?;
             connect(socket.as_raw_fd(), &address)?;
             sys_socket::send(socket.as_fd(), words, None)?;
-            let mut answer = vec![0; MOST];
+            let mut answer = vec![0; ANSWER];
             let (length, _) = sys_socket::receive(socket.as_fd(), &mut answer)?;
             answer.truncate(length);
             Ok::<_, Errno>(answer)

@@ -187,6 +187,42 @@ both! {
         child.wait().unwrap();
     }
 
+    fn a_policy_is_as_large_as_it_can_be_told(who: Who) {
+        let run = Run::new(who).args(["--net", "filtered", "--timeout", "none"]).cmd("echo here; exec sleep 1000");
+        let (mut child, mut lines) = begin(&run);
+        assert_eq!(next(&mut lines), "here");
+        // As one record: the largest that is taken, and one byte more.
+        for (bytes, fits) in [((128 << 10) - 1, true), (128 << 10, true), ((128 << 10) + 1, false)] {
+            let policy = policy_of(bytes);
+            run.place.write("policy.json", policy.to_string());
+            let at = format!("@{}", run.place.join("policy.json").display());
+            let done = beside(&run, "net").args(["set", &run.name, "--net", &at]).done();
+            if !fits {
+                done.expect_error("more than 131072 bytes");
+                continue;
+            }
+            done.expect_code(0);
+            let shown: Value = serde_json::from_str(&beside(&run, "net").args(["show", &run.name]).done().expect_code(0).out()).unwrap();
+            assert!(shown == policy, "{bytes}");
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(host::eventually(|| host::processes(&run.name).is_empty()));
+        beside(&run, "cleanup").done().expect_code(0);
+        // One that a sandbox was started with may be larger.
+        let run = Run::new(who).args(["--timeout", "none"]);
+        run.place.write("policy.json", policy_of(300 << 10).to_string());
+        let at = format!("@{}", run.place.join("policy.json").display());
+        let run = run.args(["--net", &at]).cmd("echo here; exec sleep 1000");
+        let (mut child, mut lines) = begin(&run);
+        assert_eq!(next(&mut lines), "here");
+        beside(&run, "net").args(["show", &run.name]).done().expect_error("are told at once");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(host::eventually(|| host::processes(&run.name).is_empty()));
+        beside(&run, "cleanup").done().expect_code(0);
+    }
+
     fn who_is_killed_leaves_a_socket_and_cleanup_none(who: Who) {
         let run = Run::new(who).args(["--net", "filtered"]).cmd("echo here; exec sleep 1000");
         let (mut child, mut lines) = begin(&run);
@@ -428,6 +464,25 @@ fn a_program_of_a_root_with_one_id_does_not_change_its_own_policy() {
 /// Another command of the same user, on the same sandboxes.
 fn beside(run: &Run, verb: &'static str) -> Run {
     Run::verb(run.who, verb).env("XDG_RUNTIME_DIR", run.place.join("runtime-dir"))
+}
+
+/// One that takes so many bytes where it is set.
+fn policy_of(bytes: usize) -> Value {
+    const EACH: usize = 60;
+    let policy = |names: Vec<String>| json!({"mode": "filtered", "allow": names});
+    let taken = |policy: &Value| json!({ "set": policy }).to_string().len();
+    let name = |number: usize, length: usize| {
+        let tail = format!("{number:05}.example");
+        let labels = (0..length - tail.len()).map(|at| if at % 50 == 49 { '.' } else { 'x' });
+        labels.collect::<String>() + &tail
+    };
+    // With two quotes and a comma for each but the last, which has no comma.
+    let room = bytes - taken(&policy(Vec::new())) + 1;
+    let count = room / (EACH + 3) - 1;
+    let names = (0..count).map(|number| name(number, EACH)).chain([name(count, room - count * (EACH + 3) - 3)]);
+    let policy = policy(names.collect());
+    assert_eq!(taken(&policy), bytes);
+    policy
 }
 
 fn pipe(run: &Run) {

@@ -70,7 +70,7 @@ impl Supervisor<'_> {
         if observer.policy(&policy).is_err() {
             self.kill(Reason::Cancelled(libc::SIGPIPE as u8));
         }
-        Answer::Policy(policy)
+        Answer::Done
     }
 
     pub(super) fn tell_of(&mut self, contact: &Contact, observer: &mut dyn Observer) {
