@@ -284,6 +284,11 @@ enum Said {
 pub fn probe(arguments: &[String]) -> bool {
     let [under, salt] = arguments else { return false };
     let Some(under) = Under::ALL.into_iter().find(|known| known.as_str() == under) else { return false };
+    // All that follows would be tried on a network that is somebody's.
+    if !probe::is_inside() {
+        eprintln!("error: {PROBE} is for the inside of `fumehood selftest`'s sandboxes alone");
+        return false;
+    }
     let out = std::io::stdout();
     let mut heard = true;
     let mut say = |said: &Said| {

@@ -52,6 +52,14 @@ both! {
     }
 }
 
+both! {
+    fn the_probe_tries_nothing_on_a_network_of_somebodys(who: Who) {
+        let done = Run::verb(who, "selftest-probe").args(["names", "salt"]).done();
+        assert!(done.err().contains("for the inside of"), "{done}");
+        done.expect_code(1).expect_out("");
+    }
+}
+
 /// The same sandbox with a policy that is too wide: what is about the names is not blocked, the rest still is.
 #[test]
 fn a_hole_in_the_filter_is_found() {
