@@ -182,7 +182,7 @@ async fn pass(
     let flow = Flow::default();
     let ended = {
         let _measured = account.measure(&client, &server);
-        let conversing = converse(&client, &server, target, buffer, opening, &flow, account, &state.opaque);
+        let conversing = converse((&client, &server), target, buffer, opening, &flow, account, &state.opaque);
         match first(delivered(shared, &server, &flow), conversing).await {
             First::Left(delivered) => delivered.map_err(Stop::from),
             First::Right(ended) => ended,
@@ -211,8 +211,7 @@ async fn pass(
 
 /// Both directions, until both have ended.
 async fn converse(
-    client: &TcpStream,
-    server: &TcpStream,
+    (client, server): (&TcpStream, &TcpStream),
     target: &Target,
     buffer: Vec<u8>,
     opening: Opening,
