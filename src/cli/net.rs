@@ -68,12 +68,26 @@ pub fn run(args: &Args) -> ExitCode {
 fn set(args: &SetArgs) -> Result<()> {
     let policy = policy(args)?;
     let record = find(&args.id)?;
-    ask(&record, &Request::Set(policy)).map(drop)
+    match ask(&record, &Request::Set(policy))? {
+        Answer::Done => Ok(()),
+        other => Err(unfit(&record, &other)),
+    }
 }
 
 fn show(id: &str) -> Result<ExitCode> {
-    let policy = ask(&find(id)?, &Request::Show)?;
-    Ok(message::print_json(&policy))
+    let record = find(id)?;
+    match ask(&record, &Request::Show)? {
+        Answer::Policy(policy) => Ok(message::print_json(&policy)),
+        other => Err(unfit(&record, &other)),
+    }
+}
+
+fn unfit(record: &Record, answer: &Answer) -> Error {
+    let why = match answer {
+        Answer::Error(why) => why,
+        Answer::Policy(_) | Answer::Done => "its supervisor answers something else",
+    };
+    Error::new(format!("sandbox {}: {why}", record.id))
 }
 
 fn policy(args: &SetArgs) -> Result<Box<Policy>> {
@@ -100,15 +114,12 @@ fn find(id: &str) -> Result<Record> {
     kill::choose(&running, id).cloned()
 }
 
-fn ask(record: &Record, request: &Request) -> Result<Box<Policy>> {
+fn ask(record: &Record, request: &Request) -> Result<Answer> {
     let failed = |why: String| Error::new(format!("sandbox {}: {why}", record.id));
     let words = serde_json::to_vec(request).map_err(|error| failed(error.to_string()))?;
     let Some(answer) = record.say(&words).map_err(Hint::into_error)? else {
         return Err(failed(format!("it has no gateway that could have a policy (--net {})", record.network))
             .with_hint("start it with --net filtered, which lets nothing through until it is told to"));
     };
-    match serde_json::from_slice(&answer).map_err(|error| failed(error.to_string()))? {
-        Answer::Policy(policy) => Ok(policy),
-        Answer::Error(why) => Err(failed(why)),
-    }
+    serde_json::from_slice(&answer).map_err(|error| failed(error.to_string()))
 }

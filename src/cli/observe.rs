@@ -4,7 +4,10 @@ use std::{
     ffi::OsStr,
     fs::File,
     io::{self, ErrorKind, Write},
-    os::fd::{AsFd, BorrowedFd},
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::fs::OpenOptionsExt,
+    },
     time::Instant,
 };
 
@@ -43,8 +46,29 @@ const LARGEST_LOG: usize = 64 << 20;
 
 #[derive(Debug)]
 enum Log<'a> {
-    Stderr(Sink<'a>),
+    /// Whose reader may keep us waiting.
+    Stream(Sink<'a>),
     File(File),
+}
+
+impl<'a> Log<'a> {
+    fn open(path: &OsStr, signals: Option<BorrowedFd<'a>>) -> Result<Self> {
+        let failed = |error: io::Error| {
+            let wrong = format!("--log-network: cannot write `{}`: ", path.to_string_lossy());
+            match error.raw_os_error() {
+                Some(libc::ENXIO) => Error::new(wrong + "it is a pipe or a socket that nobody reads")
+                    .with_hint("start its reader first, or name a file"),
+                _ => Error::new(wrong + &error.to_string()),
+            }
+        };
+        // Opening a pipe would wait for its reader otherwise, and no signal would end that.
+        let flags = libc::O_NONBLOCK | libc::O_NOCTTY;
+        let file = File::options().append(true).create(true).custom_flags(flags).open(path).map_err(failed)?;
+        Ok(match file.metadata().map_err(failed)?.is_file() {
+            true => Self::File(file),
+            false => Self::Stream(Sink { stream: file, signals }),
+        })
+    }
 }
 
 #[derive(Debug)]
@@ -71,8 +95,8 @@ impl<'a> View<'a> {
         };
         let log = match &low.log_network {
             None => None,
-            Some(path) if path == "-" => Some(Log::Stderr(Sink::new(io::stderr().as_fd(), signals)?)),
-            Some(path) => Some(Log::File(append(path)?)),
+            Some(path) if path == "-" => Some(Log::Stream(Sink::new(io::stderr().as_fd(), signals)?)),
+            Some(path) => Some(Log::open(path, signals)?),
         };
         Ok(Self { file: create(low)?, log, tells_ports: !low.quiet && !low.events, signals, ..Self::of(kind) })
     }
@@ -146,11 +170,6 @@ fn create(low: &Low) -> Result<Option<File>> {
     low.out.as_ref().map(create).transpose()
 }
 
-fn append(path: &OsStr) -> Result<File> {
-    let opened = File::options().append(true).create(true).open(path);
-    opened.map_err(|error| Error::new(format!("--log-network: cannot write `{}`: {error}", path.to_string_lossy())))
-}
-
 impl Observer for View<'_> {
     fn started(&mut self, start: &Started<'_>) -> io::Result<()> {
         self.write("standard output", |view| match &mut view.kind {
@@ -206,7 +225,7 @@ impl Observer for View<'_> {
         let full = self.logged > LARGEST_LOG;
         self.write("the log of the network", |view| match &mut view.log {
             _ if full => Err(io::Error::other(format!("the program made more than {} MiB of it", LARGEST_LOG >> 20))),
-            Some(Log::Stderr(stderr)) => stderr.write_all(&line),
+            Some(Log::Stream(stream)) => stream.write_all(&line),
             Some(Log::File(file)) => file.write_all(&line),
             None => Ok(()),
         })?;

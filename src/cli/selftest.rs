@@ -1,11 +1,13 @@
 //! `fumehood selftest`: the report as a table for people, or as JSON.
 
-use std::process::ExitCode;
+use std::{os::fd::AsFd, process::ExitCode};
 
 use clap::{Subcommand, ValueEnum};
 use fumehood::{
+    Error,
     error::Hint,
-    selftest::{self, Filter, Report, Verdict},
+    selftest::{self, Filter, Report, SelftestError, Verdict},
+    sys::process,
 };
 
 use super::{
@@ -45,6 +47,8 @@ enum Choice {
     None,
 }
 
+const SIGNALS: [i32; 4] = [libc::SIGINT, libc::SIGTERM, libc::SIGHUP, libc::SIGQUIT];
+
 pub fn run(args: &Args) -> ExitCode {
     let What::Egress(args) = &args.what;
     let filter = match args.filter {
@@ -52,8 +56,14 @@ pub fn run(args: &Args) -> ExitCode {
         Choice::Public => Filter::Public,
         Choice::None => Filter::None,
     };
-    let report = match selftest::egress(filter) {
+    // What ends it leaves nothing behind.
+    let signals = match process::take_signals(&SIGNALS) {
+        Ok(signals) => signals,
+        Err(errno) => return message::fail(&Error::new(format!("signals: {}", errno.desc()))),
+    };
+    let report = match selftest::egress(filter, signals.as_fd()) {
         Ok(report) => report,
+        Err(SelftestError::Interrupted(signal)) => return ExitCode::from(128_u8.saturating_add(signal)),
         Err(error) => return message::fail(&error.into_error()),
     };
     let printed = if args.json { message::print_json(&report) } else { message::print(&text(&report, args.verbose)) };

@@ -65,8 +65,22 @@ struct Node {
 
 /// More than any run of a person's has changed.
 const MOST_BYTES: usize = 512 << 20;
-/// Of a name, besides its own.
-const NODE_BYTES: usize = 96;
+/// A map's first name makes room for this many.
+const ROOM: usize = 11;
+/// Of a map with a name or more: room for [`ROOM`] of them, each behind a pointer, and what the map has beside.
+const MAP_BYTES: usize = ROOM * (size_of::<Box<[u8]>>() + size_of::<Node>()) + 32;
+/// Of a map that has no more room: another as large, and one to lead to both.
+const SPLIT_BYTES: usize = 2 * MAP_BYTES + 96;
+/// Of each further name: five at least share what was made for eleven, and what leads there.
+const FURTHER_BYTES: usize = MAP_BYTES / 4;
+
+/// Of a name, or a path: what is asked of the allocator for it, and what that adds.
+const fn held(length: usize) -> usize {
+    (length + 8).next_multiple_of(16) + 16
+}
+
+/// Of a path in a list that grows, besides its own bytes: the list is copied into one twice as long.
+const PATH_BYTES: usize = 3 * size_of::<Vec<u8>>();
 
 const WHITEOUT: &[u8] = b".wh.";
 const OPAQUE: &[u8] = b".wh..wh..opq";
@@ -78,14 +92,25 @@ impl Changes {
         let mut node = &mut self.root;
         for name in names(path) {
             if !node.below.contains_key(name) {
-                self.bytes += NODE_BYTES + name.len();
+                self.bytes += held(name.len())
+                    + match node.below.len() {
+                        0 => MAP_BYTES,
+                        1..ROOM => 0,
+                        ROOM => SPLIT_BYTES,
+                        _ => FURTHER_BYTES,
+                    };
                 node.below.insert(name.into(), Node::default());
             }
             let Some(below) = node.below.get_mut(name) else { return false };
             node = below;
         }
         node.kind = Some(kind);
-        self.bytes <= MOST_BYTES
+        self.has_room(0)
+    }
+
+    /// Besides what else is held.
+    fn has_room(&self, besides: usize) -> bool {
+        self.bytes.saturating_add(besides) <= MOST_BYTES
     }
 
     fn get(&self, path: &[u8]) -> Option<Kind> {
@@ -149,8 +174,11 @@ pub fn diff(store: &Store, run: &Run) -> Result<Changes> {
         let (above, name) = path.split_at(name);
         if name == OPAQUE {
             // Only where there was something is there anything to be replaced.
-            if below.mode(above.strip_suffix(b"/").unwrap_or(above))?.is_some() {
-                opaque.push(above.strip_suffix(b"/").unwrap_or(above).to_vec());
+            let dir = above.strip_suffix(b"/").unwrap_or(above);
+            if below.mode(dir)?.is_some() {
+                found.bytes += PATH_BYTES + held(dir.len());
+                too_many(found.has_room(0))?;
+                opaque.push(dir.to_vec());
             }
         } else if let Some(hidden) = name.strip_prefix(WHITEOUT) {
             too_many(found.set(&[above, hidden].concat(), Kind::Deleted))?;
@@ -209,7 +237,9 @@ impl Below {
     /// A directory that stands in the place of what was there: what is not in it is gone.
     fn replaced(&self, dir: Vec<u8>, found: &mut Changes, fits: &impl Fn(bool) -> Result<()>) -> Result<()> {
         let mut left = vec![dir];
+        let mut left_bytes = 0_usize;
         while let Some(dir) = left.pop() {
+            left_bytes = left_bytes.saturating_sub(held(dir.len()));
             let flags = libc::O_RDONLY | libc::O_DIRECTORY | libc::O_NOFOLLOW;
             let Some(opened) = self.open_at(&dir, flags)? else { continue };
             let failed = |errno: Errno| ImageError::io("list", &self.path)(errno.into());
@@ -223,7 +253,12 @@ impl Below {
                 match found.get(&path) {
                     None => fits(found.set(&path, Kind::Deleted))?,
                     Some(Kind::Deleted) => {}
-                    Some(_) => left.push(path),
+                    Some(_) => {
+                        left_bytes += held(path.len());
+                        // The list itself does not shrink.
+                        fits(found.has_room(left_bytes + PATH_BYTES * left.capacity()))?;
+                        left.push(path);
+                    }
                 }
             }
         }
@@ -263,13 +298,34 @@ mod tests {
         for number in 0..30_000 {
             assert!(changes.set(format!("{deep}{number}").as_bytes(), Kind::Added));
         }
-        assert!(changes.bytes < 4 << 20, "{}", changes.bytes);
+        assert!(changes.bytes < 8 << 20, "{}", changes.bytes);
         assert_eq!(told(&changes).len(), 30_000);
     }
 
     #[test]
     fn there_is_an_end_to_them() {
-        let mut changes = Changes { bytes: MOST_BYTES - NODE_BYTES, ..Changes::default() };
+        let mut changes = Changes { bytes: MOST_BYTES - MAP_BYTES, ..Changes::default() };
         assert!(!changes.set(b"a", Kind::Added));
+    }
+
+    #[test]
+    fn what_they_take_is_counted_whatever_their_shape() {
+        let deep: Vec<_> = (0..2000).map(|n| (0..20).map(|m| format!("{n}-{m}/")).collect::<String>()).collect();
+        let wide: Vec<_> = (0..40_000).map(|n| n.to_string()).collect();
+        let twelve: Vec<_> = (0..36_000).map(|n| format!("{}/{}", n / 12, n % 12)).collect();
+        for paths in [deep, wide, twelve] {
+            let mut changes = Changes::default();
+            for path in &paths {
+                assert!(changes.set(path.as_bytes(), Kind::Added));
+            }
+            let real = real(&changes.root);
+            assert!(changes.bytes >= real && changes.bytes < 4 * real, "{} of {real}", changes.bytes);
+        }
+    }
+
+    /// What a map's nodes take at least: each but the first is half full.
+    fn real(node: &Node) -> usize {
+        let full = node.below.len().div_ceil(ROOM) * MAP_BYTES;
+        full + node.below.iter().map(|(name, node)| name.len().next_multiple_of(16) + real(node)).sum::<usize>()
     }
 }

@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 
 use crate::{
     net::Policy,
-    state::control::{MOST, caller},
+    state::control::{ANSWER, MOST, caller},
     sys::{Errno, socket},
 };
 
@@ -30,6 +30,8 @@ pub enum Request {
 pub enum Answer {
     /// What is in force now.
     Policy(Box<Policy>),
+    /// It is in force.
+    Done,
     Error(String),
 }
 
@@ -58,19 +60,33 @@ impl Control {
             }
         }
         self.callers.retain(|caller| {
-            let mut words = vec![0; MOST];
+            // Of a longer record the rest would be cut off, and nobody would know.
+            let mut words = vec![0; MOST + 1];
             let length = match socket::receive(caller.as_fd(), &mut words) {
                 Err(Errno::EAGAIN) => return true,
                 Ok((length @ 1.., None)) => length,
                 _ => return false,
             };
             let answer = match serde_json::from_slice(&words[..length]) {
+                _ if length > MOST => Answer::Error(format!("more than {MOST} bytes are not taken at once")),
                 Ok(request) => answer(request),
                 Err(error) => Answer::Error(format!("it is not understood: {error}")),
             };
             // Who does not listen needs no answer.
-            _ = serde_json::to_vec(&answer).map(|words| socket::send(caller.as_fd(), &words, None));
+            _ = answer.words().map(|words| socket::send(caller.as_fd(), &words, None));
             false
         });
+    }
+}
+
+impl Answer {
+    /// As one record.
+    fn words(&self) -> serde_json::Result<Vec<u8>> {
+        let words = serde_json::to_vec(self)?;
+        if words.len() <= ANSWER {
+            return Ok(words);
+        }
+        let why = format!("its policy takes {} bytes, and no more than {ANSWER} are told at once", words.len());
+        serde_json::to_vec(&Self::Error(why))
     }
 }

@@ -62,6 +62,8 @@ pub(super) struct Supervisor<'a> {
     prepared: Option<Compile>,
     /// What is reached once the setup has ended.
     policy_to_come: Option<Box<Policy>>,
+    /// What was set before there was a start to tell of.
+    policy_untold: Option<Box<Policy>>,
     compile: Option<Compile>,
     /// When the current step's program was started.
     started: Option<Instant>,
@@ -129,6 +131,7 @@ impl<'a> Supervisor<'a> {
             denials: Denials::default(),
             step: 0,
             prepared: None,
+            policy_untold: None,
             policy_to_come: plan.setup_egress.as_ref().and(plan.egress.clone()),
             compile: None,
             started: None,
@@ -263,6 +266,9 @@ impl<'a> Supervisor<'a> {
         };
         if observer.started(&started).is_err() {
             self.kill(Reason::Cancelled(libc::SIGPIPE as u8));
+        }
+        if let Some(policy) = self.policy_untold.take() {
+            self.tell_policy(&policy, observer);
         }
     }
 

@@ -23,6 +23,9 @@ pub enum SelftestError {
     /// In words already.
     #[error("{0}")]
     Run(crate::Error),
+    /// By this signal, while nothing was known yet.
+    #[error("ended by signal {0}")]
+    Interrupted(u8),
     #[error("the attempts did not come to their end inside: {0}")]
     Probe(String),
     #[error("what is allowed is not reached from inside, so nothing was tested: {0}")]
@@ -46,7 +49,7 @@ impl Hint for SelftestError {
             Self::Run(error) => error.hint().map(str::to_owned),
             Self::Rule(error) => error.hint(),
             Self::Net(error) => error.hint(),
-            Self::Probe(_) | Self::Allowed(_) => None,
+            Self::Interrupted(_) | Self::Probe(_) | Self::Allowed(_) => None,
         }
     }
 }

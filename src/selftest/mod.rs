@@ -13,7 +13,7 @@ mod probe;
 mod servers;
 mod world;
 
-use std::{collections::BTreeMap, io::Write, net::TcpStream, path::PathBuf, time::Duration};
+use std::{collections::BTreeMap, io::Write, net::TcpStream, os::fd::BorrowedFd, path::PathBuf, time::Duration};
 
 use serde::Serialize;
 
@@ -25,9 +25,9 @@ use self::{
     world::World,
 };
 use crate::{
-    Sandbox,
+    Observer, Sandbox,
     net::{Policy, policy::Mode},
-    report::Outcome,
+    report::{self, Outcome},
     request::{Limits, Network},
     sys::process,
 };
@@ -108,44 +108,56 @@ impl Ended {
     }
 }
 
-/// Makes all attempts. The calling process must have one thread, and afterwards has the world's network.
+/// Makes all attempts. The calling process must have one thread, and afterwards has the world's network. What can be read
+/// from `signals` (a signalfd(2)) ends it, with nothing left.
 ///
 /// # Errors
 /// When the world or a sandbox cannot be made, and when what is allowed is not reached: then nothing is known.
-pub fn egress(filter: Filter) -> Result<Report, SelftestError> {
+pub fn egress(filter: Filter, signals: BorrowedFd<'_>) -> Result<Report, SelftestError> {
     let own = std::env::current_exe().map_err(SelftestError::io("find one's own program"))?;
     let world = World::make()?;
     let mut random = [0; 4];
     process::random(&mut random).map_err(SelftestError::io("get random bytes"))?;
-    let test = Test { own, world, all: attempts::all(), salt: format!("{:08x}", u32::from_ne_bytes(random)) };
-    let without = test.without();
-    let within = if filter == Filter::None { test.without() } else { test.within(filter)? };
+    let test = Test { own, world, all: attempts::all(), salt: format!("{:08x}", u32::from_ne_bytes(random)), signals };
+    let without = test.without()?;
+    let within = if filter == Filter::None { test.without()? } else { test.within(filter)? };
     let rows: Vec<_> =
         (1..).zip(ROWS).map(|(number, (bypass, about))| test.row(number, bypass, about, &without, &within)).collect();
     Ok(Report { passed: rows.iter().all(|row| row.verdict != Verdict::NotBlocked), rows })
 }
 
-struct Test {
+struct Test<'a> {
+    signals: BorrowedFd<'a>,
     own: PathBuf,
     world: World,
     all: Vec<Attempt>,
     salt: String,
 }
 
+struct Deaf;
+impl Observer for Deaf {}
+
 type Results = BTreeMap<usize, Ended>;
 
-impl Test {
+impl Test<'_> {
     /// Without a sandbox: from here.
-    fn without(&self) -> Results {
+    fn without(&self) -> Result<Results, SelftestError> {
         let mut results = Results::new();
         for under in Under::ALL {
             let mut lines = Vec::new();
-            probe::make(&self.all, under, &self.salt, |line| lines.push(line));
+            probe::make(&self.all, under, &self.salt, |line| {
+                lines.push(line);
+                self.go_on()
+            })?;
             self.settle();
             results.extend(lines.into_iter().map(|line| (line.attempt, self.ended(line))));
             self.world.seen().clear();
         }
-        results
+        Ok(results)
+    }
+
+    fn go_on(&self) -> Result<(), SelftestError> {
+        process::read_signal(self.signals).map_or(Ok(()), |signal| Err(SelftestError::Interrupted(signal as u8)))
     }
 
     fn within(&self, filter: Filter) -> Result<Results, SelftestError> {
@@ -174,7 +186,12 @@ impl Test {
         sandbox.copy_file(&self.own, Some(INSIDE.into())).args([PROBE, under.as_str(), &self.salt]);
         sandbox.network(network(filter, under)?);
         sandbox.limits(Limits { timeout: Some(TIMEOUT), ..Limits::default() });
-        let outcome = sandbox.output().map_err(SelftestError::Run)?;
+        let outcome = sandbox.run(Some(self.signals), &mut Deaf).map_err(SelftestError::Run)?;
+        // One that came while nobody watched, and one that ended the sandbox.
+        self.go_on()?;
+        if let (report::Verdict::Signaled, Some(signal)) = (outcome.verdict, outcome.signal) {
+            return Err(SelftestError::Interrupted(signal));
+        }
         self.settle();
         let lines = outcome.stdout.bytes.split(|byte| *byte == b'\n').filter(|line| !line.is_empty());
         let lines: Vec<Said> = lines
@@ -284,13 +301,21 @@ enum Said {
 pub fn probe(arguments: &[String]) -> bool {
     let [under, salt] = arguments else { return false };
     let Some(under) = Under::ALL.into_iter().find(|known| known.as_str() == under) else { return false };
+    // All that follows would be tried on a network that is somebody's.
+    if !probe::is_inside() {
+        eprintln!("error: {PROBE} is for the inside of `fumehood selftest`'s sandboxes alone");
+        return false;
+    }
     let out = std::io::stdout();
     let mut heard = true;
     let mut say = |said: &Said| {
         let line = serde_json::to_string(said).unwrap_or_default() + "\n";
         heard &= out.lock().write_all(line.as_bytes()).is_ok();
     };
-    probe::make(&attempts::all(), under, salt, |line| say(&Said::Made(line)));
+    let Ok(()) = probe::make(&attempts::all(), under, salt, |line| {
+        say(&Said::Made(line));
+        Ok::<(), std::convert::Infallible>(())
+    });
     say(&Said::Reached(allowed().err().map(|error| error.to_string())));
     heard
 }

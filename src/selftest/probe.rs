@@ -12,6 +12,7 @@ use std::{
 use serde::{Deserialize, Serialize};
 
 use super::attempts::{Attempt, Under};
+use crate::net::gateway::{GATEWAY, SANDBOX};
 
 /// A server that says nothing within this says nothing at all. None of ours takes near as long.
 const PATIENCE: Duration = Duration::from_secs(5);
@@ -43,8 +44,14 @@ pub fn token(salt: &str, attempt: usize) -> String {
     format!("esc{attempt:03}x{salt}")
 }
 
-/// Makes those attempts of `all` that are made under `under`, one after another, and hands on how each looked.
-pub fn make(all: &[Attempt], under: Under, salt: &str, mut told: impl FnMut(Line)) {
+/// Makes those attempts of `all` that are made under `under`, one after another, and hands on how each looked; an error of
+/// that is the end.
+pub fn make<E>(
+    all: &[Attempt],
+    under: Under,
+    salt: &str,
+    mut told: impl FnMut(Line) -> Result<(), E>,
+) -> Result<(), E> {
     for (number, attempt) in all.iter().enumerate().filter(|(_, attempt)| attempt.under == under) {
         let (work, own) = (attempt.work, token(salt, number));
         let (done, doing) = mpsc::channel();
@@ -54,8 +61,18 @@ pub fn make(all: &[Attempt], under: Under, salt: &str, mut told: impl FnMut(Line
             Ok(_) => doing.recv_timeout(LONGEST).unwrap_or_else(|_| Saw::Kept("it hangs".to_owned())),
             Err(error) => Saw::Impossible(error.to_string()),
         };
-        told(Line { attempt: number, saw });
+        told(Line { attempt: number, saw })?;
     }
+    Ok(())
+}
+
+/// Whether this is a sandbox with a gateway: by the address with which it would speak to that. Nothing is sent.
+pub fn is_inside() -> bool {
+    let own = UdpSocket::bind("0.0.0.0:0").and_then(|socket| {
+        socket.connect((GATEWAY, 9))?;
+        socket.local_addr()
+    });
+    own.is_ok_and(|own| own.ip() == SANDBOX)
 }
 
 impl Saw {

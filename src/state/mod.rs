@@ -166,8 +166,7 @@ pub fn list() -> Result<Vec<(Record, Liveness)>, StateError> {
         }
         let id = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default().to_owned();
         // Another may remove it at any moment.
-        let Ok(mut file) = File::options().read(true).custom_flags(libc::O_NOFOLLOW).open(&path) else { continue };
-        let held = fs::try_lock(file.as_fd()).is_err();
+        let Some((mut file, held)) = look(&path) else { continue };
         let mut text = String::new();
         _ = Read::by_ref(&mut file).take(MOST).read_to_string(&mut text);
         match serde_json::from_str::<Record>(&text) {
@@ -184,6 +183,21 @@ pub fn list() -> Result<Vec<(Record, Liveness)>, StateError> {
     }
     records.sort_by(|(a, _), (b, _)| (a.created_ms, &a.id).cmp(&(b.created_ms, &b.id)));
     Ok(records)
+}
+
+/// A record, and whether somebody holds it; `None`: there is none, or none that can be read.
+fn look(path: &Path) -> Option<(File, bool)> {
+    loop {
+        let file = File::options().read(true).custom_flags(libc::O_NOFOLLOW).open(path).ok()?;
+        if fs::try_lock(file.as_fd()).is_err() {
+            return Some((file, true));
+        }
+        // Nobody holds this one; but it may be what the path led to before another took its place.
+        let (found, named) = (file.metadata().ok()?, std::fs::symlink_metadata(path).ok()?);
+        if (found.dev(), found.ino()) == (named.dev(), named.ino()) {
+            return Some((file, false));
+        }
+    }
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -297,5 +311,41 @@ impl crate::error::Hint for StateError {
             | Self::Speak { .. }
             | Self::Write { .. } => None,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::sync::atomic::{AtomicBool, Ordering};
+
+    use super::*;
+
+    #[test]
+    fn a_record_that_is_replaced_is_never_nobodys() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("x.json");
+        let record = Record::unknown("x");
+        let locked = place(&path, &record, rename_new).unwrap();
+        let mut entry = Entry { path: path.clone(), record, locked, door: None };
+        let over = AtomicBool::new(false);
+        std::thread::scope(|scope| {
+            let looking = scope.spawn(|| {
+                let mut unheld = 0;
+                while !over.load(Ordering::Relaxed) {
+                    unheld += usize::from(look(&path).is_none_or(|(_, held)| !held));
+                }
+                unheld
+            });
+            for _ in 0..20_000 {
+                entry.set_network("web").unwrap();
+            }
+            over.store(true, Ordering::Relaxed);
+            assert_eq!(looking.join().unwrap(), 0);
+        });
+        drop(entry);
+        assert!(look(&path).is_none());
+        // What nobody holds is told as such.
+        std::fs::write(&path, b"{}").unwrap();
+        assert!(look(&path).is_some_and(|(_, held)| !held));
     }
 }

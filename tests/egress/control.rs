@@ -97,6 +97,31 @@ both! {
         ] {
             Run::new(who).args(options).cmd("true").done().expect_error(message);
         }
+        let run = Run::new(who).args(["--net", "filtered", "--log-network", "pipe"]).cmd("true");
+        pipe(&run);
+        run.done().expect_error("that nobody reads").expect_hint();
+    }
+
+    fn a_log_that_is_not_read_keeps_nobody_from_ending_a_run(who: Who) {
+        let Some(_world) = World::new("a_log_that_is_not_read_keeps_nobody_from_ending_a_run") else { return };
+        // More than a pipe holds.
+        let code = "import socket\nprint('here', flush=True)\nfor n in range(5000):\n    \
+            try: socket.getaddrinfo(f'{\"x\" * 60}.{n}.{\"y\" * 60}.example', 80)\n    \
+            except OSError: pass";
+        let run = Run::new(who).args(["--net", "filtered", "--log-network", "pipe", "--timeout", "none", "-q"]);
+        let run = run.python(code);
+        pipe(&run);
+        let path = run.place.join("pipe");
+        let reader = std::fs::File::options().read(true).write(true).open(path).unwrap();
+        let (mut child, mut lines) = begin(&run);
+        assert_eq!(next(&mut lines), "here");
+        // Its pages are not filled to the last byte.
+        let mut before = 0;
+        assert!(host::eventually(|| std::mem::replace(&mut before, unread(&reader)) == unread(&reader) && before > 56 << 10));
+        let pid = nix::unistd::Pid::from_raw(child.id() as i32);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(128 + 15));
+        assert_eq!(host::left_of(&run.name, &run.place), [] as [String; 0]);
     }
 
     fn a_policy_that_cannot_be_read_is_an_error(who: Who) {
@@ -160,6 +185,42 @@ both! {
         drop(child.stdin.take());
         assert_eq!(event("exit")["controls"]["network"], "web");
         child.wait().unwrap();
+    }
+
+    fn a_policy_is_as_large_as_it_can_be_told(who: Who) {
+        let run = Run::new(who).args(["--net", "filtered", "--timeout", "none"]).cmd("echo here; exec sleep 1000");
+        let (mut child, mut lines) = begin(&run);
+        assert_eq!(next(&mut lines), "here");
+        // As one record: the largest that is taken, and one byte more.
+        for (bytes, fits) in [((128 << 10) - 1, true), (128 << 10, true), ((128 << 10) + 1, false)] {
+            let policy = policy_of(bytes);
+            run.place.write("policy.json", policy.to_string());
+            let at = format!("@{}", run.place.join("policy.json").display());
+            let done = beside(&run, "net").args(["set", &run.name, "--net", &at]).done();
+            if !fits {
+                done.expect_error("more than 131072 bytes");
+                continue;
+            }
+            done.expect_code(0);
+            let shown: Value = serde_json::from_str(&beside(&run, "net").args(["show", &run.name]).done().expect_code(0).out()).unwrap();
+            assert!(shown == policy, "{bytes}");
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(host::eventually(|| host::processes(&run.name).is_empty()));
+        beside(&run, "cleanup").done().expect_code(0);
+        // One that a sandbox was started with may be larger.
+        let run = Run::new(who).args(["--timeout", "none"]);
+        run.place.write("policy.json", policy_of(300 << 10).to_string());
+        let at = format!("@{}", run.place.join("policy.json").display());
+        let run = run.args(["--net", &at]).cmd("echo here; exec sleep 1000");
+        let (mut child, mut lines) = begin(&run);
+        assert_eq!(next(&mut lines), "here");
+        beside(&run, "net").args(["show", &run.name]).done().expect_error("are told at once");
+        child.kill().unwrap();
+        child.wait().unwrap();
+        assert!(host::eventually(|| host::processes(&run.name).is_empty()));
+        beside(&run, "cleanup").done().expect_code(0);
     }
 
     fn who_is_killed_leaves_a_socket_and_cleanup_none(who: Who) {
@@ -383,9 +444,55 @@ fn a_program_does_not_change_its_own_policy() {
     assert_eq!(done.json()["controls"]["network"], "filtered");
 }
 
+/// The supervisor is root of a user namespace that has one id, which is the program's too.
+#[test]
+fn a_program_of_a_root_with_one_id_does_not_change_its_own_policy() {
+    let name = "a_program_of_a_root_with_one_id_does_not_change_its_own_policy";
+    let Some(who) = Who::Root.find(name) else { return };
+    let run = Run::new(who).args(["--net", "filtered", "--mount", "/run/fumehood:/state"]);
+    let code = "import glob, socket\nheard = 0\nfor path in glob.glob('/state/*.sock'):\n    \
+        s = socket.socket(socket.AF_UNIX, socket.SOCK_SEQPACKET)\n    \
+        try: s.connect(path); s.send(b'{\"set\":{\"mode\":\"web\"}}'); heard += len(s.recv(9999))\n    \
+        except OSError as error: print(error)\nprint('heard', heard, len(glob.glob('/state/*.sock')) > 0)";
+    let run = run.json_result().python(code);
+    let private = "mount -t tmpfs none /run && mkdir -m 700 /run/fumehood && exec \"$@\"";
+    let done = run.wrapped(["unshare", "--map-root-user", "--mount", "sh", "-c", private, "sh"]).done().expect_code(0);
+    assert!(done.json()["stdout"].as_str().unwrap().ends_with("heard 0 True\n"), "{done}");
+    assert_eq!(done.json()["controls"]["network"], "filtered");
+}
+
 /// Another command of the same user, on the same sandboxes.
 fn beside(run: &Run, verb: &'static str) -> Run {
     Run::verb(run.who, verb).env("XDG_RUNTIME_DIR", run.place.join("runtime-dir"))
+}
+
+/// One that takes so many bytes where it is set.
+fn policy_of(bytes: usize) -> Value {
+    const EACH: usize = 60;
+    let policy = |names: Vec<String>| json!({"mode": "filtered", "allow": names});
+    let taken = |policy: &Value| json!({ "set": policy }).to_string().len();
+    let name = |number: usize, length: usize| {
+        let tail = format!("{number:05}.example");
+        let labels = (0..length - tail.len()).map(|at| if at % 50 == 49 { '.' } else { 'x' });
+        labels.collect::<String>() + &tail
+    };
+    // With two quotes and a comma for each but the last, which has no comma.
+    let room = bytes - taken(&policy(Vec::new())) + 1;
+    let count = room / (EACH + 3) - 1;
+    let names = (0..count).map(|number| name(number, EACH)).chain([name(count, room - count * (EACH + 3) - 3)]);
+    let policy = policy(names.collect());
+    assert_eq!(taken(&policy), bytes);
+    policy
+}
+
+fn pipe(run: &Run) {
+    let path = run.place.join("pipe");
+    nix::unistd::mkfifo(&path, nix::sys::stat::Mode::S_IRWXU).unwrap();
+    run.place.own(&path);
+}
+
+fn unread(pipe: &std::fs::File) -> usize {
+    fumehood::sys::socket::unread(pipe).unwrap()
 }
 
 fn begin(run: &Run) -> (Child, Lines<BufReader<ChildStdout>>) {

@@ -4,7 +4,7 @@ use serde_json::Value;
 
 use crate::{
     both,
-    common::{Done, Run, Who},
+    common::{Done, Run, Who, host},
 };
 
 /// Rows about what is not there, and about what nobody can block.
@@ -49,6 +49,28 @@ both! {
         for (number, verdict) in verdicts(&done) {
             assert_eq!(verdict == "not_blocked", !NOT_TRIED.contains(&number), "{number}: {verdict}: {done}");
         }
+    }
+}
+
+both! {
+    fn who_interrupts_it_is_left_with_nothing(who: Who) {
+        use std::process::Stdio;
+        let run = Run::verb(who, "selftest").args(["egress"]);
+        let place = run.place.mkdir("tmp");
+        let run = run.env("TMPDIR", &place);
+        let mut child = run.command().stdin(Stdio::null()).stdout(Stdio::null()).spawn().unwrap();
+        let left = || std::fs::read_dir(&place).unwrap().count();
+        assert!(host::eventually(|| left() > 0));
+        let pid = nix::unistd::Pid::from_raw(child.id() as i32);
+        nix::sys::signal::kill(pid, nix::sys::signal::Signal::SIGTERM).unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(128 + 15));
+        assert_eq!(left(), 0);
+    }
+
+    fn the_probe_tries_nothing_on_a_network_of_somebodys(who: Who) {
+        let done = Run::verb(who, "selftest-probe").args(["names", "salt"]).done();
+        assert!(done.err().contains("for the inside of"), "{done}");
+        done.expect_code(1).expect_out("");
     }
 }
 

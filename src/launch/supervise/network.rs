@@ -39,9 +39,7 @@ impl Supervisor<'_> {
         let (Some(policy), Some(egress)) = (self.policy_to_come.take(), &self.running.egress) else { return };
         egress.set_policy(Policy::clone(&policy));
         egress.cut();
-        if observer.policy(&policy).is_err() {
-            self.kill(Reason::Cancelled(libc::SIGPIPE as u8));
-        }
+        self.tell_policy(&policy, observer);
     }
 
     /// Those who ask for the network's policy, or change it.
@@ -66,11 +64,19 @@ impl Supervisor<'_> {
         self.controls.network = network(policy.mode());
         // The policy holds, whatever is written of it.
         _ = self.running.entry.as_mut().map(|entry| entry.set_network(policy.mode().as_str()));
-        self.begin(observer);
-        if observer.policy(&policy).is_err() {
+        // Before the start there is nobody to tell yet; and it is not the program that was heard of.
+        if self.started.is_some() || self.step > 0 {
+            self.tell_policy(&policy, observer);
+        } else {
+            self.policy_untold = Some(policy);
+        }
+        Answer::Done
+    }
+
+    pub(super) fn tell_policy(&mut self, policy: &Policy, observer: &mut dyn Observer) {
+        if observer.policy(policy).is_err() {
             self.kill(Reason::Cancelled(libc::SIGPIPE as u8));
         }
-        Answer::Policy(policy)
     }
 
     pub(super) fn tell_of(&mut self, contact: &Contact, observer: &mut dyn Observer) {

@@ -90,15 +90,41 @@ pub(super) async fn carry(
     if let Err(refusal) = checked {
         return refuse(shared, client, &opening, &target.to_string(), refusal).await;
     }
-    let dialled = Cell::new(None);
+    let state = State::default();
     let account = Account::open(shared, opening.protocol(), &target);
-    let passing = pass(shared, client, &target, buffer, opening, &dialled, &account);
+    let passing = pass(shared, client, &target, buffer, opening, &state, &account);
     let inspected = shared.policy().inspects(&target.host, target.port);
-    match first(forbidden(policies, &target, inspected, &dialled), passing).await {
+    match first(forbidden(policies, &target, inspected, &state), passing).await {
         // Both ends are reset as they are dropped.
         First::Left(refusal) => shared.deny_open(&account, Protocol::Tcp, &target, refusal),
         First::Right(()) => {}
     }
+}
+
+/// What a new policy has to know of a connection.
+#[derive(Default)]
+struct State {
+    dialled: Cell<Option<Dialled>>,
+    /// What it says is not read: no rule was about that.
+    opaque: Cell<bool>,
+}
+
+impl State {
+    fn check(&self, policy: &Policy, target: &Target) -> Result<(), Refusal> {
+        policy.check(&target.host, target.port)?;
+        if let Some(Dialled { address, own }) = self.dialled.get() {
+            policy.check_address(&target.host, target.port, address, own)?;
+        }
+        match self.opaque.get() && !may_be_opaque(policy, target) {
+            true => Err(Refusal::new("what it says is now looked into, and was not so far")),
+            false => Ok(()),
+        }
+    }
+}
+
+fn may_be_opaque(policy: &Policy, target: &Target) -> bool {
+    let nameless = matches!(target.host, Host::Address(_)) && !policy.denies_names(target.port);
+    nameless || policy.is_proxy(&target.host, target.port)
 }
 
 /// Until a new policy forbids what the old one allowed.
@@ -106,7 +132,7 @@ async fn forbidden(
     mut policies: watch::Receiver<Arc<Policy>>,
     target: &Target,
     inspected: bool,
-    dialled: &Cell<Option<Dialled>>,
+    state: &State,
 ) -> Refusal {
     loop {
         if policies.changed().await.is_err() {
@@ -114,10 +140,7 @@ async fn forbidden(
             return std::future::pending().await;
         }
         let policy = policies.borrow_and_update().clone();
-        let address = dialled
-            .get()
-            .map_or(Ok(()), |Dialled { address, own }| policy.check_address(&target.host, target.port, address, own));
-        if let Err(refusal) = policy.check(&target.host, target.port).and(address) {
+        if let Err(refusal) = state.check(&policy, target) {
             return refusal;
         }
         if policy.inspects(&target.host, target.port) != inspected {
@@ -132,15 +155,20 @@ async fn pass(
     target: &Target,
     buffer: Vec<u8>,
     opening: Opening,
-    dialled: &Cell<Option<Dialled>>,
+    state: &State,
     account: &Account<'_>,
 ) {
-    let server = match dial(shared, target).await {
+    let dialled = match dial(shared, target).await {
         Ok((server, checked)) => {
-            dialled.set(Some(checked));
+            state.dialled.set(Some(checked));
             account.dialled(checked.address);
-            server
+            // A policy that came meanwhile was not asked about this address: it was not known yet.
+            state.check(&shared.policy(), target).map(|()| server).map_err(DialError::Refused)
         }
+        Err(error) => Err(error),
+    };
+    let server = match dialled {
+        Ok(server) => server,
         Err(DialError::Refused(refusal)) => {
             let words = forbidden_page(&target.to_string(), &refusal);
             shared.deny_open(account, opening.protocol(), target, refusal);
@@ -154,7 +182,7 @@ async fn pass(
     let flow = Flow::default();
     let ended = {
         let _measured = account.measure(&client, &server);
-        let conversing = converse(&client, &server, target, buffer, opening, &flow, account);
+        let conversing = converse((&client, &server), target, buffer, opening, &flow, account, &state.opaque);
         match first(delivered(shared, &server, &flow), conversing).await {
             First::Left(delivered) => delivered.map_err(Stop::from),
             First::Right(ended) => ended,
@@ -183,13 +211,13 @@ async fn pass(
 
 /// Both directions, until both have ended.
 async fn converse(
-    client: &TcpStream,
-    server: &TcpStream,
+    (client, server): (&TcpStream, &TcpStream),
     target: &Target,
     buffer: Vec<u8>,
     opening: Opening,
     flow: &Flow,
     account: &Account<'_>,
+    opaque: &Cell<bool>,
 ) -> Result<(), Stop> {
     let shared = account.shared;
     if let Host::Name(name) = &target.host
@@ -227,10 +255,11 @@ async fn converse(
         }
     }
     let up = async {
-        match target.host {
-            Host::Address(_) if !shared.policy().denies_names(target.port) => inspector.opaque().await?,
-            _ if shared.policy().is_proxy(&target.host, target.port) => inspector.opaque().await?,
-            _ => inspector.run().await?,
+        opaque.set(may_be_opaque(&shared.policy(), target));
+        if opaque.get() {
+            inspector.opaque().await?
+        } else {
+            inspector.run().await?
         }
         flow.sent.set(true);
         Ok(())

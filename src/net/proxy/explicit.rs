@@ -63,6 +63,7 @@ impl Asking<'_> {
                     }
                 }
                 Err(why) => {
+                    self.shared.deny(Protocol::Http, own_address(&self.client), Refusal::new(why.to_string()));
                     let words = page("400 Bad Request", &format!("fumehood: the request was not understood: {why}"));
                     return farewell(self.client, &words, self.shared.limits.farewell).await;
                 }
@@ -86,6 +87,8 @@ impl Asking<'_> {
             }
         };
         if !greeting.open {
+            let refusal = Refusal::new("it wants a name and a password, and there are none");
+            self.shared.deny(Protocol::Socks, own_address(&self.client), refusal);
             return farewell(self.client, &socks::UNWELCOME, self.shared.limits.farewell).await;
         }
         self.buffer.drain(..greeting.end);

@@ -15,7 +15,7 @@ use super::{Attempt, Under};
 use crate::{
     net::gateway::links,
     selftest::{
-        probe::Saw,
+        probe::{Saw, is_inside},
         servers::{ABSTRACT, BANNER, SOCKET},
     },
     sys::{
@@ -84,13 +84,14 @@ fn abstract_socket() -> Saw {
     greeted(connected)
 }
 
-/// Wherever the host has it, this is how it is called there.
+/// Wherever the host has it, this is how it is called there. Outside, the test's own will do: the others are real.
 fn socket_file() -> Saw {
     let dirs = std::fs::read_dir(std::env::temp_dir()).into_iter().flatten().flatten();
     let sockets = dirs.map(|entry| entry.path().join(SOCKET));
     let usual =
         ["/run/docker.sock", "/var/run/docker.sock", "/run/dbus/system_bus_socket", "/run/containerd/containerd.sock"];
-    let found = sockets.chain(usual.into_iter().map(Into::into)).find_map(|path| {
+    let usual = usual.into_iter().filter(|_| is_inside()).map(Into::into);
+    let found = sockets.chain(usual).find_map(|path| {
         let stream = UnixStream::connect(&path).ok()?;
         Some((path, stream))
     });
@@ -124,8 +125,10 @@ fn inherited() -> Saw {
     }
 }
 
+/// Outside, the first process's is the machine's own, which is no business of a test.
 fn join() -> Saw {
-    let tried = ["/proc/1/ns/net", "/proc/self/ns/net"].map(|path| {
+    let first = if is_inside() { "/proc/1/ns/net" } else { "/proc/self/ns/net" };
+    let tried = [first, "/proc/self/ns/net"].map(|path| {
         let file = std::fs::File::open(Path::new(path)).map_err(|error| errno(&error))?;
         namespace::enter(std::os::fd::AsFd::as_fd(&file), libc::CLONE_NEWNET)
     });

@@ -86,6 +86,8 @@ fn bypass_09_numbers_and_odd_names_are_not_understood() {
         send(&mut client, connect(target));
         let (answer, _) = until_end(&mut client);
         assert!(answer.starts_with(b"HTTP/1.1 400 Bad Request\r\n"), "{target}");
+        let denial = world.denial();
+        assert_eq!((denial.protocol, denial.target), (Protocol::Http, world.explicit.to_string()), "{target}");
     }
     for name in [&b"example.com\0.evil.example"[..], b"0x7f.1", b"2130706433", b"127.1"] {
         let mut client = world.connect_explicit();

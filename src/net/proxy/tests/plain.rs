@@ -241,6 +241,49 @@ fn bypass_23_a_tightened_policy_cuts_what_is_open() {
 }
 
 #[test]
+fn bypass_23_a_tightened_policy_cuts_what_is_being_dialled() {
+    let world = World::new(r#"{"allow":["a.example"]}"#);
+    world.name("a.example", &["93.184.215.14"]).serve(PUBLIC, 7, |mut client| send(&mut client, b"x"));
+    let (arriving, go_on) = world.hold();
+    let mut client = world.connect_to("a.example", 7);
+    arriving.recv().unwrap();
+    // The name is as good as it was; and the address was checked already.
+    world.proxy.set_policy(policy(r#"{"allow":["a.example"],"deny":["93.184.215.14"]}"#));
+    go_on.send(()).unwrap();
+    // A client that begins a request would be told in its words.
+    send(&mut client, b"\0");
+    assert_eq!(until_end(&mut client), (vec![], End::Reset));
+    assert_eq!(world.denial().rule, "--deny 93.184.215.14");
+}
+
+#[test]
+fn bypass_23_a_denied_name_cuts_what_is_not_looked_into() {
+    let world = World::new(r#"{"allow":["93.184.215.14"]}"#);
+    world.serve(PUBLIC, 7, |mut client| {
+        while let [byte] = exactly(&mut client, 1)[..] {
+            send(&mut client, [byte]);
+        }
+    });
+    let ping = |client: &mut TcpStream| {
+        send(client, b"\0");
+        assert_eq!(exactly(client, 1), b"\0");
+    };
+    let mut client = world.connect(PUBLIC, 7);
+    ping(&mut client);
+    world.proxy.set_policy(policy(r#"{"allow":["93.184.215.14","b.example"]}"#));
+    ping(&mut client);
+    world.proxy.set_policy(policy(r#"{"allow":["93.184.215.14"],"deny":["c.example"]}"#));
+    assert_eq!(until_end(&mut client), (vec![], End::Reset));
+    assert_eq!(world.denial().target, "93.184.215.14:7");
+    // One that was is not in the way.
+    let mut client = world.connect(PUBLIC, 7);
+    ping(&mut client);
+    world.proxy.set_policy(policy(r#"{"allow":["93.184.215.14"],"deny":["c.example","d.example"]}"#));
+    ping(&mut client);
+    assert_eq!(world.denials(), []);
+}
+
+#[test]
 fn everything_ends_with_the_proxy() {
     let world = example();
     let (sender, ends) = std::sync::mpsc::channel();

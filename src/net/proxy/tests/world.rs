@@ -32,6 +32,8 @@ struct Answers {
     dialled: Vec<SocketAddr>,
     resolved: Vec<String>,
     own: Vec<IpAddr>,
+    /// Says that an address is about to be dialled, and waits until that may go on.
+    held: Option<(mpsc::Sender<()>, mpsc::Receiver<()>)>,
 }
 
 pub struct World {
@@ -69,6 +71,11 @@ impl World {
             }),
             is_own: Box::new(move |address| Ok(own.lock().unwrap().own.contains(&address))),
             route: Box::new(move |address| {
+                let held = places.lock().unwrap().held.take();
+                if let Some((arrived, go_on)) = held {
+                    arrived.send(()).unwrap();
+                    _ = go_on.recv();
+                }
                 let mut answers = places.lock().unwrap();
                 answers.dialled.push(address);
                 // Nothing listens on the discard port.
@@ -133,6 +140,13 @@ impl World {
             _ = sender.send(until_end(&mut client).0);
         });
         receiver
+    }
+
+    /// The next dialling says that it is about to begin, and waits.
+    pub fn hold(&self) -> (mpsc::Receiver<()>, mpsc::Sender<()>) {
+        let ((arrived, arriving), (go_on, going_on)) = (mpsc::channel(), mpsc::channel());
+        self.answers.lock().unwrap().held = Some((arrived, going_on));
+        (arriving, go_on)
     }
 
     pub fn own(&self, address: Ipv4Addr) -> &Self {
