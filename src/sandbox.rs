@@ -17,11 +17,17 @@ use crate::{
     launch::{self, Extras, Input, Keeper, Observer, Upper},
     net::{self, policy::Mode, publish::Publish},
     packages::{self, Manager, PackagesError},
-    plan::{self, Plan, landlock::Policy, profile::Builtin, seccomp::Profile as SeccompProfile},
+    plan::{
+        self, Plan,
+        ids::{Needs, wants_granted},
+        landlock::Policy,
+        profile::Builtin,
+        seccomp::Profile as SeccompProfile,
+    },
     report::{Failure, Isolation, Outcome},
     request::{
-        Fetch, Hostname, Limits, Mount, Network, Placed, Profile, Request, RequestError, Rootfs, SandboxId, Secret,
-        Step, StepLimits, User, Work, files,
+        Fetch, Gvisor, Hostname, Limits, Mount, Network, Placed, Profile, Request, RequestError, Rootfs, SandboxId,
+        Secret, Step, StepLimits, User, Work, files, gvisor,
         runtimes::{self, SearchPath},
     },
     spec::{self, Spec},
@@ -62,6 +68,7 @@ pub struct Sandbox {
     seccomp: Option<SeccompProfile>,
     landlock: Option<Policy>,
     terminal: bool,
+    gvisor: Option<Gvisor>,
     fetch: Vec<Fetch>,
     stdin: Stdin,
     /// Nobody removes them meanwhile.
@@ -124,6 +131,7 @@ impl Sandbox {
             seccomp: None,
             landlock: None,
             terminal: false,
+            gvisor: None,
             fetch: Vec::new(),
             stdin: Stdin::Empty,
             packages: Vec::new(),
@@ -321,6 +329,12 @@ impl Sandbox {
         self
     }
 
+    /// Runs the program on gVisor's kernel instead of this one's.
+    pub fn gvisor(&mut self, gvisor: Gvisor) -> &mut Self {
+        self.gvisor = Some(gvisor);
+        self
+    }
+
     /// Reads files out after the run.
     pub fn fetch(&mut self, fetch: Fetch) -> &mut Self {
         self.fetch.push(fetch);
@@ -372,7 +386,12 @@ impl Sandbox {
     /// This host, and of the ids it grants as much as this sandbox needs to know.
     fn host(&self) -> Host {
         let mut host = Host::probe();
-        if plan::ids::wants_granted(self.user, self.installs, &host) {
+        let needs = match (&self.gvisor, self.installs) {
+            (Some(_), _) => Needs::Gvisor,
+            (None, true) => Needs::All,
+            (None, false) => Needs::Program,
+        };
+        if wants_granted(self.user, needs, &host) {
             host.read_granted();
         }
         host
@@ -434,7 +453,7 @@ impl Sandbox {
         Ok(Outcome::setup_error(
             id,
             self.runtime.clone(),
-            Isolation::Native,
+            if self.gvisor.is_some() { Isolation::Gvisor } else { Isolation::Native },
             self.limits.clone(),
             Failure::setup(error),
         ))
@@ -446,6 +465,10 @@ impl Sandbox {
             None => SandboxId::random().map_err(RequestError::Random)?,
         };
         self.id = Some(id.clone());
+        if self.gvisor.is_some() {
+            let (filter, rules) = (self.seccomp.is_some(), self.landlock.is_some());
+            gvisor::check(self.profile, filter, rules, &self.limits, &self.network, self.terminal)?;
+        }
         let writable_root = self.writable_root.unwrap_or(matches!(self.rootfs, Rootfs::Image(_)));
         let wanted = [(keeps, "kept"), (self.on_disk.is_some(), "on a disk")];
         for (_, what) in wanted.into_iter().filter(|(wanted, _)| *wanted) {
@@ -502,6 +525,7 @@ impl Sandbox {
             setup_policy,
             profile: Profile { name: self.profile, seccomp: self.seccomp.clone(), landlock: self.landlock.clone() },
             terminal: self.terminal,
+            gvisor: self.gvisor.as_ref(),
             fetch: &self.fetch,
             keeps,
             on_disk: self.on_disk.as_deref(),

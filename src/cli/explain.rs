@@ -3,7 +3,11 @@
 use std::{ffi::OsString, fmt::Write, process::ExitCode};
 
 use fumehood::{
-    plan::{Plan, StepKind, ids::IdsKind},
+    plan::{
+        Plan, StepKind,
+        gvisor::{self, Gvisor},
+        ids::IdsKind,
+    },
     request::Limits,
 };
 
@@ -82,6 +86,15 @@ fn text(plan: &Plan) -> String {
         list.item(&format!("leave out {left_out}"), "the bundle or image asks for it, and a sandbox does not get it");
     }
     program(&mut list, plan);
+    match &plan.gvisor {
+        Some(gvisor) => self::gvisor(&mut list, gvisor),
+        None => filter(&mut list, plan),
+    }
+    limits(&mut list, plan, &plan.limits);
+    list.text
+}
+
+fn filter(list: &mut List, plan: &Plan) {
     list.heading("Filter");
     list.item(
         &format!("seccomp {}, {} instructions", plan.seccomp.name, plan.seccomp.instructions),
@@ -90,9 +103,15 @@ fn text(plan: &Plan) -> String {
     if plan.seccomp.reports() {
         list.item("report refused calls", "the result names them, with what would allow them");
     }
-    landlock(&mut list, plan);
-    limits(&mut list, plan, &plan.limits);
-    list.text
+    landlock(list, plan);
+}
+
+fn gvisor(list: &mut List, gvisor: &Gvisor) {
+    list.heading("Kernel of its own");
+    for command in &gvisor.commands {
+        list.item(&quoted(command), "gVisor answers the program's system calls; this kernel's filters are runsc's own");
+    }
+    list.item(&format!("memory {}", gvisor::MEMORY), "of gVisor's own, on top of the program's");
 }
 
 fn ids(list: &mut List, plan: &Plan) {
@@ -114,6 +133,7 @@ fn ids(list: &mut List, plan: &Plan) {
             let why = match plan.ids.kind {
                 IdsKind::Range => "ids that belong to nobody outside",
                 IdsKind::Single => "one id is all that an ordinary user has to give",
+                IdsKind::Subuid if number == 0 && plan.gvisor.is_some() => "your own",
                 IdsKind::Subuid if number == 0 => "your own, and who builds the sandbox",
                 IdsKind::Subuid => &format!("{granted_by} grants you these"),
             };

@@ -14,7 +14,7 @@ use fumehood::{
     image::{Image, Ready, Store},
     net::policy::{Mode, Policy},
     packages::{Install, Manager, PackagesError},
-    request::{Bytes, Network, Rootfs, Secret, files},
+    request::{Bytes, Gvisor, Network, Rootfs, Secret, files},
 };
 
 use super::{
@@ -83,6 +83,11 @@ pub fn sandbox(verb: Verb, low: &mut Low) -> Result<Sandbox> {
         return Err(UsageError::NothingToLog { mode: network.name() }.into_error());
     }
     sandbox.network(network);
+    if low.gvisor {
+        let named = std::env::var_os("FUMEHOOD_RUNSC");
+        let found = Gvisor::find(low.platform.unwrap_or_default(), named.as_deref());
+        sandbox.gvisor(found.map_err(Hint::into_error)?);
+    }
     if let Some(profile) = low.profile {
         sandbox.profile(profile);
     }

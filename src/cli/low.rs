@@ -16,7 +16,7 @@ use fumehood::{
     },
     packages::Index,
     plan::{landlock::Policy, profile::Builtin, seccomp::Profile as SeccompProfile},
-    request::{Fetch, Hostname, Limits, Mount, Rootfs, SandboxId, Secret, User},
+    request::{Fetch, Hostname, Limits, Mount, Rootfs, SandboxId, Secret, User, gvisor::Platform},
 };
 
 use super::{
@@ -91,6 +91,8 @@ pub struct Low {
     pub publish: Vec<Publish>,
     pub setup: Option<String>,
     pub setup_network: Option<NetworkMode>,
+    pub gvisor: bool,
+    pub platform: Option<Platform>,
     pub profile: Option<&'static Builtin>,
     pub seccomp: Option<SeccompProfile>,
     pub landlock: Option<Policy>,
@@ -259,6 +261,9 @@ impl Low {
             if given.has(flag) && self.image.is_none() && !kept {
                 return Err(UsageError::NeedsImage { flag });
             }
+        }
+        if self.platform.is_some() && !self.gvisor {
+            return Err(UsageError::NeedsGvisor);
         }
         if given.has("index-url") && !given.has("install") {
             return Err(UsageError::NeedsInstall);

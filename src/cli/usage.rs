@@ -30,6 +30,12 @@ pub enum UsageError {
     Rule(#[from] RuleError),
     #[error("{flag} needs a value")]
     MissingValue { flag: String, name: &'static str },
+    #[error("unknown isolation `{kind}`")]
+    Isolation { kind: String },
+    #[error("--gvisor-platform is given without --isolation gvisor")]
+    NeedsGvisor,
+    #[error("--gvisor-platform: there is no `{name}`")]
+    Platform { name: String },
     #[error("unknown network mode `{mode}`")]
     Network { mode: String },
     #[error("--{flag}: `{}` is not UTF-8", raw.to_string_lossy())]
@@ -70,6 +76,9 @@ impl Hint for UsageError {
             Self::NeedsGateway { .. } => "--net filtered, or leave --net out".to_owned(),
             Self::Rule(error) => return error.hint(),
             Self::MissingValue { flag, name } => format!("{flag} {name}"),
+            Self::Isolation { .. } => "there are native and gvisor".to_owned(),
+            Self::NeedsGvisor => "--isolation gvisor is what has platforms".to_owned(),
+            Self::Platform { .. } => "there are auto, systrap, kvm and ptrace".to_owned(),
             Self::Network { .. } => "there are none, filtered, packages, web, public, open and host".to_owned(),
             Self::Nothing { verb } => {
                 format!("fumehood {verb} script.py, fumehood {verb} -e 'print(1)', or fumehood {verb} -- ls -l")

@@ -38,6 +38,8 @@ pub enum LaunchError {
     Egress(NetError),
     #[error("cannot {}: {}", step.what(), errno.desc())]
     Gateway { step: Step, errno: Errno },
+    #[error("gVisor did not run the program: {why}")]
+    Gvisor { why: String },
     #[error("the sandbox's init ended before the program was started")]
     Lost,
     #[error("cannot give the program `{path}` to write: {}", errno.desc())]

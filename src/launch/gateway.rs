@@ -173,22 +173,25 @@ impl Helping<'_> {
         if !matches!(socket::receive(self.supervisor, &mut go), Ok((1, None))) {
             process::exit_now(1);
         }
-        let begun = match self.gateway.begin(reserved) {
+        let mut made = None;
+        // gVisor takes packets off the link itself, which only the owner of the namespace's may do: it is then the
+        // init's own.
+        let enter = || {
+            if self.plan.gvisor.is_none() {
+                return namespace::leave(libc::CLONE_NEWNET);
+            }
+            let init = self.clone_init(libc::CLONE_NEWNET as u64);
+            namespace::enter(made.insert(init).1.as_fd(), libc::CLONE_NEWNET)
+        };
+        let begun = match self.gateway.begin(reserved, enter) {
             Ok(begun) => begun,
             Err((step, errno)) => self.fail(FAILED, step as u8, errno),
         };
-        let flags = self.plan.clone_flags() | libc::CLONE_PARENT as u64;
-        let (pid, pidfd) = match clone::clone_process(flags, self.leaf.and_then(Leaf::clone_into)) {
-            Ok(Cloned::Child) => self.world.run(),
-            Ok(Cloned::Parent { pid, pidfd }) => (pid, pidfd),
-            Err(errno) => self.fail(CLONE_FAILED, 0, errno),
-        };
-        // Who is told of it at once ends it whatever happens; it waits for its ids meanwhile.
-        let mut sent = self.say(MADE, 0, pid, Some(pidfd.as_fd()));
+        let (pid, _pidfd) = made.unwrap_or_else(|| self.clone_init(0));
         if let Some(Err(error)) = self.ids.map(|ids| ids.write(pid)) {
             self.fail(IDS_FAILED, 0, Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)));
         }
-        sent = sent.and_then(|()| self.say(MADE, 0, 0, None));
+        let mut sent = self.say(MADE, 0, 0, None);
         let (listeners, namespace) = match begun.finish() {
             Ok(made) => made,
             Err((step, errno)) => self.fail(FAILED, step as u8, errno),
@@ -202,6 +205,20 @@ impl Helping<'_> {
             _ = self.stay(namespace.as_fd());
         }
         process::exit_now(i32::from(sent.is_err()))
+    }
+
+    /// Who is told of it at once ends it whatever happens; it waits for its ids meanwhile.
+    fn clone_init(&self, more: u64) -> (i32, OwnedFd) {
+        let flags = self.plan.clone_flags() | libc::CLONE_PARENT as u64 | more;
+        let (pid, pidfd) = match clone::clone_process(flags, self.leaf.and_then(Leaf::clone_into)) {
+            Ok(Cloned::Child) => self.world.run(),
+            Ok(Cloned::Parent { pid, pidfd }) => (pid, pidfd),
+            Err(errno) => self.fail(CLONE_FAILED, 0, errno),
+        };
+        if self.say(MADE, 0, pid, Some(pidfd.as_fd())).is_err() {
+            process::exit_now(1)
+        }
+        (pid, pidfd)
     }
 
     /// Makes sockets in the gateway's namespace until nobody wants any more.

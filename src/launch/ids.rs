@@ -15,7 +15,7 @@ use std::{
 use crate::{
     error::Hint,
     host::Host,
-    plan::ids::{Ids, IdsKind, Map},
+    plan::ids::{Ids, IdsKind, Map, Needs},
     request::{SandboxId, User},
 };
 
@@ -91,7 +91,7 @@ pub fn has_all_ids(user: User) -> bool {
         return false;
     }
     host.read_granted();
-    SandboxId::parse("any").is_ok_and(|id| Ids::choose(&id, user, true, &host).is_ok())
+    SandboxId::parse("any").is_ok_and(|id| Ids::choose(&id, user, Needs::All, &host).is_ok())
 }
 
 /// Writes the maps of the process `pid`, a child that nobody has waited for. Without privilege and helpers, groups

@@ -8,6 +8,7 @@
 //! [`World`] prepared. The program cannot look into it: it is not dumpable and hidden from the program's /proc.
 
 use std::{
+    ffi::CStr,
     mem::MaybeUninit,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd},
     time::{Duration, Instant},
@@ -19,7 +20,7 @@ use super::{
     protocol::{Failure, InitEnd, Order, Stage},
 };
 use crate::{
-    plan::{Plan, ids::IdsKind, setup::SetupOp},
+    plan::{Plan, gvisor, ids::IdsKind, setup::SetupOp},
     sys::{self, Errno, aside::Network, clone, fs, process, tty},
 };
 
@@ -28,6 +29,8 @@ pub const BACKSTOP_STATUS: i32 = 124;
 /// How long after the last deadline the init ends the sandbox by itself.
 const GRACE: Duration = Duration::from_secs(2);
 const STACK: usize = 32 << 10;
+/// What the runsc of each step wrote that waited for its program, and what gVisor's kernel wrote.
+const LOGS: [[&CStr; 2]; 2] = [[c"/log/run.0", c"/log/boot.0"], [c"/log/run.1", c"/log/boot.1"]];
 
 /// All that the init uses, made before it exists.
 #[derive(Debug)]
@@ -126,11 +129,12 @@ impl World<'_> {
 
     fn supervise(&self, end: InitEnd<'_>) -> Result<i32, Failure> {
         let writable = |op: &SetupOp| matches!(op, SetupOp::RootOverlay { writable_bytes: Some(_), .. });
+        let place = if self.plan.gvisor.is_some() { gvisor::ROOT } else { c"/" };
+        let flags = libc::O_PATH | libc::O_DIRECTORY;
+        let root = fs::open_in(fs::cwd(), place, flags, 0, 0).map_err(at(Stage::Setup, 0))?;
         // Where the root is read-only, how full it is is the host's business.
-        let root = if self.plan.setup.iter().any(writable) { c"/" } else { c"/sandbox" };
-        let disks = [root, c"/sandbox", c"/tmp"]
-            .map(|path| fs::open_in(fs::cwd(), path, libc::O_PATH | libc::O_DIRECTORY, 0, fs::IN_ROOT).ok());
-        let root = fs::open_in(fs::cwd(), c"/", libc::O_PATH | libc::O_DIRECTORY, 0, 0).map_err(at(Stage::Setup, 0))?;
+        let whole = if self.plan.setup.iter().any(writable) { c"." } else { c"sandbox" };
+        let disks = [whole, c"sandbox", c"tmp"].map(|path| fs::open_in(root.as_fd(), path, flags, 0, fs::IN_ROOT).ok());
         if self.plan.fetches || self.watched {
             end.root(root.as_fd()).map_err(at(Stage::Setup, 0))?;
         }
@@ -173,6 +177,14 @@ impl World<'_> {
                 // Nothing of a step outlives it.
                 process::kill_all();
                 while let Ok(Some(_)) = process::wait(-1, true) {}
+            }
+            if self.plan.gvisor.is_some() {
+                for log in LOGS.get(number).into_iter().flatten() {
+                    // It may not have come so far as to have one.
+                    if let Ok(log) = fs::open_in(fs::cwd(), log, libc::O_RDONLY, 0, fs::NO_LINKS) {
+                        end.log(log.as_fd()).map_err(at(Stage::Spawn, number))?;
+                    }
+                }
             }
             end.ended(status, disk_full).map_err(at(Stage::Spawn, number))?;
             if (number < last || self.plan.fetches) && !end.wait_for(Order::Next) {

@@ -74,8 +74,13 @@ fn image(source: &HostPath, running: &Running) -> Result<OwnedFd, LaunchError> {
 fn map(plan: &Plan, source: &HostPath, owner: (u32, u32), writable: bool) -> Result<OwnedFd, LaunchError> {
     let failed = |errno| LaunchError::MappedMount { path: source.as_c_str().to_string_lossy().into_owned(), errno };
     let map = |lines: &[Map], owner, id| {
-        let outside = outside(lines, id).ok_or(failed(Errno::EOVERFLOW))?;
-        Ok::<_, LaunchError>([Map { inside: owner, outside, count: 1 }])
+        let host = outside(lines, id).ok_or(failed(Errno::EOVERFLOW))?;
+        let mut mapped = vec![Map { inside: owner, outside: host, count: 1 }];
+        // gVisor's file server is root of the sandbox, and makes a file before it gives it to the program.
+        if let Some(root) = outside(lines, 0).filter(|root| plan.gvisor.is_some() && *root != host) {
+            mapped.push(Map { inside: root, outside: root, count: 1 });
+        }
+        Ok::<_, LaunchError>(mapped)
     };
     let users = map(&plan.ids.users, owner.0, plan.identity.uid)?;
     let groups = map(&plan.ids.groups, owner.1, plan.identity.gid)?;

@@ -15,6 +15,7 @@ mod fetch;
 #[doc(hidden)]
 pub mod fuzzing;
 mod gateway;
+mod gvisor;
 pub(crate) mod ids;
 mod init;
 mod mapped;
@@ -47,7 +48,7 @@ use crate::{
     },
     plan::{Plan, ids::IdsKind},
     report::{Capabilities, Cgroup, Controls, Failure, IdMap, LandlockScope, Means, Network, Outcome, Rootfs},
-    request::{Fetch, Secret},
+    request::{Fetch, Secret, StepLimits},
     state::Entry,
     sys::{
         self,
@@ -98,7 +99,13 @@ pub fn launch(
     extras: Extras<'_>,
     observer: &mut dyn Observer,
 ) -> Result<Outcome, LaunchError> {
-    let images = plan.steps.iter().map(Image::new).collect::<Result<Vec<_>, _>>().map_err(LaunchError::Plan)?;
+    let images = match &plan.gvisor {
+        None => plan.steps.iter().map(Image::new).collect::<Result<Vec<_>, _>>(),
+        Some(gvisor) => {
+            plan.steps.iter().zip(&gvisor.commands).map(|(step, runsc)| Image::runsc(step, runsc)).collect()
+        }
+    };
+    let images = images.map_err(LaunchError::Plan)?;
     let holds = Holds::decide(plan, hierarchy)?;
     let published = Published::take(&plan.publish).map_err(LaunchError::Egress)?;
     let files = extras.fetch.iter().map(fetch::Target::open).collect::<Result<Vec<_>, _>>()?;
@@ -286,6 +293,9 @@ fn system(what: &'static str) -> impl Fn(sys::Errno) -> LaunchError {
 }
 
 fn filter_flags(plan: &Plan) -> u32 {
+    if plan.gvisor.is_some() {
+        return 0;
+    }
     let mut flags = plan.seccomp.program.flags();
     if plan.seccomp.reports() {
         flags |= seccomp::NEW_LISTENER | seccomp::WAIT_KILLABLE_RECV;
@@ -332,15 +342,15 @@ impl Holds {
     /// namespace, and so of one sandbox; the init is one of them when it has the program's id.
     fn processes(self, plan: &Plan) -> Option<u64> {
         let init = u64::from(plan.ids.setup.0 == plan.identity.uid);
-        (self.pids == Means::Rlimit).then(|| u64::from(plan.limits.pids) + init)
+        (self.pids == Means::Rlimit).then(|| u64::from(plan.pids(&StepLimits::default())) + init)
     }
 
     fn create_leaf(self, plan: &Plan, hierarchy: &Hierarchy) -> Result<Option<Leaf>, LaunchError> {
         let limits = &plan.limits;
         let first = plan.steps.first().map(|step| step.limits).unwrap_or_default();
         let caps = Caps {
-            memory: (self.memory == Means::Cgroup).then(|| first.memory.unwrap_or(limits.memory)),
-            pids: (self.pids == Means::Cgroup).then(|| first.pids.unwrap_or(limits.pids).saturating_add(1)),
+            memory: (self.memory == Means::Cgroup).then(|| plan.memory(&first)),
+            pids: (self.pids == Means::Cgroup).then(|| plan.pids(&first).saturating_add(1)),
             cpu: (self.cpu == Means::Cgroup).then(|| CpuBandwidth::cpus(limits.cpus)),
             count_cpu_time: limits.cpu_time.is_some() && hierarchy.can(Controller::CpuTime),
         };

@@ -5,7 +5,7 @@
 
 use std::{
     cell::{Cell, OnceCell},
-    ffi::CString,
+    ffi::{CStr, CString},
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
@@ -14,13 +14,15 @@ use super::{
     protocol::{Failure, Stage},
 };
 use crate::{
-    plan::{Plan, PlanError, Step, ids::IdsKind, landlock::Layer, seccomp::Insn},
+    plan::{Plan, PlanError, Step, gvisor, ids::IdsKind, landlock::Layer, seccomp::Insn},
     sys::{self, Errno, attributes, fs, landlock, process, seccomp, tty},
 };
 
 /// A step in the form execve takes.
 #[derive(Debug)]
 pub struct Image {
+    /// The program's own working directory in its tree, where another program runs it.
+    inside: Option<CString>,
     candidates: Vec<CString>,
     argv: process::StringVector,
     env: process::StringVector,
@@ -35,10 +37,25 @@ impl Image {
                 .collect::<Result<Vec<_>, _>>()
         };
         Ok(Self {
+            inside: None,
             candidates: strings("the program's name", &step.candidates)?,
             argv: process::StringVector::new(strings("an argument", &step.argv)?),
             env: process::StringVector::new(strings("an environment variable", &step.env)?),
             cwd: CString::new(step.cwd.as_str()).map_err(|_| PlanError::Nul("the working directory"))?,
+        })
+    }
+
+    /// runsc, which runs a step: its own environment is empty, and the step's program is in its bundle.
+    pub fn runsc(step: &Step, command: &[String]) -> Result<Self, PlanError> {
+        let words = command.iter().map(|word| CString::new(word.as_str()).map_err(|_| PlanError::Nul("an argument")));
+        let relative = step.cwd.trim_start_matches('/');
+        let relative = if relative.is_empty() { "." } else { relative };
+        Ok(Self {
+            inside: Some(CString::new(relative).map_err(|_| PlanError::Nul("the working directory"))?),
+            candidates: vec![c"/runsc".to_owned()],
+            argv: process::StringVector::new(words.collect::<Result<_, _>>()?),
+            env: process::StringVector::new(Vec::new()),
+            cwd: c"/".to_owned(),
         })
     }
 }
@@ -128,6 +145,9 @@ impl<'a> Start<'a> {
         fs::open_in(fs::cwd(), &self.image.cwd, libc::O_PATH | libc::O_DIRECTORY, 0, libc::RESOLVE_NO_MAGICLINKS)
             .and_then(|dir| fs::change_dir(dir.as_fd()))
             .map_err(at(Stage::WorkingDirectory, 0))?;
+        if let Some(inside) = &self.image.inside {
+            return self.become_runsc(inside);
+        }
         for (index, limit) in plan.rlimits.iter().enumerate() {
             process::set_limit(limit.resource, limit.soft, limit.hard).map_err(at(Stage::ResourceLimit, index))?;
         }
@@ -162,6 +182,27 @@ impl<'a> Start<'a> {
         let listener = install(plan.seccomp.loaded(), self.filter_flags).map_err(at(Stage::Seccomp, 0))?;
         if let Some(listener) = listener {
             _ = self.listener.set(listener);
+        }
+        Err(self.exec())
+    }
+
+    /// runsc gives up what it has by itself, when it has made gVisor's own namespaces: it is root of the sandbox's until
+    /// then, and that is all it is.
+    fn become_runsc(&self, inside: &CStr) -> Result<(), Failure> {
+        let tree = fs::open_in(fs::cwd(), gvisor::ROOT, libc::O_PATH | libc::O_DIRECTORY, 0, fs::NO_LINKS)
+            .map_err(at(Stage::WorkingDirectory, 0))?;
+        // It would be made if it is missing.
+        fs::open_in(tree.as_fd(), inside, libc::O_PATH | libc::O_DIRECTORY, 0, fs::LINKS_IN_ROOT)
+            .map_err(at(Stage::WorkingDirectory, 0))?;
+        process::set_limit(libc::RLIMIT_CORE as _, 1, 1).map_err(at(Stage::ResourceLimit, 0))?;
+        if let Some(processes) = self.processes {
+            process::set_limit(libc::RLIMIT_NPROC as _, processes, processes).map_err(at(Stage::ResourceLimit, 0))?;
+        }
+        process::set_no_new_privileges().map_err(at(Stage::NoNewPrivileges, 0))?;
+        process::close_on_exec_from(3).map_err(at(Stage::Descriptors, 3))?;
+        // It is gVisor's file server that makes the program's files.
+        if let Some(filter) = &self.plan.no_setuid {
+            install(filter.program.quiet(), 0).map_err(at(Stage::Seccomp, 2))?;
         }
         Err(self.exec())
     }

@@ -20,6 +20,8 @@ pub enum Report {
     Root(OwnedFd),
     /// What the sandbox writes to its root.
     Upper(OwnedFd),
+    /// runsc's log of the step that ends next.
+    Log(OwnedFd),
     /// The program of this step is running.
     Started,
     /// The program of this step has ended, with a waitpid(2) status.
@@ -134,6 +136,10 @@ impl InitEnd<'_> {
         socket::send(self.0, &record(b'U', 0, 0, 0), Some(fd))
     }
 
+    pub fn log(self, fd: BorrowedFd<'_>) -> sys::Result<()> {
+        socket::send(self.0, &record(b'G', 0, 0, 0), Some(fd))
+    }
+
     /// The next mount that only the supervisor can make.
     pub fn next_mount(self) -> sys::Result<OwnedFd> {
         let mut byte = [0];
@@ -202,6 +208,7 @@ impl SupervisorEnd {
             (b'T', Some(fd)) => Report::Terminal(fd),
             (b'R', Some(fd)) => Report::Root(fd),
             (b'U', Some(fd)) => Report::Upper(fd),
+            (b'G', Some(fd)) => Report::Log(fd),
             _ => return None,
         })
     }

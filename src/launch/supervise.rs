@@ -10,6 +10,7 @@ mod network;
 mod relay;
 
 use std::{
+    fs::File,
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
     time::{Duration, Instant},
 };
@@ -18,6 +19,7 @@ use super::{
     Extras, Holds, LaunchError, Running, Streams,
     control::Control,
     fetch,
+    gvisor::End,
     observer::{Input, Observer, Started},
     protocol::{self, Order, Report},
     refused, system,
@@ -47,6 +49,12 @@ pub(super) struct Supervisor<'a> {
     listener: Option<OwnedFd>,
     root: Option<OwnedFd>,
     upper: Option<OwnedFd>,
+    /// runsc's and its kernel's, of the current step.
+    logs: Vec<File>,
+    /// gVisor's kernel ended for want of them.
+    out_of_threads: bool,
+    /// Why the program did not run although runsc did.
+    not_run: Option<End>,
     oom: Option<OomWatch>,
     watch: Option<Watch<'a>>,
     denials: Denials,
@@ -116,6 +124,9 @@ impl<'a> Supervisor<'a> {
             listener: None,
             root: None,
             upper: None,
+            logs: Vec::new(),
+            out_of_threads: false,
+            not_run: None,
             oom,
             denials: Denials::default(),
             step: 0,
@@ -216,12 +227,13 @@ impl<'a> Supervisor<'a> {
             Some(Report::Listener(fd)) => self.listener = Some(fd),
             Some(Report::Root(fd)) => self.root = Some(fd),
             Some(Report::Upper(fd)) => self.upper = Some(fd),
+            Some(Report::Log(fd)) => self.logs.push(fd.into()),
             Some(Report::Terminal(master)) => {
                 self.relay.attach(master).map_err(system("make the terminal non-blocking"))?;
             }
             Some(Report::Started) => self.begin(observer),
             Some(Report::Ended { status, disk_full }) => {
-                self.ended = Some((wait_status(status), Instant::now()));
+                self.ended = Some((self.end_of(status), Instant::now()));
                 self.disk_full = disk_full;
                 self.after_step(observer)?;
             }
@@ -260,6 +272,24 @@ impl<'a> Supervisor<'a> {
         }
     }
 
+    /// How the program ended, of which an init behind gVisor knows only what runsc says.
+    fn end_of(&mut self, status: i32) -> WaitStatus {
+        if self.plan.gvisor.is_none() {
+            return wait_status(status);
+        }
+        match End::of(status, &std::mem::take(&mut self.logs)) {
+            End::Status(status) => wait_status(status),
+            End::OutOfThreads => {
+                self.out_of_threads = true;
+                WaitStatus::Signaled(libc::SIGKILL as u8)
+            }
+            other => {
+                self.not_run = Some(other);
+                WaitStatus::Signaled(libc::SIGKILL as u8)
+            }
+        }
+    }
+
     /// All processes of the step are dead, or die with the init now.
     fn after_step(&mut self, observer: &mut dyn Observer) -> Result<(), LaunchError> {
         let last = self.step + 1 == self.plan.steps.len();
@@ -294,10 +324,10 @@ impl<'a> Supervisor<'a> {
         if let Some(leaf) = &self.leaf {
             let limits = self.plan.steps[self.step].limits;
             if self.holds.memory == Means::Cgroup {
-                leaf.set_memory(limits.memory.unwrap_or(self.plan.limits.memory)).map_err(LaunchError::Cgroup)?;
+                leaf.set_memory(self.plan.memory(&limits)).map_err(LaunchError::Cgroup)?;
             }
             if self.holds.pids == Means::Cgroup {
-                let pids = limits.pids.unwrap_or(self.plan.limits.pids).saturating_add(1);
+                let pids = self.plan.pids(&limits).saturating_add(1);
                 leaf.set_pids(pids).map_err(LaunchError::Cgroup)?;
             }
         }

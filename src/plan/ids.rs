@@ -17,6 +17,8 @@ const BLOCKS: u32 = (1_879_048_191 - FIRST) / COUNT;
 
 /// How many subordinate ids a sandbox of an ordinary user has, if that many are granted: what `useradd` grants.
 const SUBORDINATES: u32 = 65_536;
+/// What gVisor's kernel becomes (`nobody`).
+const NOBODY: u32 = 65_534;
 /// The kernel takes no more lines than this (user_namespaces(7)).
 const MOST_LINES: usize = 340;
 
@@ -43,6 +45,16 @@ pub enum IdsKind {
     Subuid,
 }
 
+/// Which ids have to mean somebody inside, beside the program's own.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Needs {
+    Program,
+    /// The program gives files to anybody.
+    All,
+    /// gVisor's kernel is nobody, and root sets it up.
+    Gvisor,
+}
+
 /// One line of /proc/PID/uid_map (user_namespaces(7)).
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize)]
 pub struct Map {
@@ -53,9 +65,8 @@ pub struct Map {
 
 impl Ids {
     /// Root gives each sandbox a block of its own, so that two sandboxes are two strangers. An ordinary user
-    /// has one id to give, which needs no setuid helper, and for users that this cannot be, subordinate ones. `all`: the
-    /// program gives files to anybody.
-    pub fn choose(id: &SandboxId, user: User, all: bool, host: &Host) -> Result<Self, IdError> {
+    /// has one id to give, which needs no setuid helper, and where that will not do, subordinate ones.
+    pub fn choose(id: &SandboxId, user: User, needs: Needs, host: &Host) -> Result<Self, IdError> {
         let range = |outside| {
             let lines = vec![Map { inside: 0, outside, count: COUNT }];
             Self { kind: IdsKind::Range, users: lines.clone(), groups: lines, setup: (0, 0) }
@@ -70,9 +81,12 @@ impl Ids {
             }
             return Ok(range(0));
         }
-        if wants_granted(user, all, host) {
-            let last = User { uid: LAST_ID, gid: LAST_ID, ..user };
-            return Self::granted(if all { last } else { user }, host);
+        if wants_granted(user, needs, host) {
+            return match needs {
+                Needs::Program => Self::granted(user, host),
+                Needs::All => Self::granted(User { uid: LAST_ID, gid: LAST_ID, ..user }, host),
+                Needs::Gvisor => Self::for_gvisor(user, host),
+            };
         }
         let own = |inside, outside| vec![Map { inside, outside, count: 1 }];
         Ok(Self {
@@ -81,6 +95,25 @@ impl Ids {
             groups: own(user.gid, host.gid),
             setup: (user.uid, user.gid),
         })
+    }
+
+    /// The program is the caller where it is that without gVisor. Its kernel becomes nobody, and root sets both up.
+    fn for_gvisor(user: User, host: &Host) -> Result<Self, IdError> {
+        let stranger = wants_granted(user, Needs::Program, host);
+        if stranger {
+            Self::granted(user, host)?;
+        }
+        let maps = [(user.uid, host.uid, &host.granted.uids), (user.gid, host.gid, &host.granted.gids)]
+            .map(|(id, own, granted)| with_own_at(if stranger { 0 } else { id }, subordinate(own, granted)));
+        for (kind, lines, file) in [("user", &maps[0], "/etc/subuid"), ("group", &maps[1], "/etc/subgid")] {
+            let enough = [0, NOBODY].iter().all(|id| outside(lines, *id).is_some());
+            if !enough {
+                let count = lines.iter().map(|line| line.count).sum::<u32>() - 1;
+                return Err(IdError::Gvisor { kind, caller: host.uid, file, count, fix: host.granted.fix() });
+            }
+        }
+        let [users, groups] = maps;
+        Ok(Self { kind: IdsKind::Subuid, users, groups, setup: (0, 0) })
     }
 
     /// Root inside is the caller, as with podman, and builds the sandbox: what the caller can open, it can.
@@ -117,10 +150,10 @@ impl IdsKind {
 /// Whether this sandbox needs ids that its caller has by grant only. What one id can be (root, the default user,
 /// the caller) it is: that works without helpers, and the files of the program are the caller's.
 #[must_use]
-pub fn wants_granted(user: User, all: bool, host: &Host) -> bool {
+pub fn wants_granted(user: User, needs: Needs, host: &Host) -> bool {
     let default = User::default();
     let one_will_do = [0, default.uid, host.uid].contains(&user.uid) && [0, default.gid, host.gid].contains(&user.gid);
-    !host.privileged && (all || user.asked && !one_will_do)
+    !host.privileged && (needs != Needs::Program || user.asked && !one_will_do)
 }
 
 /// 0 is the caller, and 1 and on are the ids granted, in the order of the file. The kernel takes no id twice, and
@@ -149,6 +182,27 @@ pub fn subordinate(own: u32, granted: &[IdRange]) -> Vec<Map> {
     lines
 }
 
+/// The same with the first line's id at `id`, and what was there at 0.
+fn with_own_at(id: u32, lines: Vec<Map>) -> Vec<Map> {
+    let mut moved = Vec::with_capacity(lines.len() + 2);
+    for line in lines {
+        let Map { inside, outside, count } = line;
+        match id.checked_sub(inside).filter(|offset| *offset < count) {
+            _ if inside == 0 => moved.push(Map { inside: id, ..line }),
+            None => moved.push(line),
+            Some(before) => {
+                let pieces = [
+                    Map { count: before, ..line },
+                    Map { inside: 0, outside: outside + before, count: 1 },
+                    Map { inside: id + 1, outside: outside + before + 1, count: count - before - 1 },
+                ];
+                moved.extend(pieces.into_iter().filter(|piece| piece.count > 0));
+            }
+        }
+    }
+    moved
+}
+
 /// The id that `inside` is outside; `None` if it is nobody.
 #[must_use]
 pub fn outside(lines: &[Map], inside: u32) -> Option<u32> {
@@ -167,6 +221,8 @@ fn hash(text: &str) -> u32 {
 pub enum IdError {
     #[error("root inside would be root of the container that fumehood runs in")]
     ContainersRoot,
+    #[error("gVisor needs {kind} ids 0 to {NOBODY} inside: {file} grants {} to uid {caller}", amount(*count))]
+    Gvisor { kind: &'static str, caller: u32, file: &'static str, count: u32, fix: String },
     #[error("{kind} {id} cannot be given: {file} grants {} to uid {caller}", amount(*count))]
     NotGranted { kind: &'static str, id: u32, caller: u32, file: &'static str, count: u32, fix: String },
 }
@@ -183,6 +239,7 @@ impl crate::error::Hint for IdError {
     fn hint(&self) -> Option<String> {
         Some(match self {
             Self::ContainersRoot => "leave --user out, or run fumehood as an ordinary user of the container".to_owned(),
+            Self::Gvisor { fix, .. } => format!("{fix}; or run without --isolation gvisor"),
             Self::NotGranted { fix, .. } => format!("{fix}; or leave --user out"),
         })
     }
@@ -208,7 +265,7 @@ mod tests {
     }
 
     fn choose(user: &str, host: &Host) -> Result<Ids, IdError> {
-        Ids::choose(&SandboxId::parse("x").unwrap(), User::parse(user).unwrap(), false, host)
+        Ids::choose(&SandboxId::parse("x").unwrap(), User::parse(user).unwrap(), Needs::Program, host)
     }
 
     fn lines(lines: &[(u32, u32, u32)]) -> Vec<Map> {
@@ -230,10 +287,10 @@ mod tests {
             assert_eq!(choose(user, &host).unwrap().kind, IdsKind::Single, "{user}");
         }
         let id = SandboxId::parse("x").unwrap();
-        assert_eq!(Ids::choose(&id, User::default(), false, &host).unwrap().kind, IdsKind::Single);
+        assert_eq!(Ids::choose(&id, User::default(), Needs::Program, &host).unwrap().kind, IdsKind::Single);
         // As a bundle has it, nobody having asked.
         let bundled = User { uid: 7, gid: 8, asked: false };
-        assert_eq!(Ids::choose(&id, bundled, false, &host).unwrap().users, lines(&[(7, 1001, 1)]));
+        assert_eq!(Ids::choose(&id, bundled, Needs::Program, &host).unwrap().users, lines(&[(7, 1001, 1)]));
         for (user, kind) in [("7", "user"), ("1001:7", "user"), ("0:7", "group"), ("1002:0", "user")] {
             match choose(user, &host) {
                 Err(IdError::NotGranted { kind: found, count: 0, .. }) => assert_eq!(found, kind),
@@ -254,9 +311,29 @@ mod tests {
     }
 
     #[test]
+    fn behind_gvisor_the_program_is_the_caller_and_root_is_nobody() {
+        let choose = |user: &str, subuid: &str| {
+            let id = SandboxId::parse("x").unwrap();
+            Ids::choose(&id, User::parse(user).unwrap(), Needs::Gvisor, &ordinary(subuid, "alice:300000:65536"))
+        };
+        let ids = choose("1000", "alice:100000:65536").unwrap();
+        assert_eq!((ids.kind, ids.setup), (IdsKind::Subuid, (0, 0)));
+        assert_eq!(ids.users, lines(&[(1000, 1001, 1), (1, 100_000, 999), (0, 100_999, 1), (1001, 101_000, 64_536)]));
+        let ids = choose("0", "alice:100000:65536").unwrap();
+        assert_eq!(ids.users, lines(&[(0, 1001, 1), (1, 100_000, 65_536)]));
+        let moved = with_own_at(1, lines(&[(0, 1001, 1), (1, 100_000, 65_536)]));
+        assert_eq!(moved, lines(&[(1, 1001, 1), (0, 100_000, 1), (2, 100_001, 65_535)]));
+        let told = choose("1000", "").unwrap_err().to_string();
+        assert_eq!(told, "gVisor needs user ids 0 to 65534 inside: /etc/subuid grants no id to uid 1001");
+        assert!(choose("1000", "alice:100000:1000").is_err());
+        // Whoever is a stranger without it is one with it.
+        assert_eq!(choose("7", "alice:100000:65536").unwrap().users, lines(&[(0, 1001, 1), (1, 100_000, 65_536)]));
+    }
+
+    #[test]
     fn who_gives_files_to_anybody_needs_all() {
         let root = User { uid: 0, gid: 0, asked: true };
-        let choose = |host: &Host| Ids::choose(&SandboxId::parse("x").unwrap(), root, true, host);
+        let choose = |host: &Host| Ids::choose(&SandboxId::parse("x").unwrap(), root, Needs::All, host);
         let ids = choose(&ordinary("alice:100000:65536", "alice:300000:65536")).unwrap();
         assert_eq!((ids.kind, ids.setup), (IdsKind::Subuid, (0, 0)));
         let error = choose(&ordinary("alice:100000:1000", "alice:300000:65536")).unwrap_err();

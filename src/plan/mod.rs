@@ -4,6 +4,7 @@
 //! anything. `fumehood explain` prints it; [`crate::launch`] carries it out and decides nothing.
 
 pub mod container;
+pub mod gvisor;
 pub mod ids;
 pub mod landlock;
 mod mounts;
@@ -19,11 +20,12 @@ use serde::Serialize;
 use crate::{
     host::Host,
     net::{policy::Policy, publish::Publish},
-    request::{Limits, Network, SandboxId, StepLimits},
+    report::Isolation,
+    request::{Bytes, Limits, Network, SandboxId, StepLimits},
     spec::{Base, Spec},
 };
 use container::process::Capabilities;
-use ids::{Ids, IdsKind};
+use ids::{Ids, IdsKind, Needs};
 use landlock::{Access, Layer};
 use setup::{OnDisk, SetupOp};
 
@@ -51,6 +53,9 @@ pub struct Plan {
     pub no_setuid: Option<Filter>,
     pub limits: Limits,
     pub terminal: bool,
+    /// The program has its own kernel, gVisor's.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub gvisor: Option<Box<gvisor::Gvisor>>,
     /// The last is the program; before it may come a setup, and a compiler.
     pub steps: Vec<Step>,
     /// What names their working directory, for errors.
@@ -175,7 +180,12 @@ pub fn make(spec: Spec, host: &Host) -> Result<Plan, PlanError> {
     let Spec { oci, mut own } = spec;
     let capabilities = oci.process().as_ref().and_then(|process| process.capabilities().as_ref());
     let capabilities = capabilities.map_or(0, |spec| Capabilities::new(spec).permitted);
-    let ids = Ids::choose(&own.id, own.user, capabilities != 0, host)?;
+    let needs = match (&own.gvisor, capabilities) {
+        (Some(_), _) => Needs::Gvisor,
+        (None, 0) => Needs::Program,
+        (None, _) => Needs::All,
+    };
+    let ids = Ids::choose(&own.id, own.user, needs, host)?;
     // An ordinary user has no groups to give: without them the program can do less.
     let (groups, withheld) = std::mem::take(&mut own.groups)
         .into_iter()
@@ -224,9 +234,29 @@ pub fn make(spec: Spec, host: &Host) -> Result<Plan, PlanError> {
     }
     steps.push(step(StepKind::Run, process.args().clone().unwrap_or_default(), own.run_limits));
 
-    let filter = match own.seccomp {
+    let mut filter = match own.seccomp {
         Some(profile) => Filter::custom(&profile, host)?,
         None => Filter::builtin(own.profile.name)?,
+    };
+    let identity = Identity { uid: own.user.uid, gid: own.user.gid };
+    let rlimits = rlimits(&process);
+    let gvisor = match &own.gvisor {
+        Some(asked) => {
+            // Its own are what runsc is under.
+            layers.clear();
+            (filter.name, filter.instructions) = ("gvisor".to_owned(), 0);
+            let hostname = oci.hostname().as_deref();
+            let program = gvisor::Program {
+                id: &own.id,
+                hostname,
+                identity,
+                groups: &groups,
+                rlimits: &rlimits,
+                network: &own.network,
+            };
+            Some(Box::new(gvisor::plan(asked, &program, &steps, &mut setup)?))
+        }
+        None => None,
     };
     let writes_host = setup.iter().any(|op| matches!(op, SetupOp::Bind { writable: true, .. }));
     let no_setuid = if writes_host { Some(Filter::no_setuid(host)?) } else { None };
@@ -240,14 +270,15 @@ pub fn make(spec: Spec, host: &Host) -> Result<Plan, PlanError> {
         },
         ids,
         setup,
-        identity: Identity { uid: own.user.uid, gid: own.user.gid },
+        identity,
         capabilities,
         groups,
-        rlimits: rlimits(&process),
+        rlimits,
         landlock: layers,
         seccomp: filter,
         limits: own.limits,
         terminal: process.terminal().unwrap_or(false),
+        gvisor,
         steps,
         workdir_by: own.workdir_by,
         network: own.network.name(),
@@ -282,6 +313,26 @@ impl Plan {
             SetupOp::RootOverlay { on_disk, .. } => on_disk.as_ref(),
             _ => None,
         })
+    }
+
+    /// The memory of all of the sandbox's processes together while this step runs, with gVisor's own.
+    #[must_use]
+    pub fn memory(&self, step: &StepLimits) -> Bytes {
+        let own = if self.gvisor.is_some() { gvisor::MEMORY.get() } else { 0 };
+        Bytes::new(step.memory.unwrap_or(self.limits.memory).get().saturating_add(own))
+    }
+
+    /// The processes and threads that this kernel has of it.
+    #[must_use]
+    pub fn pids(&self, step: &StepLimits) -> u32 {
+        let pids = step.pids.unwrap_or(self.limits.pids);
+        if self.gvisor.is_some() { gvisor::Gvisor::threads(pids) } else { pids }
+    }
+
+    /// What runs the program.
+    #[must_use]
+    pub const fn isolation(&self) -> Isolation {
+        if self.gvisor.is_some() { Isolation::Gvisor } else { Isolation::Native }
     }
 
     /// Whether the init makes the sandbox's network namespace: that of a gateway's is there before.

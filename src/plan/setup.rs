@@ -9,6 +9,7 @@ use serde::Serialize;
 
 use super::{
     container::operations::{Mount, Node, Propagation},
+    gvisor::Enclosure,
     path::{BoxPath, HostPath},
 };
 
@@ -119,6 +120,8 @@ pub enum SetupOp {
     Seal {
         path: BoxPath,
     },
+    /// One more root is put around the new one.
+    Enclose(Box<Enclosure>),
     /// The new root becomes the root, and the host's is let go of.
     Enter,
     /// A container's root is this directory. `propagation` is what the host's mounts are set to before.
@@ -248,6 +251,7 @@ impl fmt::Display for SetupOp {
             Self::Enter | Self::EnterContainer { pivot: true } => {
                 write!(f, "enter the new root and let go of the host's")
             }
+            Self::Enclose(enclosure) => write!(f, "put a root with {} around it", host(&enclosure.runsc)),
             Self::ContainerRoot { source, .. } => write!(f, "mount {} /", host(source)),
             Self::ContainerDir { source } => write!(f, "take {} for /", host(source)),
             Self::ChangeRoot => write!(f, "change the root"),
@@ -290,6 +294,7 @@ impl SetupOp {
             Self::Mask { .. } => "tells too much about the host, or was asked to be hidden",
             Self::ReadOnly { .. } => "may be seen, not changed",
             Self::Seal { .. } => "only the writable places are writable",
+            Self::Enclose(_) => "what runs gVisor and what it keeps is not in the program's tree",
             Self::Enter | Self::EnterContainer { .. } | Self::ChangeRoot => "from here on no host path can be named",
             Self::Mount(_) => "asked for by the spec",
             Self::Node(_) => "every container's, or asked for by the spec",

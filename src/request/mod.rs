@@ -4,6 +4,7 @@
 //! has been found. Later stages decide how, and never whether.
 
 pub mod files;
+pub mod gvisor;
 pub mod hostname;
 pub mod id;
 pub mod limits;
@@ -19,6 +20,7 @@ use std::{
 };
 
 pub use files::{Fetch, Placed};
+pub use gvisor::Gvisor;
 pub use hostname::Hostname;
 pub use id::SandboxId;
 pub use limits::{Bytes, Limits};
@@ -60,6 +62,8 @@ pub struct Request<'a> {
     pub publish: &'a [Publish],
     pub profile: Profile,
     pub terminal: bool,
+    /// gVisor's kernel instead of this one's.
+    pub gvisor: Option<&'a Gvisor>,
     /// What is to be read out of the sandbox after the run.
     pub fetch: &'a [Fetch],
     /// Whether what is written to the root is wanted after the run.
@@ -158,6 +162,8 @@ pub enum RequestError {
     #[error(transparent)]
     File(#[from] files::FileError),
     #[error(transparent)]
+    Gvisor(#[from] gvisor::GvisorError),
+    #[error(transparent)]
     Mount(#[from] mounts::MountError),
     #[error(transparent)]
     Runtime(#[from] runtimes::RuntimeError),
@@ -181,6 +187,7 @@ impl crate::error::Hint for RequestError {
     fn hint(&self) -> Option<String> {
         match self {
             Self::File(error) => error.hint(),
+            Self::Gvisor(error) => error.hint(),
             Self::Mount(error) => error.hint(),
             Self::Runtime(error) => error.hint(),
             Self::Secret(error) => error.hint(),

@@ -123,6 +123,10 @@ pub fn build(request: Request<'_>) -> Result<Spec, SpecError> {
     let all: Vec<_> = bundled.cloned().chain(all.iter().cloned()).collect();
 
     needed.extend(targets(&all, mounts));
+    if request.gvisor.is_some() {
+        // It has one of its own, and would make the place for it in the root, where it would be kept.
+        needed.push(("/sys".into(), Kind::Dir));
+    }
     let base = match (rootfs, &spec.root) {
         (Rootfs::Host, _) => Base::Host { links },
         (Rootfs::Dir(path), _) | (Rootfs::Bundle(_), Some(path)) => root::examine(path, &needed, false)?,
@@ -198,6 +202,7 @@ pub fn build(request: Request<'_>) -> Result<Spec, SpecError> {
             workdir_by,
             network,
             publish: request.publish.to_vec(),
+            gvisor: request.gvisor.cloned(),
             profile: request.profile.name,
             seccomp: request.profile.seccomp,
             landlock: request.profile.landlock,

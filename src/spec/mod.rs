@@ -18,7 +18,7 @@ use crate::{
     image::ImageError,
     net::{NetError, Policy, publish::Publish},
     plan::{landlock, profile, seccomp, setup::Kind},
-    request::{Limits, Network, Placed, SandboxId, StepLimits, User},
+    request::{Gvisor, Limits, Network, Placed, SandboxId, StepLimits, User},
 };
 
 /// The program's working directory and the one place it can write, by default.
@@ -54,6 +54,7 @@ pub struct Own {
     pub workdir_by: &'static str,
     pub network: Network,
     pub publish: Vec<Publish>,
+    pub gvisor: Option<Gvisor>,
     pub profile: &'static profile::Builtin,
     pub seccomp: Option<seccomp::Profile>,
     pub landlock: Option<landlock::Policy>,

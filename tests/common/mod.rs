@@ -366,6 +366,11 @@ impl Run {
         words.extend(self.verb.map(OsString::from));
         if matches!(self.verb, Some("run" | "explain")) {
             words.extend(["--name".into(), self.name.clone().into()]);
+            // To run a ring again on another kernel than this one's.
+            let isolation = std::env::var_os("FUMEHOOD_TEST_ISOLATION");
+            if let Some(isolation) = isolation.filter(|_| !self.args.iter().any(|arg| arg == "--isolation")) {
+                words.extend(["--isolation".into(), isolation]);
+            }
         }
         words.extend(self.args.iter().cloned().chain(self.last.iter().cloned()));
         let mut command = Command::new(&words[0]);

@@ -16,13 +16,15 @@ use fumehood::{
         profile::{BUILTINS, Builtin},
         seccomp::Profile as SeccompProfile,
     },
-    request::{Bytes, Fetch, Hostname, Mount, Rootfs, SandboxId, Secret, User, files, limits},
+    request::{Bytes, Fetch, Hostname, Mount, Rootfs, SandboxId, Secret, User, files, gvisor::Platform, limits},
 };
 
 use super::super::policy::{NetworkMode, rules};
-use super::{Flag, Of, Section, prefixed, shown, switch, value};
+use super::{Flag, Of, Section, UsageError, prefixed, shown, switch, value};
 
 const PROFILES: &[&str] = &[BUILTINS[0].name, BUILTINS[1].name, BUILTINS[2].name];
+
+const ISOLATIONS: &[&str] = &["native", "gvisor"];
 
 const NETWORK_MODES: &[&str] = &["none", "filtered", "packages", "web", "public", "open", "host"];
 
@@ -511,6 +513,36 @@ pub static FLAGS: &[Flag] = &[
          not; `-` is standard error. With --events they are events, unasked.",
         |low, given| {
             low.log_network = Some(given.raw);
+            Ok(())
+        },
+    ),
+    value(
+        "isolation",
+        "KIND",
+        Of::Any(ISOLATIONS),
+        Section::Isolation,
+        "What is between it and this host's kernel: a filter (native, the default), or a kernel of its own, which is \
+         the program runsc (gvisor).",
+        |low, given| {
+            let kind = given.text()?;
+            low.gvisor = match kind.as_str() {
+                "native" => false,
+                "gvisor" => true,
+                _ => return Err(UsageError::Isolation { kind }.into_error()),
+            };
+            Ok(())
+        },
+    ),
+    value(
+        "gvisor-platform",
+        "NAME",
+        Of::Any(&Platform::NAMES),
+        Section::Isolation,
+        "How gVisor takes its system calls: systrap, kvm, ptrace, or what that runsc prefers [default: auto].",
+        |low, given| {
+            let name = given.text()?;
+            low.platform =
+                Some(Platform::by_name(&name).ok_or_else(|| UsageError::Platform { name }.into_error())?);
             Ok(())
         },
     ),

@@ -15,7 +15,7 @@ use super::{
 use crate::{
     host::circumstances::Circumstances,
     net::gateway::{Begun, Gateway, MODULES},
-    sys,
+    sys::{self, namespace},
 };
 
 const NEW_NET: i32 = CloneFlags::CLONE_NEWNET.bits();
@@ -45,6 +45,6 @@ fn loopback() -> sys::Result<()> {
 fn gateway() -> Trial {
     let reserved = OwnedFd::from(step("open", "/dev/null", File::open("/dev/null"))?);
     let gateway = Gateway::new(reserved.as_fd(), false);
-    let made = gateway.begin(reserved).and_then(Begun::finish);
+    let made = gateway.begin(reserved, || namespace::leave(NEW_NET)).and_then(Begun::finish);
     made.map(drop).or_else(|(at, errno)| step("gateway", at.what(), Err(errno)))
 }

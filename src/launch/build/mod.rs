@@ -8,6 +8,7 @@
 
 mod cgroups;
 mod copy;
+mod enclosure;
 mod mounts;
 mod nodes;
 pub mod points;
@@ -176,6 +177,7 @@ impl<'a, S: Supply> Builder<'a, S> {
                 let mounted = self.find(path)?;
                 mount::set_attributes(mounted.as_fd(), mount::READ_ONLY, false)
             }
+            SetupOp::Enclose(enclosure) => self.enclose(enclosure),
             SetupOp::Enter => {
                 fs::change_dir(self.root()?)?;
                 mount::enter_root_here()

@@ -227,7 +227,7 @@ fn make_mount_private(dir: BorrowedFd<'_>) -> sys::Result<()> {
 
 /// Mounts `tree` over the process's root directory, which shows to nobody until it is pivoted to: lookups
 /// from `/` start below it.
-fn attach_over_root(tree: OwnedFd) -> sys::Result<OwnedFd> {
+pub(super) fn attach_over_root(tree: OwnedFd) -> sys::Result<OwnedFd> {
     let root = open_host(c"/", PATH_ONLY | libc::O_DIRECTORY)?;
     mount::attach(tree.as_fd(), root.as_fd())?;
     Ok(tree)

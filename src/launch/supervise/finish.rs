@@ -8,7 +8,9 @@ use std::{
 
 use super::{
     super::{
-        LaunchError, init,
+        LaunchError,
+        gvisor::End,
+        init,
         observer::Observer,
         obstacle::Obstacle,
         protocol::{self, Stage},
@@ -20,9 +22,7 @@ use super::{
 use crate::{
     error::Hint,
     plan::StepKind,
-    report::{
-        Captured, Compile, Ending, Failure, Isolation, Outcome, Reason, Stream, Tail, Usage, Verdict, WaitStatus,
-    },
+    report::{Captured, Compile, Ending, Failure, Outcome, Reason, Stream, Tail, Usage, Verdict, WaitStatus},
     sys::process,
 };
 
@@ -49,6 +49,9 @@ impl Supervisor<'_> {
         }
         if let Some(failure) = self.failure {
             return match failure.stage {
+                Stage::Exec if self.plan.gvisor.is_some() => {
+                    Err(LaunchError::Gvisor { why: format!("runsc cannot be executed: {}", failure.errno.desc()) })
+                }
                 Stage::Exec => {
                     // A setup may have had a network.
                     self.end_egress(observer);
@@ -73,6 +76,11 @@ impl Supervisor<'_> {
         });
         self.count()?;
         let (ending, ended_at) = self.ending(Some(init));
+        // Killed for a limit, runsc complains of that.
+        let by_a_limit = ending.killed_by.is_some() || ending.oom_kills > 0 || ending.pids_max_hits > 0;
+        if let Some(end) = self.not_run.take().filter(|_| !by_a_limit) {
+            return self.not_run(end);
+        }
         let used = self.counted.map(|(_, used)| used);
         // Looking now and then misses a program that is quick, and the kernel tells of no more than one process.
         let watched = self.watch.as_ref().map(|watch| watch.peak_memory().max(init.peak_resident));
@@ -94,7 +102,7 @@ impl Supervisor<'_> {
         Ok(Outcome {
             id: self.plan.id.clone(),
             runtime: self.extras.runtime.take(),
-            isolation: Isolation::Native,
+            isolation: self.plan.isolation(),
             verdict,
             exit_code,
             signal,
@@ -190,10 +198,22 @@ impl Supervisor<'_> {
             status,
             killed_by: self.killed_by,
             oom_kills: events.oom_kills,
-            pids_max_hits: events.pids_max_hits.max(u64::from(self.watched_pids_full())),
+            pids_max_hits: events.pids_max_hits.max(u64::from(self.out_of_threads || self.watched_pids_full())),
             disk_full: self.disk_full,
         };
         (ending, at)
+    }
+
+    /// runsc ran, and its program did not.
+    fn not_run(self, end: End) -> Result<Outcome, LaunchError> {
+        match end {
+            End::NotExecuted { errno, .. } => {
+                let index = Obstacle::Unknown.code();
+                Ok(self.not_executed(protocol::Failure { stage: Stage::Exec, index, errno }))
+            }
+            End::Failed(why) => Err(LaunchError::Gvisor { why }),
+            End::Status(_) | End::OutOfThreads => Err(LaunchError::Lost),
+        }
     }
 
     /// The sandbox stood, but its program is not there or is none: the shell's 126 and 127.
@@ -204,7 +224,7 @@ impl Supervisor<'_> {
         let mut outcome = Outcome::setup_error(
             self.plan.id.clone(),
             self.extras.runtime.clone(),
-            Isolation::Native,
+            self.plan.isolation(),
             self.plan.limits.clone(),
             Failure::exec(&error, &cause),
         );

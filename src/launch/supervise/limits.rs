@@ -53,12 +53,12 @@ impl Supervisor<'_> {
     }
 
     fn memory_limit(&self) -> u64 {
-        self.plan.steps[self.step].limits.memory.unwrap_or(self.plan.limits.memory).get()
+        self.plan.memory(&self.plan.steps[self.step].limits).get()
     }
 
     /// Without a cgroup nobody counts refused forks; that the limit was reached is what can be seen.
     pub(super) fn watched_pids_full(&self) -> bool {
-        let pids = self.plan.steps[self.step].limits.pids.unwrap_or(self.plan.limits.pids);
+        let pids = self.plan.pids(&self.plan.steps[self.step].limits);
         self.holds.pids == Means::Rlimit
             && self.watch.as_ref().map(Watch::most_threads).is_some_and(|most| most >= u64::from(pids))
     }

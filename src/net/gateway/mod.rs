@@ -25,7 +25,7 @@ use nix::{
 };
 
 use super::{BUFFER, Datagrams, Listeners};
-use crate::sys::{Errno, namespace, netlink::Netlink};
+use crate::sys::{Errno, netlink::Netlink};
 
 /// In a range for tests of networks (RFC 2544), which no host has and which names stand for inside.
 pub const GATEWAY: Ipv4Addr = Ipv4Addr::new(198, 18, 0, 1);
@@ -121,10 +121,14 @@ impl Gateway {
         }
     }
 
-    /// The caller has just come into a new network namespace, which becomes the gateway's, and leaves in another new
-    /// one, which is the sandbox's: what is cloned from it from now on has no way out until [`Begun::finish`] makes one.
+    /// The caller has just come into a new network namespace, which becomes the gateway's, and leaves in the sandbox's,
+    /// which `enter` makes and enters: what is in there has no way out until [`Begun::finish`] makes one.
     /// Allocates nothing.
-    pub fn begin(&self, reserved: OwnedFd) -> Result<Begun<'_>, (Step, Errno)> {
+    pub fn begin(
+        &self,
+        reserved: OwnedFd,
+        enter: impl FnOnce() -> Result<(), Errno>,
+    ) -> Result<Begun<'_>, (Step, Errno)> {
         let at = |step: Step| move |errno: Errno| (step, errno);
         let filter = Netlink::open(SockProtocol::NetlinkNetFilter).map_err(at(Step::Rules))?;
         let outside = Netlink::open(SockProtocol::NetlinkRoute).map_err(at(Step::Link))?;
@@ -138,7 +142,7 @@ impl Gateway {
             .open("/proc/sys/net/netfilter/nf_conntrack_udp_timeout")
             .and_then(|mut file| std::io::Write::write_all(&mut file, b"2"));
         let listeners = listen_all(self.udp).map_err(at(Step::Listen))?;
-        namespace::leave(libc::CLONE_NEWNET).map_err(at(Step::Namespace))?;
+        enter().map_err(at(Step::Namespace))?;
         let inside = Netlink::open(SockProtocol::NetlinkRoute).map_err(at(Step::Link))?;
         Ok(Begun { gateway: self, filter, outside, inside, namespace, listeners })
     }

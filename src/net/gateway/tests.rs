@@ -11,6 +11,7 @@ use std::{
 use nix::sys::socket::{getsockopt, sockopt};
 
 use super::*;
+use crate::sys::namespace;
 
 fn behind_a_gateway<T: Send>(inside: impl FnOnce() -> T + Send, outside: impl FnOnce(&Listeners)) -> Option<T> {
     behind(false, inside, outside)
@@ -28,7 +29,8 @@ fn behind<T: Send>(udp: bool, inside: impl FnOnce() -> T + Send, outside: impl F
             namespace::leave(libc::CLONE_NEWNET).unwrap();
             let reserved = OwnedFd::from(File::open("/dev/null").unwrap());
             let gateway = Gateway::new(std::os::fd::AsFd::as_fd(&reserved), udp);
-            sender.send(gateway.begin(reserved).unwrap().finish().unwrap().0).unwrap();
+            let begun = gateway.begin(reserved, || namespace::leave(libc::CLONE_NEWNET)).unwrap();
+            sender.send(begun.finish().unwrap().0).unwrap();
             inside()
         });
         // The namespace lasts as long as they do.

@@ -1,0 +1,163 @@
+//! What is handed to gVisor's runsc: a bundle for each step and a command line. The one place that knows either.
+//!
+//! runsc is the program of a sandbox of ours, as far as that goes: its namespaces, cgroup, network and init are those of
+//! any other. Around the program's tree is one more, the enclosure, which has runsc, its state and its bundles, none of
+//! which the program's tree has. What runsc is told here is read by releases from 2022 on.
+
+use std::path::Path;
+
+use serde::Serialize;
+use serde_json::json;
+
+use super::{
+    Identity, PlanError, ResourceLimit, Step,
+    path::HostPath,
+    setup::{Content, SetupOp},
+};
+use crate::request::{
+    Bytes, Network, SandboxId,
+    gvisor::{Gvisor as Asked, Platform},
+};
+
+/// Where the program's tree is in the enclosure.
+pub const ROOT: &std::ffi::CStr = c"/rootfs";
+/// What gVisor's own processes take of the sandbox's memory, idle, and with what they keep of files in use.
+pub const MEMORY: Bytes = Bytes::mib(96);
+/// Threads of runsc, of its kernel and of its file server.
+const OWN_THREADS: u32 = 128;
+/// Threads of this kernel that stand for one of the program's.
+const THREADS_EACH: u32 = 8;
+
+/// A sandbox whose kernel is gVisor's.
+#[derive(Debug, Serialize)]
+pub struct Gvisor {
+    pub platform: &'static str,
+    /// How runsc is called, for each step.
+    pub commands: Vec<Vec<String>>,
+}
+
+/// What is around the program's tree.
+#[derive(Debug, Serialize)]
+pub struct Enclosure {
+    pub runsc: HostPath,
+    /// A config.json for each step.
+    pub bundles: Vec<Content>,
+    /// Releases before 2025 take every network namespace in which this is shown for the host's, and refuse it.
+    pub hides_network_settings: bool,
+    /// The device of the platform.
+    pub device: Option<HostPath>,
+}
+
+impl Gvisor {
+    /// Threads at once that a sandbox may have on this kernel, for so many of the program's.
+    #[must_use]
+    pub const fn threads(pids: u32) -> u32 {
+        pids.saturating_mul(THREADS_EACH).saturating_add(OWN_THREADS)
+    }
+}
+
+/// What a bundle says of the program beside its command.
+pub(super) struct Program<'a> {
+    pub id: &'a SandboxId,
+    pub hostname: Option<&'a str>,
+    pub identity: Identity,
+    pub groups: &'a [u32],
+    pub rlimits: &'a [ResourceLimit],
+    pub network: &'a Network,
+}
+
+/// Has `setup` end in the enclosure instead of the program's root.
+pub(super) fn plan(
+    asked: &Asked,
+    program: &Program<'_>,
+    steps: &[Step],
+    setup: &mut Vec<SetupOp>,
+) -> Result<Gvisor, PlanError> {
+    let gateway = matches!(program.network, Network::Gateway(_));
+    let mounts = mounts(setup);
+    let bundles = steps.iter().map(|step| Content(config(program, step, &mounts, gateway).into_bytes().into()));
+    let enclosure = Enclosure {
+        runsc: HostPath::new(asked.runsc())?,
+        bundles: bundles.collect(),
+        hides_network_settings: gateway,
+        device: match asked.platform() {
+            Platform::Kvm => Some(HostPath::new(Path::new("/dev/kvm"))?),
+            Platform::Auto | Platform::Systrap | Platform::Ptrace => None,
+        },
+    };
+    if matches!(setup.last(), Some(SetupOp::Enter)) {
+        setup.pop();
+    }
+    setup.push(SetupOp::Enclose(Box::new(enclosure)));
+    setup.push(SetupOp::Enter);
+    let commands = (0..steps.len()).map(|number| command(asked.platform(), gateway, program.id, number)).collect();
+    Ok(Gvisor { platform: asked.platform().name(), commands })
+}
+
+/// The command line. Every option of it is known to all releases since 2022; what is left out is the release's own to
+/// choose.
+fn command(platform: Platform, gateway: bool, id: &SandboxId, number: usize) -> Vec<String> {
+    let mut words = vec![
+        "runsc".to_owned(),
+        "--root=/run".to_owned(),
+        // The leaf is ours, and all of runsc is in it.
+        "--ignore-cgroups".to_owned(),
+        format!("--network={}", if gateway { "sandbox" } else { "none" }),
+        // What is written goes to the tree, at once: that is where its limits are, and where it is fetched from.
+        "--overlay2=none".to_owned(),
+        "--file-access=shared".to_owned(),
+        format!("--debug-log=/log/%COMMAND%.{number}"),
+    ];
+    if platform != Platform::Auto {
+        words.push(format!("--platform={}", platform.name()));
+    }
+    words.extend(["run".to_owned(), format!("--bundle=/bundle/{number}"), format!("{id}-{number}")]);
+    words
+}
+
+/// Where the tree has something of its own that gVisor would not see in the root's mount: that no program is run from
+/// there. /dev is gVisor's, but for its shared memory, of which there is to be no more than of ours.
+fn mounts(setup: &[SetupOp]) -> Vec<String> {
+    let mounts = setup.iter().filter_map(|op| match op {
+        SetupOp::Tmpfs { path, executable: false, .. } if path.shown() != "/dev" => Some(path.shown()),
+        _ => None,
+    });
+    mounts.collect()
+}
+
+fn config(program: &Program<'_>, step: &Step, mounts: &[String], gateway: bool) -> String {
+    let rlimits: Vec<_> = program
+        .rlimits
+        .iter()
+        .map(|limit| {
+            let kind = format!("RLIMIT_{}", limit.name.to_ascii_uppercase());
+            json!({ "type": kind, "soft": limit.soft, "hard": limit.hard })
+        })
+        .collect();
+    let mut all = vec![json!({ "destination": "/proc", "type": "proc", "source": "proc" })];
+    all.extend(mounts.iter().map(|path| {
+        json!({
+            "destination": path, "type": "bind", "source": format!("/rootfs{path}"),
+            "options": ["rbind", "rw", "nosuid", "nodev", "noexec"],
+        })
+    }));
+    let mut namespaces: Vec<_> = ["pid", "ipc", "uts", "mount"].map(|kind| json!({ "type": kind })).into();
+    if gateway {
+        namespaces.push(json!({ "type": "network", "path": "/proc/self/ns/net" }));
+    }
+    json!({
+        "ociVersion": "1.0.2",
+        "process": {
+            "args": step.argv, "env": step.env, "cwd": step.cwd, "noNewPrivileges": true, "rlimits": rlimits,
+            "user": {
+                "uid": program.identity.uid, "gid": program.identity.gid, "additionalGids": program.groups,
+            },
+            "capabilities": {},
+        },
+        "root": { "path": "/rootfs", "readonly": false },
+        "hostname": program.hostname.unwrap_or_default(),
+        "mounts": all,
+        "linux": { "namespaces": namespaces },
+    })
+    .to_string()
+}

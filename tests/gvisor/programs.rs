@@ -1,0 +1,183 @@
+//! Programs run, and are told to have ended, as they are on this host's kernel.
+
+use std::os::unix::fs::MetadataExt;
+
+use crate::{
+    both,
+    common::{LONGEST, Run, Who},
+    gvisor,
+    world::{ALLOWED, OTHER, World, sandbox},
+};
+
+both! {
+    fn the_kernel_is_gvisors(who: Who) {
+        let Some(run) = gvisor(who, "the_kernel_is_gvisors") else { return };
+        let done = run.json_result().cmd("dmesg; cat /proc/version; uname -n; id -u").done().expect_code(0);
+        let json = done.json();
+        let out = json["stdout"].as_str().unwrap();
+        assert!(out.contains("Starting gVisor") && out.ends_with("sandbox\n1000\n"), "{done}");
+        assert_ne!(out.lines().find(|line| line.starts_with("Linux version")), None, "{done}");
+        assert!(!out.contains(&std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap().trim().to_owned()));
+        assert_eq!((json["isolation"].as_str(), json["controls"]["seccomp"].as_str()), (Some("gvisor"), Some("gvisor")));
+        assert!(json["controls"]["landlock_abi"].is_null(), "{done}");
+    }
+
+    fn languages_run(who: Who) {
+        for (runtime, code) in [
+            ("python", "print('hello')"),
+            ("node", "console.log('hello')"),
+            ("bash", "echo hello"),
+            // A step that compiles and one that runs.
+            ("c", "#include <stdio.h>\nint main(void) { puts(\"hello\"); }"),
+        ] {
+            let Some(run) = gvisor(who, "languages_run") else { return };
+            run.eval(runtime, code).done().expect_code(0).expect_out("hello\n");
+        }
+    }
+
+    fn an_end_is_told_exactly(who: Who) {
+        for (line, verdict, code, signal) in [
+            ("exit 3", "failed", Some(3), None),
+            ("exit 128", "failed", Some(128), None),
+            // Of which runsc's own exit status says the same.
+            ("exit 137", "failed", Some(137), None),
+            ("kill -9 $$", "signaled", None, Some(9)),
+            ("kill -11 $$", "signaled", None, Some(11)),
+        ] {
+            let Some(run) = gvisor(who, "an_end_is_told_exactly") else { return };
+            let done = run.json_result().cmd(line).done().expect_verdict(verdict);
+            let json = done.json();
+            assert_eq!((json["exit_code"].as_u64(), json["signal"].as_u64()), (code, signal), "{line}: {done}");
+        }
+    }
+
+    fn a_program_that_is_not_there_is_told(who: Who) {
+        for (program, code) in [("no-such-program", 127), ("/no/such/program", 127), ("/etc/passwd", 126)] {
+            let Some(run) = gvisor(who, "a_program_that_is_not_there_is_told") else { return };
+            run.program_args([program]).done().expect_code(code);
+        }
+        let Some(run) = gvisor(who, "a_program_that_is_not_there_is_told") else { return };
+        run.args(["--workdir", "/nowhere"]).cmd("true").done().expect_error("no such directory inside the sandbox");
+    }
+
+    fn streams_are_the_programs(who: Who) {
+        let Some(run) = gvisor(who, "streams_are_the_programs") else { return };
+        let done = run.arg("-i").input("given").cmd("cat; echo said >&2").done().expect_code(0).expect_out("given");
+        assert_eq!(done.err(), "said\n");
+    }
+
+    fn files_go_in_and_out(who: Who) {
+        let Some(run) = gvisor(who, "files_go_in_and_out") else { return };
+        let shared = run.place.mkdir("shared");
+        let run = run.file("in.txt", "content").args(["--get", "out.txt", "--mount"]);
+        let done = run
+            .arg(format!("{}:/shared:rw", shared.display()))
+            .cmd("cat in.txt > out.txt && echo more >> out.txt && echo kept > /shared/kept")
+            .done()
+            .expect_code(0);
+        assert_eq!(done.place().read("out.txt"), "contentmore\n");
+        assert_eq!(done.place().read("shared/kept"), "kept\n");
+        assert_eq!(done.place().join("shared/kept").metadata().unwrap().uid(), who.uid(), "whose it is without gVisor");
+    }
+
+    /// On the host such a file would give its owner's rights to whoever runs it.
+    fn no_set_id_file_is_made_on_the_host(who: Who) {
+        let Some(run) = gvisor(who, "no_set_id_file_is_made_on_the_host") else { return };
+        let shared = run.place.mkdir("shared");
+        // gVisor does not tell the program that it was refused.
+        let code = "import os\nfor name, mode in ('f', 0o4755), ('g', 0o2755):\n  open('/shared/' + name, 'w').close()\n  \
+            try: os.chmod('/shared/' + name, mode)\n  except OSError: pass\n\
+            try: os.open('/shared/made', os.O_CREAT | os.O_RDWR, 0o4755)\nexcept OSError: pass";
+        let mount = format!("{}:/shared:rw", shared.display());
+        let done = run.args(["--mount", &mount]).python(code).done().expect_code(0);
+        let made: Vec<_> = std::fs::read_dir(done.place().join("shared")).unwrap().flatten().collect();
+        assert!(made.len() >= 2, "{made:?}: {done}");
+        for file in made {
+            assert_eq!(file.metadata().unwrap().mode() & 0o6000, 0, "{file:?}: {done}");
+        }
+    }
+
+    fn its_tree_has_nothing_of_runscs(who: Who) {
+        let Some(run) = gvisor(who, "its_tree_has_nothing_of_runscs") else { return };
+        let line = "find / -maxdepth 1; find / \\( -path /proc -o -path /usr -o -path /sys -o -path /opt -o -path /etc \\) -prune -o \
+            \\( -name 'config.json' -o -name 'runsc*' \\) -print 2>/dev/null; for f in /etc/x /usr/x /x; do echo x > $f && echo wrote $f; done; true";
+        let done = run.cmd(line).done().expect_code(0);
+        let shown: Vec<_> = done.out().lines().map(str::to_owned).collect();
+        assert!(shown.iter().any(|name| name == "/sandbox"), "{done}");
+        let of_runsc = ["/bundle", "/log", "/rootfs", "/runsc"];
+        let wrong = |name: &String| of_runsc.contains(&name.as_str()) || name.starts_with("wrote") || name.ends_with("config.json");
+        assert!(!shown.iter().any(wrong), "{done}");
+    }
+
+    fn what_may_not_be_executed_is_not(who: Who) {
+        let Some(run) = gvisor(who, "what_may_not_be_executed_is_not") else { return };
+        let line = "for d in /tmp /dev/shm /sandbox; do cp /bin/true $d/t && $d/t 2>/dev/null; echo $?; done";
+        run.cmd(line).done().expect_code(0).expect_out("126\n126\n0\n");
+    }
+
+    fn a_directory_is_a_root(who: Who) {
+        let Some(run) = gvisor(who, "a_directory_is_a_root") else { return };
+        for dir in ["root/bin", "root/etc"] {
+            run.place.mkdir(dir);
+        }
+        crate::common::copy_program(std::path::Path::new("/usr/bin/busybox"), &run.place.join("root/bin/sh"));
+        run.place.write("root/etc/mark", "of the root");
+        let root = run.place.text("root");
+        let options = ["--rootfs", &root, "--writable", "--user", "0"];
+        let line = "read -r mark < /etc/mark; echo $mark; echo x > /written && echo wrote";
+        let done = run.args(options).program_args(["/bin/sh", "-c", line]).done().expect_code(0);
+        assert_eq!(done.out(), "of the root\nwrote\n", "{done}");
+        assert!(!done.place().join("root/written").exists());
+    }
+
+    fn an_image_is_a_root(who: Who) {
+        let Some(run) = gvisor(who, "an_image_is_a_root") else { return };
+        run.place.mkdir("root/bin");
+        crate::common::copy_program(std::path::Path::new("/usr/bin/busybox"), &run.place.join("root/bin/sh"));
+        let (root, tar, store) = (run.place.text("root"), run.place.text("root.tar"), run.place.text("store"));
+        let mut pack = std::process::Command::new("tar");
+        pack.args(["cf", &tar, "--owner=0", "--group=0", "-C", &root, "."]);
+        assert!(pack.status().unwrap().success());
+        let import = Run::verb(who, "image").args(["import", &tar, "--name", "small", "--store", &store]);
+        import.done().expect_code(0);
+        let run = run.args(["--image", "small", "--store", &store, "--user", "0"]);
+        let line = "echo written > /file && read -r word < /file && echo $word";
+        let done = run.program_args(["/bin/sh", "-c", line]).done().expect_code(0).expect_out("written\n");
+        assert!(!done.place().join("root/file").exists());
+    }
+
+    fn without_a_network_there_is_none(who: Who) {
+        let Some(run) = gvisor(who, "without_a_network_there_is_none") else { return };
+        let code = "import socket\nfor to in ('127.0.0.1', 1), ('1.1.1.1', 80):\n  try: socket.create_connection(to, 5)\n  \
+            except OSError as error: print(error.strerror)";
+        let done = run.python(code).done().expect_code(0);
+        let ways = ["Network is unreachable", "No route to host"];
+        assert!(ways.iter().any(|way| done.out() == format!("Connection refused\n{way}\n")), "{done}");
+    }
+
+    fn what_gets_out_is_filtered(who: Who) {
+        if gvisor(who, "what_gets_out_is_filtered").is_none() {
+            return;
+        }
+        let Some(world) = World::new("what_gets_out_is_filtered") else { return };
+        let line = format!(
+            "curl -sS --max-time {0} http://{ALLOWED}/plain; curl -sS --max-time {0} http://{OTHER}/; echo $?; \
+             curl -sS --max-time {0} http://93.184.215.15/ >/dev/null; echo $?",
+            LONGEST.as_secs() / 4
+        );
+        let done = sandbox(who, &["--isolation", "gvisor", "--allow", ALLOWED], &line).done().expect_code(0);
+        let json = done.json();
+        let out = json["stdout"].as_str().unwrap();
+        assert!(out.starts_with(&format!("/plain of {ALLOWED}\n6\n")), "{done}");
+        assert_eq!(json["controls"]["network"], "filtered");
+        let denials = json["denials"].as_array().unwrap();
+        assert!(denials.iter().any(|denial| denial["target"] == OTHER), "{done}");
+        assert!(world.reached().iter().all(|line| line == "ready" || line.starts_with("93.184.215.14 ")), "{:?}", world.reached());
+    }
+
+    fn a_secret_is_masked(who: Who) {
+        let Some(run) = gvisor(who, "a_secret_is_masked") else { return };
+        let run: Run = run.args(["--secret", "TOKEN=hunter22"]);
+        run.cmd("echo $TOKEN").done().expect_code(0).expect_out("***\n");
+    }
+}
