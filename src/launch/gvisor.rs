@@ -40,10 +40,12 @@ impl End {
 
     fn read(status: i32, log: &str, of_kernel: &str) -> Self {
         let after = |line: &str, mark: &str| line.split_once(mark).map(|(_, rest)| rest.trim().to_owned());
+        let of_kernel = since_start(of_kernel);
         // A runsc that asks too late how the program ended takes its kernel's exit status for it, which is a shell's too.
         let told = [of_kernel, log].into_iter().find_map(|log| {
-            let told = log.lines().rev().find_map(|line| after(line, "] Exiting with status: "))?;
-            told.parse().ok().filter(|told| agrees(*told, status))
+            let told =
+                log.lines().rev().find_map(|line| said_by(line, "main.go")?.strip_prefix("Exiting with status: "))?;
+            told.trim().parse().ok().filter(|told| agrees(*told, status))
         });
         if let Some(told) = told {
             return died(of_kernel).unwrap_or(Self::Status(told));
@@ -73,14 +75,28 @@ impl End {
     }
 }
 
+/// What gVisor's kernel wrote since its program ran. Before come words of the program's: it logs the command.
+fn since_start(of_kernel: &str) -> &str {
+    of_kernel.rsplit_once("] Process should have started").map_or(of_kernel, |(_, since)| since)
+}
+
+/// What a line of a log says, if it is one of that source file's.
+fn said_by<'a>(line: &'a str, file: &str) -> Option<&'a str> {
+    let (head, said) = line.split_once("] ")?;
+    let number = head.rsplit(' ').next()?.strip_prefix(file)?.strip_prefix(':')?;
+    number.bytes().all(|byte| byte.is_ascii_digit()).then_some(said)
+}
+
 /// Why gVisor's kernel ended, if it was not that its program had.
 fn died(of_kernel: &str) -> Option<End> {
+    let said = |line: &str, file, what| said_by(line, file).is_some_and(|said| said.starts_with(what));
     // Without a log of it there is nothing to be told.
-    if of_kernel.is_empty() || of_kernel.contains("application exiting with ") {
+    if of_kernel.is_empty() || of_kernel.lines().any(|line| said(line, "boot.go", "application exiting with ")) {
         return None;
     }
-    let marks = ["panic: ", "fatal error: ", "FATAL ERROR: "];
-    let reason = of_kernel.lines().find(|line| marks.iter().any(|mark| line.contains(mark)));
+    let reason = of_kernel.lines().find(|line| {
+        ["panic: ", "fatal error: "].iter().any(|mark| line.starts_with(mark)) || said(line, "util.go", "FATAL ERROR: ")
+    });
     let Some(line) = reason else { return Some(End::Failed("its kernel was killed".to_owned())) };
     if ["newosproc", "resource temporarily unavailable"].iter().any(|words| line.contains(words)) {
         return Some(End::OutOfThreads);
@@ -155,6 +171,22 @@ mod tests {
         let ended =
             "I1 boot.go:389] application exiting with killed by signal 9\nI1 main.go:266] Exiting with status: 9\n";
         assert_eq!(End::read(EXITED(137), &late, ended), End::Status(9));
+    }
+
+    #[test]
+    fn what_the_program_is_called_with_is_not_believed() {
+        let log = format!("{STARTED}I1 main.go:266] Exiting with status: 512\n");
+        let kernel = |end: &str| {
+            format!(
+                "I1 kernel.go:791] EXEC: [/x application exiting with \npanic: newosproc\nI1 boot.go:1] application \
+                 exiting with exit status 2\nI1 main.go:1] Exiting with status: 512]\n\
+                 I1 loader.go:689] Process should have started...\n{end}"
+            )
+        };
+        assert_eq!(End::read(EXITED(2), &log, &kernel("")), End::Failed("its kernel was killed".to_owned()));
+        assert_eq!(End::read(EXITED(2), &log, &kernel("fatal error: newosproc\n")), End::OutOfThreads);
+        let ended = kernel("I1 boot.go:389] application exiting with exit status 2\n");
+        assert_eq!(End::read(EXITED(2), &log, &ended), End::Status(EXITED(2)));
     }
 
     #[test]

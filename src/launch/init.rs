@@ -30,7 +30,8 @@ pub const BACKSTOP_STATUS: i32 = 124;
 const GRACE: Duration = Duration::from_secs(2);
 const STACK: usize = 32 << 10;
 /// What the runsc of each step wrote that waited for its program, and what gVisor's kernel wrote.
-const LOGS: [[&CStr; 2]; 2] = [[c"/log/run.0", c"/log/boot.0"], [c"/log/run.1", c"/log/boot.1"]];
+const LOGS: [[&CStr; 2]; 3] =
+    [[c"/log/run.0", c"/log/boot.0"], [c"/log/run.1", c"/log/boot.1"], [c"/log/run.2", c"/log/boot.2"]];
 
 /// All that the init uses, made before it exists.
 #[derive(Debug)]

@@ -4,15 +4,15 @@
 //! any other. Around the program's tree is one more, the enclosure, which has runsc, its state and its bundles, none of
 //! which the program's tree has. What runsc is told here is read by releases from 2022 on.
 
-use std::path::Path;
+use std::{ffi::CString, path::Path};
 
 use serde::Serialize;
 use serde_json::json;
 
 use super::{
     Identity, PlanError, ResourceLimit, Step,
-    path::HostPath,
-    setup::{Content, SetupOp},
+    path::{BoxPath, HostPath},
+    setup::{Content, Kind, SetupOp},
 };
 use crate::request::{
     Bytes, Network, SandboxId,
@@ -42,10 +42,25 @@ pub struct Enclosure {
     pub runsc: HostPath,
     /// A config.json for each step.
     pub bundles: Vec<Content>,
+    /// What of the program's tree gVisor mounts by itself.
+    pub inner: Vec<Inner>,
     /// Releases before 2025 take every network namespace in which this is shown for the host's, and refuse it.
     pub hides_network_settings: bool,
     /// The device of the platform.
     pub device: Option<HostPath>,
+}
+
+/// Something in the program's tree of which gVisor is told, since of the root's mount it would not know that no program
+/// is run from there. It is held in the enclosure: the path to it may lead elsewhere by the time that a later step starts.
+#[derive(Debug, Serialize)]
+pub struct Inner {
+    pub path: BoxPath,
+    pub kind: Kind,
+    writable: bool,
+    executable: bool,
+    /// In the enclosure's `/mnt`.
+    #[serde(skip)]
+    pub name: CString,
 }
 
 impl Gvisor {
@@ -74,11 +89,12 @@ pub(super) fn plan(
     setup: &mut Vec<SetupOp>,
 ) -> Result<Gvisor, PlanError> {
     let gateway = matches!(program.network, Network::Gateway(_));
-    let mounts = mounts(setup);
-    let bundles = steps.iter().map(|step| Content(config(program, step, &mounts, gateway).into_bytes().into()));
+    let inner = inner(setup)?;
+    let bundles = steps.iter().map(|step| Content(config(program, step, &inner, gateway).into_bytes().into()));
     let enclosure = Enclosure {
         runsc: HostPath::new(asked.runsc())?,
         bundles: bundles.collect(),
+        inner,
         hides_network_settings: gateway,
         device: match asked.platform() {
             Platform::Kvm => Some(HostPath::new(Path::new("/dev/kvm"))?),
@@ -115,17 +131,26 @@ fn command(platform: Platform, gateway: bool, id: &SandboxId, number: usize) -> 
     words
 }
 
-/// Where the tree has something of its own that gVisor would not see in the root's mount: that no program is run from
-/// there. /dev is gVisor's, but for its shared memory, of which there is to be no more than of ours.
-fn mounts(setup: &[SetupOp]) -> Vec<String> {
-    let mounts = setup.iter().filter_map(|op| match op {
-        SetupOp::Tmpfs { path, executable: false, .. } if path.shown() != "/dev" => Some(path.shown()),
-        _ => None,
-    });
-    mounts.collect()
+/// From where no program is run, and what is mounted over or below that. /dev is gVisor's, but for its shared memory, of
+/// which there is to be no more than of ours.
+fn inner(setup: &[SetupOp]) -> Result<Vec<Inner>, PlanError> {
+    let mut all: Vec<Inner> = Vec::new();
+    for op in setup {
+        let (path, kind, writable, executable) = match op {
+            SetupOp::Tmpfs { path, executable, .. } if path.shown() != "/dev" => (path, Kind::Dir, true, *executable),
+            SetupOp::Bind { path, kind, writable, .. } => (path, *kind, *writable, true),
+            _ => continue,
+        };
+        let below = |inner: &Inner| Path::new(&path.shown()).starts_with(inner.path.shown());
+        if !executable || all.iter().any(below) {
+            let name = CString::new(all.len().to_string()).map_err(|_| PlanError::Nul("a number"))?;
+            all.push(Inner { path: path.clone(), kind, writable, executable, name });
+        }
+    }
+    Ok(all)
 }
 
-fn config(program: &Program<'_>, step: &Step, mounts: &[String], gateway: bool) -> String {
+fn config(program: &Program<'_>, step: &Step, inner: &[Inner], gateway: bool) -> String {
     let rlimits: Vec<_> = program
         .rlimits
         .iter()
@@ -135,11 +160,14 @@ fn config(program: &Program<'_>, step: &Step, mounts: &[String], gateway: bool) 
         })
         .collect();
     let mut all = vec![json!({ "destination": "/proc", "type": "proc", "source": "proc" })];
-    all.extend(mounts.iter().map(|path| {
-        json!({
-            "destination": path, "type": "bind", "source": format!("/rootfs{path}"),
-            "options": ["rbind", "rw", "nosuid", "nodev", "noexec"],
-        })
+    all.extend(inner.iter().map(|inner| {
+        let access = if inner.writable { "rw" } else { "ro" };
+        let mut options = vec!["rbind", access, "nosuid", "nodev"];
+        if !inner.executable {
+            options.push("noexec");
+        }
+        let source = format!("/mnt/{}", inner.name.to_string_lossy());
+        json!({ "destination": inner.path.shown(), "type": "bind", "source": source, "options": options })
     }));
     let mut namespaces: Vec<_> = ["pid", "ipc", "uts", "mount"].map(|kind| json!({ "type": kind })).into();
     if gateway {

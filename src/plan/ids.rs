@@ -103,8 +103,14 @@ impl Ids {
         if stranger {
             Self::granted(user, host)?;
         }
-        let maps = [(user.uid, host.uid, &host.granted.uids), (user.gid, host.gid, &host.granted.gids)]
-            .map(|(id, own, granted)| with_own_at(if stranger { 0 } else { id }, subordinate(own, granted)));
+        let maps = [(user.uid, host.uid, &host.granted.uids), (user.gid, host.gid, &host.granted.gids)].map(
+            |(id, own, granted)| {
+                let mut lines = subordinate(own, granted);
+                // One of them may become three.
+                lines.truncate(MOST_LINES - 2);
+                with_own_at(if stranger { 0 } else { id }, lines)
+            },
+        );
         for (kind, lines, file) in [("user", &maps[0], "/etc/subuid"), ("group", &maps[1], "/etc/subgid")] {
             let enough = [0, NOBODY].iter().all(|id| outside(lines, *id).is_some());
             if !enough {

@@ -35,6 +35,13 @@ both! {
         }
     }
 
+    fn a_setup_and_a_compiler_come_before(who: Who) {
+        let Some(run) = gvisor(who, "a_setup_and_a_compiler_come_before") else { return };
+        let code = "#include <stdio.h>\n#include \"/sandbox/made.h\"\nint main(void) { puts(MADE); }";
+        let setup = "echo '#define MADE \"at the setup\"' > /sandbox/made.h";
+        run.args(["--setup", setup, "--setup-net", "none"]).eval("c", code).done().expect_code(0).expect_out("at the setup\n");
+    }
+
     fn an_end_is_told_exactly(who: Who) {
         for (line, verdict, code, signal) in [
             ("exit 3", "failed", Some(3), None),
@@ -107,6 +114,47 @@ both! {
         let of_runsc = ["/bundle", "/log", "/rootfs", "/runsc"];
         let wrong = |name: &String| of_runsc.contains(&name.as_str()) || name.starts_with("wrote") || name.ends_with("config.json");
         assert!(!shown.iter().any(wrong), "{done}");
+    }
+
+    /// The setup leaves a link in place of a directory above what runsc mounts for the code.
+    fn a_path_that_a_setup_has_moved_leads_nowhere(who: Who) {
+        let Some(run) = gvisor(who, "a_path_that_a_setup_has_moved_leads_nowhere") else { return };
+        for dir in ["bundle/rootfs/bin", "bundle/rootfs/a", "bundle/rootfs/run"] {
+            run.place.mkdir(dir);
+        }
+        let busybox = run.place.join("bundle/rootfs/bin/busybox");
+        crate::common::copy_program(std::path::Path::new("/usr/bin/busybox"), &busybox);
+        for applet in ["sh", "mv", "ln", "ls"] {
+            run.place.symlink("busybox", std::path::Path::new("bundle/rootfs/bin").join(applet));
+        }
+        let tmpfs = |path: &str, options: &[&str]| {
+            serde_json::json!({ "destination": path, "type": "tmpfs", "source": "tmpfs", "options": options })
+        };
+        let config = serde_json::json!({
+            "ociVersion": "1.0.2",
+            "process": {
+                "args": ["/bin/sh", "-c", "ls /a; ls /run /a/b/log"], "env": ["PATH=/bin"],
+                "cwd": "/", "user": { "uid": 0, "gid": 0 },
+            },
+            "root": { "path": "rootfs" },
+            "mounts": [tmpfs("/a", &["mode=777"]), tmpfs("/a/b/run", &["noexec"])],
+        });
+        run.place.write("bundle/config.json", config.to_string());
+        let (setup, bundle) = ("mv /a/b /a/z && ln -s / /a/b", run.place.text("bundle"));
+        let done = run.args(["--bundle", &bundle, "--setup", setup, "--setup-net", "none"]).done();
+        assert!(done.out().starts_with("b\nz\n"), "the setup did not do it: {done}");
+        for own in [".state", "run.0", "boot.0"] {
+            assert!(!done.out().contains(own), "{own} is runsc's: {done}");
+        }
+    }
+
+    fn what_is_mounted_where_no_program_is_run_from_is_as_without_it(who: Who) {
+        let Some(run) = gvisor(who, "what_is_mounted_where_no_program_is_run_from_is_as_without_it") else { return };
+        run.place.write_executable("shared/tool", "#!/bin/sh\necho ran\n");
+        let (tool, shared) = (run.place.text("shared/tool"), run.place.text("shared"));
+        let run = run.args(["--mount", &format!("{tool}:/tmp/tool"), "--mount", &format!("{shared}:/tmp/dir")]);
+        let line = "/tmp/tool; /tmp/dir/tool; cp /tmp/tool /tmp/copy; /tmp/copy || echo not; echo x > /tmp/dir/y || echo not";
+        run.cmd(line).done().expect_code(0).expect_out("ran\nran\nnot\nnot\n");
     }
 
     fn what_may_not_be_executed_is_not(who: Who) {

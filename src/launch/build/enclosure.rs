@@ -13,21 +13,26 @@ use crate::{
     sys::{self, Errno, fs, mount},
 };
 
-/// For bundles, runsc's state and its log. Charged to the sandbox's memory.
+/// For bundles, runsc's state and its log. A cgroup charges them to the sandbox.
 const BYTES: u64 = 16 << 20;
-const DIRS: [(&CStr, u32); 8] = [
+const DIRS: [(&CStr, u32); 9] = [
     (c"rootfs", 0o755),
     (c"proc", 0o555),
     (c"dev", 0o755),
     (c"run", 0o700),
     (c"log", 0o700),
     (c"bundle", 0o700),
+    (c"mnt", 0o700),
     // Where it makes its own kernel's root.
     (c"tmp", 0o700),
     (c"etc", 0o755),
 ];
-/// As many steps as a run can have.
-const BUNDLES: [(&CStr, &CStr); 2] = [(c"bundle/0", c"bundle/0/config.json"), (c"bundle/1", c"bundle/1/config.json")];
+/// As many steps as a run can have: a setup, a compiler, and the program.
+const BUNDLES: [(&CStr, &CStr); 3] = [
+    (c"bundle/0", c"bundle/0/config.json"),
+    (c"bundle/1", c"bundle/1/config.json"),
+    (c"bundle/2", c"bundle/2/config.json"),
+];
 
 impl<S: Supply> Builder<'_, S> {
     pub(super) fn enclose(&mut self, enclosure: &Enclosure) -> sys::Result<()> {
@@ -49,6 +54,11 @@ impl<S: Supply> Builder<'_, S> {
             fs::make_dir(outer.as_fd(), name, mode)?;
         }
         put(outer.as_fd(), c".", c"rootfs", tree.as_fd(), Kind::Dir)?;
+        for inner in &enclosure.inner {
+            let found = fs::open_in(tree.as_fd(), inner.path.full(), PATH_ONLY, 0, fs::BENEATH)?;
+            let found = mount::clone_tree(found.as_fd(), c"", true)?;
+            put(outer.as_fd(), c"mnt", &inner.name, found.as_fd(), inner.kind)?;
+        }
         put(outer.as_fd(), c".", c"proc", proc.as_fd(), Kind::Dir)?;
         put(outer.as_fd(), c".", c"runsc", runsc.as_fd(), Kind::File)?;
         put(outer.as_fd(), c"dev", c"null", null.as_fd(), Kind::File)?;
