@@ -41,7 +41,7 @@ use fumehood::{
 /// A name, and what takes the bytes.
 pub type Target = (&'static str, fn(&[u8]));
 
-pub const TARGETS: [Target; 21] = [
+pub const TARGETS: [Target; 22] = [
     ("quantities", quantities),
     ("names", names),
     ("paths", paths),
