@@ -59,7 +59,11 @@ impl<'a> Watch<'a> {
         let mut unnamed = BTreeMap::new();
         let mut pending = vec![self.init];
         while let Some(pid) = pending.pop() {
-            let threads = std::fs::read_dir(format!("/proc/{pid}/task")).into_iter().flatten().flatten();
+            let threads = match std::fs::read_dir(format!("/proc/{pid}/task")) {
+                // Who cannot look must not find that there is nothing.
+                Err(error) if blinds(&error) => return u64::MAX,
+                threads => threads.into_iter().flatten().flatten(),
+            };
             let mut measured = false;
             for thread in threads {
                 let thread = thread.path();
@@ -81,6 +85,11 @@ impl<'a> Watch<'a> {
         self.peak = self.peak.max(memory);
         memory
     }
+}
+
+/// Whether it is we who lack something, and not the process that is gone.
+fn blinds(error: &std::io::Error) -> bool {
+    matches!(error.raw_os_error(), Some(libc::EMFILE | libc::ENFILE | libc::ENOMEM))
 }
 
 fn in_use(root: BorrowedFd<'_>, path: &CStr, kind: i64) -> u64 {

@@ -260,7 +260,8 @@ impl Policy {
             let shown: String = target.split('?').next().unwrap_or_default().chars().take(200).collect();
             return Err(Refusal {
                 rule: format!("only --allow {}", limited().map(|(rule, _)| rule.text()).collect::<Vec<_>>().join(", ")),
-                hint: Some(format!("--allow '{method} {scheme}://{name}:{port}{shown}'")),
+                hint: may_be_quoted(method, &shown)
+                    .then(|| format!("--allow '{method} {scheme}://{name}:{port}{shown}'")),
             });
         }
         let mut add: Vec<Header> = fitting().flat_map(|(_, requests)| requests.add.iter().cloned()).collect();
@@ -419,8 +420,11 @@ impl Policy {
         if !self.passes_udp() {
             return Err(Refusal { rule: format!("--net {}: no UDP", self.mode), hint: Some("--net open".to_owned()) });
         }
-        if self.denies_names(port) {
+        if self.denies_by_name(port) {
             return Err(Refusal::new("a --deny is about names, and in UDP none is read"));
+        }
+        if matches!(host, Host::Address(_)) && self.denies_names(port) {
+            return Err(Refusal::new("rules are about requests to a name, and in UDP none is read"));
         }
         if let Host::Name(name) = host
             && (self.allow.iter().any(|rule| rule.requests().is_some() && rule.is_about(name))
@@ -433,6 +437,11 @@ impl Policy {
 
     /// Whether there is a name that the server at some address must not be asked for on `port`.
     pub fn denies_names(&self, port: u16) -> bool {
+        let limits = |rule: &Rule| rule.requests().is_some() && rule.port().is_none_or(|own| own == port);
+        self.denies_by_name(port) || self.allow.iter().any(limits)
+    }
+
+    fn denies_by_name(&self, port: u16) -> bool {
         self.deny.iter().any(|rule| rule.is_by_name() && rule.port().is_none_or(|own| own == port))
     }
 
@@ -441,6 +450,9 @@ impl Policy {
         let on_port = |rule: &&Rule| rule.port().is_none_or(|own| own == port);
         match self.deny.iter().filter(on_port).find(|rule| rule.is_about(name)) {
             Some(rule) => Err(denied(rule)),
+            None if self.limited(name, port).next().is_some() => {
+                Err(Refusal::new("rules are about requests to that name, and it was not connected to by name"))
+            }
             None => Ok(()),
         }
     }
@@ -459,6 +471,12 @@ impl Policy {
     fn not_allowed(&self, hint: String) -> Refusal {
         Refusal { rule: format!("--net {}", self.mode), hint: Some(hint) }
     }
+}
+
+/// Whether a person may copy it to a shell: both are what the program says.
+fn may_be_quoted(method: &str, path: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"/._~%-".contains(&byte);
+    method.bytes().chain(path.bytes()).all(plain)
 }
 
 impl Private {

@@ -23,8 +23,12 @@ pub fn normal(target: &str) -> Result<String, &'static str> {
                     // A letter is itself, however it is written.
                     plain if plain.is_ascii_alphanumeric() || b"-_~".contains(&plain) => normal.push(plain.into()),
                     b'/' | b'.' | b'\\' => return Err("its path has an encoded slash or dot"),
+                    // One server may take it for what ends a segment, and the next for a part of it.
+                    b';' => return Err("its path has an encoded semicolon"),
                     b'%' => return Err("its path is encoded twice"),
                     0..=0x1f | 0x7f => return Err("its path has a control character"),
+                    // Such as a dot in more bytes than it needs.
+                    0xc0 | 0xc1 | 0xf5..=0xff => return Err("its path has bytes of no character"),
                     _ => normal.extend(['%', upper(high), upper(low)]),
                 }
             }
@@ -155,6 +159,8 @@ mod tests {
             "/../a",
             "/a/../b",
             "/a/..;x/b",
+            "/a/..%3Bx/b",
+            "/a/%c0%ae%c0%ae/b",
             "/.;/a",
             "/a%2fb",
             "/a%2Fb",

@@ -185,3 +185,27 @@ fn a_policy_is_json_too() {
         assert!(serde_json::from_str::<Policy>(none).is_err(), "{none}");
     }
 }
+
+#[test]
+fn bypass_25_what_is_limited_by_name_is_not_asked_for_by_address() {
+    let mut policy = Policy::new(Mode::Open).unwrap();
+    policy.allow("GET https://x.com/a".parse().unwrap()).unwrap();
+    let (x, y): (Name, Name) = ("x.com".parse().unwrap(), "y.com".parse().unwrap());
+    assert!(policy.denies_names(443) && !policy.denies_names(80));
+    assert!(policy.check_asked(&x, 443).is_err());
+    assert_eq!((policy.check_asked(&y, 443), policy.check_asked(&x, 80)), (Ok(()), Ok(())));
+    let address = Host::Address("93.184.215.14".parse().unwrap());
+    assert!(policy.check_udp(&address, 443).is_err() && policy.check_udp(&Host::Name(x), 443).is_err());
+    assert_eq!((policy.check_udp(&address, 80), policy.check_udp(&Host::Name(y), 443)), (Ok(()), Ok(())));
+}
+
+#[test]
+fn hints_have_nothing_for_a_shell() {
+    let mut policy = Policy::new(Mode::Filtered).unwrap();
+    policy.allow("GET https://x.com/a".parse().unwrap()).unwrap();
+    let hint = |method: &str, target: &str| {
+        policy.check_request(&"x.com".parse().unwrap(), 443, true, method, target).unwrap_err().hint
+    };
+    assert_eq!(hint("PUT", "/b?c").as_deref(), Some("--allow 'PUT https://x.com:443/b'"));
+    assert_eq!((hint("PUT", "/b';id;'"), hint("P'UT", "/b")), (None, None));
+}

@@ -42,7 +42,7 @@ const IDLE: Duration = Duration::from_secs(60);
 /// How long a refused one is not looked at again.
 const REFUSED: Duration = Duration::from_secs(2);
 /// Packets that wait for a flow's socket; those beyond are lost, as they may be.
-const WAITING: usize = 32;
+const WAITING: usize = 8;
 const LARGEST: usize = 64 << 10;
 
 /// Who sends, and whom to.

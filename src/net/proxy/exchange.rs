@@ -166,9 +166,9 @@ where
         let asked = Asked::read(bytes).ok_or_else(|| Refusal::new("its head is not well-formed"))?;
         let policy = self.shared.policy();
         let granted = policy.check_request(self.name, self.target.port, self.secure, &asked.method, &asked.target)?;
-        match Asked::overridden(bytes) {
-            Some(why) if granted.by_method => Err(Refusal::new(why)),
-            _ => Ok((asked, granted)),
+        match Asked::overridden(bytes, &granted) {
+            Some(why) => Err(Refusal::new(why)),
+            None => Ok((asked, granted)),
         }
     }
 

@@ -99,10 +99,11 @@ impl Default for Limits {
     }
 }
 
-/// Descriptors that are left to the rest of the process.
-const OTHER_DESCRIPTORS: u64 = 128;
-/// Of a connection: two sockets, and two pipes where it is worth it.
-const DESCRIPTORS_EACH: u64 = 2;
+/// Descriptors that are left to the rest of the process, which must not be in want of any: it looks at the sandbox through
+/// them. Pipes and questions of DNS are not connections' own.
+const OTHER_DESCRIPTORS: u64 = 128 + 2 * relay::PIPES as u64 + DNS_CONNECTIONS as u64;
+/// Of a connection: two sockets, and half of one for UDP.
+const DESCRIPTORS_EACH: u64 = 3;
 /// Connections for questions of DNS, and how long one may be silent.
 const DNS_CONNECTIONS: usize = 64;
 const DNS_SILENCE: Duration = Duration::from_secs(5);

@@ -24,7 +24,7 @@ const COPIED: u64 = 512 << 10;
 /// Of a pipe, where the host lets us.
 const PIPE: usize = 1 << 20;
 /// Pipes at once: they are two descriptors each, and the kernel's memory.
-const PIPES: usize = 64;
+pub(super) const PIPES: usize = 64;
 
 /// What relaying takes, for all connections of one proxy.
 #[derive(Default)]

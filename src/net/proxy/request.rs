@@ -6,8 +6,9 @@ use zeroize::Zeroizing;
 use crate::net::policy::{Granted, Header};
 
 const MOST_HEADERS: usize = 128;
-/// By these some servers take a request for one by another method.
-const OVERRIDES: [&str; 3] = ["x-http-method-override", "x-http-method", "x-method-override"];
+/// By these some servers take a request for one by another method, or to another path.
+const OTHER_METHODS: [&[u8]; 3] = [b"x-http-method-override", b"x-http-method", b"x-method-override"];
+const OTHER_PATHS: [&[u8]; 2] = [b"x-original-url", b"x-rewrite-url"];
 /// Between the client and us, or what we say ourselves.
 const HOP: [&str; 7] =
     ["connection", "keep-alive", "proxy-connection", "proxy-authorization", "te", "trailer", "http2-settings"];
@@ -45,12 +46,23 @@ impl Asked {
     }
 
     /// Why it may be another request to the server than to us, where rules are about methods.
-    pub fn overridden(head: &[u8]) -> Option<&'static str> {
+    pub fn overridden(head: &[u8], granted: &Granted) -> Option<&'static str> {
         let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
         let mut request = httparse::Request::new(&mut headers);
         request.parse(head).ok()?;
-        let named = |header: &httparse::Header<'_>| OVERRIDES.iter().any(|name| header.name.eq_ignore_ascii_case(name));
-        request.headers.iter().any(named).then_some("a header of it names another method")
+        let names = |wanted: &[&[u8]]| {
+            // Many servers' programs see all of these as `_`.
+            let plain = |byte: u8| if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'-' };
+            request
+                .headers
+                .iter()
+                .any(|header| wanted.iter().any(|name| header.name.bytes().map(plain).eq(name.iter().copied())))
+        };
+        match granted {
+            Granted { by_method: true, .. } if names(&OTHER_METHODS) => Some("a header of it names another method"),
+            Granted { target: Some(_), .. } if names(&OTHER_PATHS) => Some("a header of it names another path"),
+            _ => None,
+        }
     }
 
     /// The head that the server is sent in place of `head`. `plain`: its answer must not be compressed.
@@ -135,10 +147,18 @@ mod tests {
     }
 
     #[test]
-    fn bypass_25_a_method_is_not_named_elsewhere() {
-        for name in ["X-HTTP-Method-Override", "x-method-override", "X-Http-Method"] {
-            assert!(Asked::overridden(format!("POST / HTTP/1.1\r\n{name}: DELETE\r\n\r\n").as_bytes()).is_some());
+    fn bypass_25_a_method_or_path_is_not_named_elsewhere() {
+        let by_method = Granted { by_method: true, ..Granted::default() };
+        let by_path = Granted { target: Some("/".to_owned()), ..Granted::default() };
+        let overridden = |name: &str, granted| {
+            Asked::overridden(format!("POST / HTTP/1.1\r\n{name}: DELETE\r\n\r\n").as_bytes(), granted).is_some()
+        };
+        for name in ["X-HTTP-Method-Override", "x-method-override", "X-Http-Method", "X_HTTP_Method_Override"] {
+            assert!(overridden(name, &by_method) && !overridden(name, &by_path), "{name}");
         }
-        assert_eq!(Asked::overridden(b"POST / HTTP/1.1\r\nX-Method: DELETE\r\n\r\n"), None);
+        for name in ["X-Original-URL", "x-rewrite-url", "X_Rewrite_URL"] {
+            assert!(overridden(name, &by_path) && !overridden(name, &by_method), "{name}");
+        }
+        assert!(!overridden("X-Method", &by_method));
     }
 }
