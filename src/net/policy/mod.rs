@@ -202,16 +202,12 @@ impl Policy {
     /// Whether what is there may be asked for other hosts than itself.
     #[must_use]
     pub fn is_proxy(&self, host: &Host, port: u16) -> bool {
-        self.proxies.iter().any(|proxy| match host {
-            Host::Name(name) => proxy.is(name, port),
-            Host::Address(_) => proxy.port == port && proxy.host == *host,
-        })
+        self.proxies.iter().any(|proxy| proxy.is_at(host, port))
     }
 
     /// Adds a header to requests, and allows them where no rule does: to be called after all rules.
     pub fn inject(&mut self, injection: Injection) -> Result<(), RuleError> {
-        let on_port = |rule: &Rule| rule.port().is_none_or(|own| own == injection.port);
-        if !self.allow.iter().any(|rule| rule.is_about(&injection.name) && on_port(rule)) {
+        if !self.allow.iter().any(|rule| rule.is_about(&injection.name) && rule.is_on(injection.port)) {
             self.allow(injection.rule()?)?;
         }
         self.inject.push(injection);
@@ -285,8 +281,8 @@ impl Policy {
     }
 
     fn limited(&self, name: &Name, port: u16) -> impl Iterator<Item = &Rule> {
-        let on_port = move |rule: &&Rule| rule.port().is_none_or(|own| own == port);
-        self.allow.iter().filter(|rule| rule.requests().is_some()).filter(on_port).filter(|rule| rule.is_about(name))
+        let limits = move |rule: &&Rule| rule.requests().is_some() && rule.is_on(port) && rule.is_about(name);
+        self.allow.iter().filter(limits)
     }
 
     fn injected(&self, name: &Name, port: u16) -> impl Iterator<Item = &Header> {
@@ -335,7 +331,7 @@ impl Policy {
             Host::Name(name) => rule.is_about(name),
             Host::Address(address) => rule.covers(*address),
         };
-        let on_port = |rule: &Rule| rule.port().is_none_or(|own| own == port);
+        let on_port = |rule: &Rule| rule.is_on(port);
         if let Some(rule) = self.deny.iter().filter(about).find(|rule| on_port(rule)) {
             return Err(denied(rule));
         }
@@ -383,7 +379,7 @@ impl Policy {
 
     /// Whether `address`, to which `host` resolved, may be dialled. `own`: it is one of the host's.
     pub fn check_address(&self, host: &Host, port: u16, address: IpAddr, own: bool) -> Result<(), Refusal> {
-        let on_port = |rule: &&Rule| rule.port().is_none_or(|own| own == port);
+        let on_port = |rule: &&Rule| rule.is_on(port);
         if let Some(rule) = self.deny.iter().filter(on_port).find(|rule| rule.covers(address)) {
             return Err(denied(rule));
         }
@@ -437,17 +433,17 @@ impl Policy {
 
     /// Whether there is a name that the server at some address must not be asked for on `port`.
     pub fn denies_names(&self, port: u16) -> bool {
-        let limits = |rule: &Rule| rule.requests().is_some() && rule.port().is_none_or(|own| own == port);
+        let limits = |rule: &Rule| rule.requests().is_some() && rule.is_on(port);
         self.denies_by_name(port) || self.allow.iter().any(limits)
     }
 
     fn denies_by_name(&self, port: u16) -> bool {
-        self.deny.iter().any(|rule| rule.is_by_name() && rule.port().is_none_or(|own| own == port))
+        self.deny.iter().any(|rule| rule.is_by_name() && rule.is_on(port))
     }
 
     /// Whether the server at an address may be asked for `name`.
     pub fn check_asked(&self, name: &Name, port: u16) -> Result<(), Refusal> {
-        let on_port = |rule: &&Rule| rule.port().is_none_or(|own| own == port);
+        let on_port = |rule: &&Rule| rule.is_on(port);
         match self.deny.iter().filter(on_port).find(|rule| rule.is_about(name)) {
             Some(rule) => Err(denied(rule)),
             None if self.limited(name, port).next().is_some() => {
@@ -462,10 +458,7 @@ impl Policy {
     }
 
     fn opens_private(&self, host: &Host, port: u16) -> bool {
-        self.private.iter().any(|private| match host {
-            Host::Name(name) => private.is(name, port),
-            Host::Address(address) => private.port == port && private.host == Host::Address(*address),
-        })
+        self.private.iter().any(|private| private.is_at(host, port))
     }
 
     fn not_allowed(&self, hint: String) -> Refusal {
@@ -480,6 +473,13 @@ fn may_be_quoted(method: &str, path: &str) -> bool {
 }
 
 impl Private {
+    fn is_at(&self, host: &Host, port: u16) -> bool {
+        match host {
+            Host::Name(name) => self.is(name, port),
+            Host::Address(_) => self.port == port && self.host == *host,
+        }
+    }
+
     fn is(&self, name: &Name, port: u16) -> bool {
         // 127.0.0.1:5432 of the host, by the name that the host has inside.
         let by_address = self.host == Host::Address(Ipv4Addr::LOCALHOST.into()) && name.as_str() == HOST_NAME;

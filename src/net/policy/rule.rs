@@ -98,6 +98,12 @@ impl Rule {
         self.port
     }
 
+    /// Whether it is about that port, or about all.
+    #[must_use]
+    pub fn is_on(&self, port: u16) -> bool {
+        self.port.is_none_or(|own| own == port)
+    }
+
     /// Whether it is about `name`, whatever the port.
     #[must_use]
     pub fn is_about(&self, name: &Name) -> bool {
