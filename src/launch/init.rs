@@ -132,7 +132,8 @@ impl World<'_> {
             end.root(root.as_fd()).map_err(at(Stage::Setup, 0))?;
         }
         let terminal = if self.plan.terminal {
-            Some(open_terminal(end, self.window).map_err(at(Stage::Terminal, 0))?)
+            let masters = if self.plan.gvisor.is_some() { gvisor::TERMINALS } else { c"/dev/pts/ptmx" };
+            Some(open_terminal(end, masters, self.window).map_err(at(Stage::Terminal, 0))?)
         } else {
             None
         };
@@ -208,9 +209,9 @@ fn wait_for(pid: i32, children: BorrowedFd<'_>, control: BorrowedFd<'_>, deadlin
 }
 
 /// A terminal of the sandbox's own devpts, whose master goes to the supervisor.
-fn open_terminal(end: InitEnd<'_>, size: Option<libc::winsize>) -> sys::Result<OwnedFd> {
+fn open_terminal(end: InitEnd<'_>, masters: &CStr, size: Option<libc::winsize>) -> sys::Result<OwnedFd> {
     let flags = libc::O_RDWR | libc::O_NOCTTY;
-    let master = fs::open_in(fs::cwd(), c"/dev/pts/ptmx", flags, 0, fs::NO_LINKS)?;
+    let master = fs::open_in(fs::cwd(), masters, flags, 0, fs::NO_LINKS)?;
     tty::unlock(master.as_fd())?;
     let terminal = tty::peer(master.as_fd())?;
     // Before the program looks, and so without a signal that it changed.
