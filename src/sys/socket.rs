@@ -14,6 +14,39 @@ pub fn record_pair() -> Result<(OwnedFd, OwnedFd)> {
     Ok(unsafe { (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])) })
 }
 
+/// A connected pair of streams; both ends close on exec.
+pub fn stream_pair() -> Result<(OwnedFd, OwnedFd)> {
+    let mut ends = [-1; 2];
+    // SAFETY: room for two descriptors.
+    check(
+        unsafe { libc::socketpair(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0, ends.as_mut_ptr()) }.into(),
+    )?;
+    // SAFETY: both are new.
+    Ok(unsafe { (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])) })
+}
+
+/// Writes all of it to a stream without waiting for anybody to read: what there is no room for is EAGAIN. A closed peer
+/// is EPIPE, never a signal.
+pub fn send_all_now(socket: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<()> {
+    while !bytes.is_empty() {
+        let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
+        // SAFETY: the slice is valid for its length.
+        match check(unsafe { libc::send(socket.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags) } as libc::c_long)
+        {
+            Err(nix::errno::Errno::EINTR) => {}
+            sent => bytes = &bytes[sent? as usize..],
+        }
+    }
+    Ok(())
+}
+
+/// Reads what has come on a stream, without waiting. 0 bytes: the peer is gone.
+pub fn receive_now(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize> {
+    // SAFETY: the slice is valid for its length.
+    let got = unsafe { libc::recv(socket.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), libc::MSG_DONTWAIT) };
+    check(got as libc::c_long).map(|got| got as usize)
+}
+
 /// Room for one control header with one descriptor, aligned as a `cmsghdr`.
 type ControlBuffer = [u64; 3];
 
