@@ -16,6 +16,7 @@ pub mod launch;
 pub mod net;
 pub mod packages;
 pub mod plan;
+pub mod pool;
 pub mod report;
 pub mod request;
 mod sandbox;
@@ -28,5 +29,6 @@ pub mod sys;
 
 pub use error::{Error, Result};
 pub use launch::Observer;
+pub use pool::Pool;
 pub use report::{Outcome, Verdict};
 pub use sandbox::{Sandbox, Stdin};

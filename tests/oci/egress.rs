@@ -94,7 +94,8 @@ fn connect(world: &World, namespace: &str) {
     let mut beyond = world.within("ip");
     beyond.args("link set engine0 up".split(' '));
     run(beyond);
-    for words in ["link set lo up", "addr add 7.7.7.1/24 dev eth0", "link set eth0 up", "route add default via 7.7.7.2"] {
+    for words in ["link set lo up", "addr add 7.7.7.1/24 dev eth0", "link set eth0 up", "route add default via 7.7.7.2"]
+    {
         let mut within = Command::new("nsenter");
         within.arg(format!("--net={namespace}")).arg("ip").args(words.split(' '));
         run(within);
@@ -103,7 +104,8 @@ fn connect(world: &World, namespace: &str) {
 }
 
 fn proxy_of(container: &Container) -> Option<i32> {
-    let text = fs::read_to_string(container.place.join("runtime-dir/oci").join(&container.id).join("state.json")).ok()?;
+    let text =
+        fs::read_to_string(container.place.join("runtime-dir/oci").join(&container.id).join("state.json")).ok()?;
     let state: Value = serde_json::from_str(&text).unwrap();
     state["egress"]["proxy"]["pid"].as_i64().map(|pid| pid as i32)
 }
@@ -223,9 +225,8 @@ fn what_an_engine_puts_in_later_is_the_proxys_too() {
     let Some(who) = Who::Root.find("egress by a network made later") else { return };
     let Some(world) = World::new("egress by a network made later") else { return };
     let Some(container) = container("egress by a network made later", who) else { return };
-    let container = container
-        .capabilities(&["CAP_NET_ADMIN", "CAP_NET_RAW"])
-        .shell(&format!("grep -c : /proc/net/dev; {TRY}"));
+    let container =
+        container.capabilities(&["CAP_NET_ADMIN", "CAP_NET_RAW"]).shell(&format!("grep -c : /proc/net/dev; {TRY}"));
     container.create();
     let pid = container.place.read("pid");
     // Nobody else gets there meanwhile.
@@ -301,7 +302,11 @@ fn a_policy_is_shown_changed_and_its_connections_written_down() {
     ask(OTHER).fails("");
     container.call_on("egress", &["nonsense"]).fails("`nonsense` is not understood");
     let lines = || fs::read_to_string(&log).unwrap();
-    assert!(host::eventually(|| lines().matches("\"verdict\":\"allowed\",\"protocol\":\"http\"").count() == 2), "{}", lines());
+    assert!(
+        host::eventually(|| lines().matches("\"verdict\":\"allowed\",\"protocol\":\"http\"").count() == 2),
+        "{}",
+        lines()
+    );
     let first: Value = serde_json::from_str(lines().lines().next().unwrap()).unwrap();
     assert_eq!((&first["id"], &first["host"]), (&json!(container.id), &json!(OTHER)));
     drop(world);
@@ -318,7 +323,11 @@ fn what_cannot_be_filtered_is_not_made() {
         container.call("state", &[]).fails("does not exist");
         container.config = original.clone();
     };
-    refused("/annotations", json!({ "io.fumehood.egress": "everything" }), "annotations.io.fumehood.egress: `everything`");
+    refused(
+        "/annotations",
+        json!({ "io.fumehood.egress": "everything" }),
+        "annotations.io.fumehood.egress: `everything`",
+    );
     refused("/annotations", json!({ "io.fumehood.egress": "{" }), "annotations.io.fumehood.egress: ");
     refused("/annotations", json!({ "io.fumehood.egress": "allow=GET https://x.org/" }), "requests");
     refused(NETWORK, json!({ "type": "network", "path": "/proc/self/ns/net" }), "is the host's");

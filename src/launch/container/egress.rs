@@ -199,7 +199,8 @@ impl Beside<'_> {
     /// Whether the container was started; false, where it has ended before.
     fn begins(&self) -> bool {
         let mut word = [0; 1];
-        let mut fds = [self.gate, self.init].map(|fd| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 });
+        let mut fds =
+            [self.gate, self.init].map(|fd| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 });
         process::poll(&mut fds, None).is_ok()
             && fds[1].revents == 0
             && matches!(socket::receive(self.gate, &mut word), Ok((1, None)) if word == BEGIN)
@@ -215,8 +216,9 @@ impl Beside<'_> {
             drop(ours);
             let made = self.make(&making, reserved, network);
             let sent = match &made {
-                Ok(listeners) => descriptors(listeners)
-                    .try_for_each(|fd| socket::send(theirs.as_fd(), &[GO], Some(fd.as_fd()))),
+                Ok(listeners) => {
+                    descriptors(listeners).try_for_each(|fd| socket::send(theirs.as_fd(), &[GO], Some(fd.as_fd())))
+                }
                 Err(why) => socket::send(theirs.as_fd(), &[&[FAILED], why.as_bytes()].concat(), None),
             };
             process::exit_now(i32::from(sent.is_err()))
@@ -303,11 +305,7 @@ fn answer(egress: &Egress, request: Request) -> Answer {
 }
 
 /// A line for each. One that cannot be written ends the proxy, and with it the network.
-fn write_down<'a>(
-    id: &str,
-    contacts: impl Iterator<Item = &'a Contact>,
-    log: Option<&mut File>,
-) -> Result<(), String> {
+fn write_down<'a>(id: &str, contacts: impl Iterator<Item = &'a Contact>, log: Option<&mut File>) -> Result<(), String> {
     #[derive(Serialize)]
     struct Line<'a> {
         id: &'a str,
