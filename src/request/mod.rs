@@ -19,7 +19,7 @@ use std::{
     sync::Arc,
 };
 
-pub use files::{Fetch, Placed};
+pub use files::{Fetch, Fetched, Placed};
 pub use gvisor::Gvisor;
 pub use hostname::Hostname;
 pub use id::SandboxId;
