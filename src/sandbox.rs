@@ -90,6 +90,8 @@ enum Program {
     Bundle,
     /// What the image says.
     Image,
+    /// Said later, by the jobs of a batch.
+    Unsaid,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -189,6 +191,12 @@ impl Sandbox {
         sandbox
     }
 
+    /// A sandbox for programs that the jobs of a [`crate::Batch`] name. It runs none by itself.
+    #[must_use]
+    pub fn template() -> Self {
+        Self::with(Program::Unsaid)
+    }
+
     /// In place of an image's own entrypoint and its arguments; nothing, for none.
     pub fn entrypoint(&mut self, words: impl IntoIterator<Item = impl Into<OsString>>) -> &mut Self {
         self.entrypoint = Some(words.into_iter().map(Into::into).collect());
@@ -243,8 +251,32 @@ impl Sandbox {
 
     /// The same sandbox for another program.
     pub(crate) fn becomes(&mut self, other: Self) -> &mut Self {
-        (self.program, self.runtime, self.args) = (other.program, None, Vec::new());
+        (self.program, self.args) = (other.program, other.args);
         self
+    }
+
+    /// As [`Self::args`], in place of those there are.
+    pub(crate) fn new_args(&mut self, args: &[String]) -> &mut Self {
+        self.args = args.iter().map(OsString::from).collect();
+        self
+    }
+
+    /// On this kernel, whatever was asked for before.
+    pub(crate) fn native(&mut self) -> &mut Self {
+        self.gvisor = None;
+        self
+    }
+
+    pub(crate) const fn its_limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    pub(crate) const fn is_source(&self) -> bool {
+        matches!(self.program, Program::Code(_) | Program::File(_))
+    }
+
+    pub(crate) const fn is_said(&self) -> bool {
+        !matches!(self.program, Program::Unsaid)
     }
 
     /// For the compiler alone, with what it leaves in /sandbox held in the result; `None` where there is none.
@@ -617,6 +649,7 @@ impl Sandbox {
                 }
                 return Ok(plain(argv));
             }
+            Program::Unsaid => return Err(RequestError::NothingSaid),
             Program::Bundle => return Ok(plain(self.args.clone())),
             Program::Shell(line) => {
                 let mut argv: Vec<OsString> = vec!["/bin/sh".into(), "-c".into(), line.into()];
