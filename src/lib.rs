@@ -6,6 +6,7 @@
 //! [`std::process::Command`], and the command line uses nothing else.
 
 pub mod cgroup;
+pub mod cleanup;
 pub mod container;
 pub mod criu;
 pub mod error;
@@ -19,6 +20,7 @@ pub mod report;
 pub mod request;
 mod sandbox;
 pub mod selftest;
+pub mod spawn;
 pub mod spec;
 pub mod state;
 #[allow(unsafe_code)]

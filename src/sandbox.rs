@@ -223,6 +223,15 @@ impl Sandbox {
         self
     }
 
+    /// What it will be called: a random name is chosen now, if none was given.
+    pub fn known_as(&mut self) -> Result<SandboxId> {
+        let id = match self.id.take() {
+            Some(id) => id,
+            None => SandboxId::random().map_err(RequestError::Random).map_err(Hint::into_error)?,
+        };
+        Ok(self.id.insert(id).clone())
+    }
+
     /// The root file system; for a bundle, [`Self::bundle`].
     pub fn rootfs(&mut self, rootfs: Rootfs) -> &mut Self {
         self.rootfs = rootfs;

@@ -100,15 +100,7 @@ impl World<'_> {
     /// The sandbox inherits nothing: not even what another thread opens at this moment (CVE-2024-21626).
     fn close_others(&self) -> sys::Result<()> {
         // 0-2 stay taken until the program's are put there: nothing of ours may get these numbers.
-        let mut next = 3;
-        for fd in self.keep {
-            let fd = *fd as u32;
-            if next < fd {
-                process::close_range(next, fd - 1)?;
-            }
-            next = next.max(fd + 1);
-        }
-        process::close_range(next, u32::MAX)
+        process::close_others(self.keep)
     }
 
     fn take_identity(&self) -> sys::Result<()> {

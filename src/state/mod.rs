@@ -30,6 +30,7 @@ use self::control::Door;
 use crate::{
     net::publish::Publish,
     plan::Plan,
+    request::SandboxId,
     sys::{Errno, fs, process as sys_process},
 };
 
@@ -183,6 +184,36 @@ pub fn list() -> Result<Vec<(Record, Liveness)>, StateError> {
     }
     records.sort_by(|(a, _), (b, _)| (a.created_ms, &a.id).cmp(&(b.created_ms, &b.id)));
     Ok(records)
+}
+
+/// Kills the sandbox of this name if nobody stands by it any more, and removes what there is of its record. `false`:
+/// somebody stands by it.
+pub fn forget(id: &SandboxId) -> Result<bool, StateError> {
+    let dir = directory()?;
+    let path = dir.join(format!("{id}.json"));
+    if let Some((mut file, held)) = look(&path) {
+        if held {
+            return Ok(false);
+        }
+        let mut text = String::new();
+        _ = Read::by_ref(&mut file).take(MOST).read_to_string(&mut text);
+        if let Ok(record) = serde_json::from_str::<Record>(&text) {
+            record.kill()?;
+            _ = record.door(&dir).map(std::fs::remove_file);
+        }
+        _ = std::fs::remove_file(&path);
+    }
+    // One that was not whole yet.
+    let unseen = format!(".{id}.");
+    let failed = |source| StateError::Read { path: dir.clone(), source };
+    for entry in std::fs::read_dir(&dir).map_err(failed)?.flatten() {
+        let name = entry.file_name();
+        let rest = name.to_str().and_then(|name| name.strip_prefix(&unseen));
+        if rest.is_some_and(|pid| pid.parse::<i32>().is_ok()) {
+            _ = std::fs::remove_file(entry.path());
+        }
+    }
+    Ok(true)
 }
 
 /// A record, and whether somebody holds it; `None`: there is none, or none that can be read.

@@ -14,6 +14,29 @@ pub fn record_pair() -> Result<(OwnedFd, OwnedFd)> {
     Ok(unsafe { (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])) })
 }
 
+/// A connected pair that keeps no boundaries; both ends close on exec.
+pub fn stream_pair() -> Result<(OwnedFd, OwnedFd)> {
+    let mut ends = [-1; 2];
+    let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC;
+    // SAFETY: room for two descriptors.
+    check(unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, ends.as_mut_ptr()) }.into())?;
+    // SAFETY: both are new.
+    Ok(unsafe { (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])) })
+}
+
+/// Sends all of it over a stream. A closed peer is EPIPE, never a signal.
+pub fn send_all(socket: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<()> {
+    while !bytes.is_empty() {
+        // SAFETY: the slice is valid for its length.
+        let sent = unsafe { libc::send(socket.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), libc::MSG_NOSIGNAL) };
+        match check(sent as libc::c_long) {
+            Err(nix::errno::Errno::EINTR) => {}
+            other => bytes = &bytes[other? as usize..],
+        }
+    }
+    Ok(())
+}
+
 /// Room for one control header with one descriptor, aligned as a `cmsghdr`.
 type ControlBuffer = [u64; 3];
 
