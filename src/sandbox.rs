@@ -26,8 +26,8 @@ use crate::{
     },
     report::{Failure, Isolation, Outcome},
     request::{
-        Bytes, Fetch, Fetched, Gvisor, Hostname, Limits, Mount, Network, Placed, Profile, Request, RequestError, Rootfs, SandboxId,
-        Secret, Step, StepLimits, User, Work, files, gvisor,
+        Bytes, Fetch, Fetched, Gvisor, Hostname, Limits, Mount, Network, Placed, Profile, Request, RequestError,
+        Rootfs, SandboxId, Secret, Step, StepLimits, User, Work, files, gvisor,
         runtimes::{self, SearchPath},
     },
     spec::{self, Spec},

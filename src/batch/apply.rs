@@ -146,7 +146,9 @@ pub(super) fn fetch(job: &Job, case: Option<&Case>, out: Option<&Path>, sandbox:
         // Where it goes is not for a job to say.
         let wanted = Fetch::parse(&format!("{text}:")).map_err(|error| RequestError::from(error).into_error())?;
         let Some(out) = out else {
-            return Err(Error::new(format!("`get`: there is no place for `{text}`")).with_hint("name one with --artifacts"));
+            return Err(
+                Error::new(format!("`get`: there is no place for `{text}`")).with_hint("name one with --artifacts")
+            );
         };
         let out = out.join("files");
         let path = Path::new(&wanted.pattern);
@@ -242,10 +244,7 @@ fn network(net: &Net) -> Result<Network> {
     Ok(Network::Gateway(Box::new(policy)))
 }
 
-fn variables<'a>(
-    variables: impl Iterator<Item = (&'a String, &'a String)>,
-    sandbox: &mut Sandbox,
-) -> Result<()> {
+fn variables<'a>(variables: impl Iterator<Item = (&'a String, &'a String)>, sandbox: &mut Sandbox) -> Result<()> {
     for (name, value) in variables {
         if name.is_empty() || name.contains(['=', '\0']) || value.contains('\0') {
             return Err(Error::new(format!("`env`: `{name}` is no variable")));

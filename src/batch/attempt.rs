@@ -186,6 +186,23 @@ fn attempt(
     cases(task, job, base, out.as_deref(), run)
 }
 
+/// Whether the job could be begun, as far as that can be told without doing it.
+pub(super) fn check(job: &Job, settings: &Settings, images: &mut Images) -> Result<()> {
+    let base = apply::sandbox(job, settings, images)?;
+    if settings.artifacts.is_none()
+        && let Some(text) = job.get.iter().flatten().next()
+    {
+        return Err(Error::new(format!("`get`: there is no place for `{text}`")).with_hint("name one with --artifacts"));
+    }
+    base.clone().spec()?;
+    for case in &job.cases {
+        let mut sandbox = base.clone();
+        apply::case(case, &mut sandbox)?;
+        sandbox.spec()?;
+    }
+    Ok(())
+}
+
 fn one(
     job: &Job,
     case: Option<&Case>,
@@ -223,28 +240,19 @@ fn judge(job: &Job, case: Option<&Case>, outcome: &Outcome) -> (Option<bool>, Ve
 
 fn took(outcome: &Outcome) -> Duration {
     let before = [&outcome.compile, &outcome.prepared].into_iter().flatten().map(|step| step.duration);
-    outcome.setup + outcome.duration + before.sum()
+    outcome.setup + outcome.duration + before.sum::<Duration>()
 }
 
 /// Compiles once, if there is something to be compiled, and runs each case in a sandbox of its own.
-fn cases(
-    task: &Task,
-    job: &Job,
-    mut base: Sandbox,
-    out: Option<&Path>,
-    run: &mut RunSandbox<'_>,
-) -> Result<Finished> {
+fn cases(task: &Task, job: &Job, mut base: Sandbox, out: Option<&Path>, run: &mut RunSandbox<'_>) -> Result<Finished> {
     let mut spent = Duration::ZERO;
     let mut compile = None;
     if let Some(mut compiler) = base.compiler(MOST_COMPILED)? {
         let mut outcome = run(&mut compiler).or_else(|error| compiler.failed(&error))?;
         spent += took(&outcome);
         if outcome.verdict != Verdict::Ok || outcome.error.is_some() {
-            // As where both are in one sandbox: what a compiler says is not the program's output.
-            let (stdout, stderr) = (std::mem::take(&mut outcome.stdout), std::mem::take(&mut outcome.stderr));
             if outcome.verdict != Verdict::SetupError {
-                let done = compiled(&Outcome { stdout, stderr, ..outcome.clone() });
-                outcome.compile = Some(done);
+                outcome.compile = Some(compiled(&outcome));
             }
             outcome.files.clear();
             if outcome.verdict == Verdict::Ok {

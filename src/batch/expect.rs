@@ -252,7 +252,10 @@ mod tests {
     #[test]
     fn all_verdicts_have_numbers() {
         for verdict in VERDICTS {
-            assert_eq!((verdict_of(verdict_number(verdict)), super::verdict(verdict.as_str())), (verdict, Some(verdict)));
+            assert_eq!(
+                (verdict_of(verdict_number(verdict)), super::verdict(verdict.as_str())),
+                (verdict, Some(verdict))
+            );
         }
     }
 }

@@ -289,7 +289,8 @@ impl Job {
     pub fn defaults(text: &str, toml: bool) -> Result<Self, BatchError> {
         let failed = |why: String| BatchError::Defaults { why };
         let value = if toml {
-            let table: toml::Table = text.parse().map_err(|error: toml::de::Error| failed(error.message().to_owned()))?;
+            let table: toml::Table =
+                text.parse().map_err(|error: toml::de::Error| failed(error.message().to_owned()))?;
             serde_json::to_value(table).map_err(|error| failed(error.to_string()))?
         } else {
             serde_json::from_str(text).map_err(|error| failed(error.to_string()))?
@@ -370,7 +371,10 @@ mod tests {
         for (line, told) in [
             (r#"{"cdoe": "x"}"#, "unknown field `cdoe` / did you mean `code`?"),
             (r#"{"code": "x", "limits": {"memroy": 1}}"#, "`limits`: unknown field `memroy` / did you mean `memory`?"),
-            (r#"{"code": "x", "timeout": 1}"#, "unknown field `timeout` / limits are below it: {\"limits\": {\"timeout\": …}}"),
+            (
+                r#"{"code": "x", "timeout": 1}"#,
+                "unknown field `timeout` / limits are below it: {\"limits\": {\"timeout\": …}}",
+            ),
             (
                 r#"{"code": "x", "secrets": {}}"#,
                 "unknown field `secrets` / a file of jobs is no place for secrets: give them with --secret",
@@ -393,7 +397,10 @@ mod tests {
         let defaults = Job::defaults(toml, true).unwrap();
         let job = Job::parse(br#"{"code": "x", "env": {"B": "3"}, "limits": {"pids": 8}}"#).unwrap().over(&defaults);
         assert_eq!(job.runtime.as_deref(), Some("python"));
-        assert_eq!(job.env.into_iter().collect::<Vec<_>>(), [("A", "1"), ("B", "3")].map(|(a, b)| (a.into(), b.into())));
+        assert_eq!(
+            job.env.into_iter().collect::<Vec<_>>(),
+            [("A", "1"), ("B", "3")].map(|(a, b)| (a.into(), b.into()))
+        );
         assert_eq!(job.limits.memory, Some(Quantity("1g".into())));
         assert_eq!(job.limits.pids, Some(Quantity("8".into())));
         assert!(Job::defaults("id = 1", true).is_err());

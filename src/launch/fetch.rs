@@ -355,8 +355,7 @@ mod tests {
         assert_eq!((files.len(), files[0].bytes, &files[0].content), (2, 3, &None));
         assert_eq!(files[1].content.as_deref(), Some(&b"de"[..]));
         let long = wish("a.txt", Fetched::Held(Bytes::new(2)));
-        let (files, error) =
-            fetch(Inside::new(root.as_fd(), None), &[Target::open(&long).unwrap()], Bytes::mib(1));
+        let (files, error) = fetch(Inside::new(root.as_fd(), None), &[Target::open(&long).unwrap()], Bytes::mib(1));
         assert!(files.is_empty() && error.unwrap().to_string().ends_with("over 2 bytes"));
     }
 

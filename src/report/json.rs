@@ -71,7 +71,11 @@ impl Serialize for Compile {
 }
 
 /// The streams whose text can't say what they hold.
-pub(crate) fn exact_streams<S: SerializeStruct>(object: &mut S, stdout: &Captured, stderr: &Captured) -> Result<(), S::Error> {
+pub(crate) fn exact_streams<S: SerializeStruct>(
+    object: &mut S,
+    stdout: &Captured,
+    stderr: &Captured,
+) -> Result<(), S::Error> {
     for (key, stream) in [("stdout_base64", stdout), ("stderr_base64", stderr)] {
         match std::str::from_utf8(&stream.bytes) {
             Ok(_) => object.skip_field(key)?,

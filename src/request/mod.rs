@@ -197,7 +197,9 @@ impl crate::error::Hint for RequestError {
             Self::NoSetup => Some("leave --setup out, or --net host".to_owned()),
             Self::NoPublish(_) => Some("leave -p out, or --net host".to_owned()),
             Self::NoProgram => Some("name one: fumehood run --image IMAGE -- COMMAND".to_owned()),
-            Self::NothingSaid => Some("a job has `code`, `file`, `argv` or `cmd`, or an image that names a program".to_owned()),
+            Self::NothingSaid => {
+                Some("a job has `code`, `file`, `argv` or `cmd`, or an image that names a program".to_owned())
+            }
             Self::NotKept { .. } => Some("it takes --image IMAGE, or --rootfs DIR --writable".to_owned()),
             Self::Quantity(_) | Self::Id(_) | Self::Random(_) | Self::User(_) => None,
         }
