@@ -5,6 +5,7 @@
 //! a command line. [`Sandbox`] is the facade over the whole: it is shaped after
 //! [`std::process::Command`], and the command line uses nothing else.
 
+pub mod batch;
 pub mod cgroup;
 pub mod cleanup;
 pub mod container;
@@ -27,6 +28,7 @@ pub mod state;
 #[allow(unsafe_code)]
 pub mod sys;
 
+pub use batch::Batch;
 pub use error::{Error, Result};
 pub use launch::Observer;
 pub use pool::Pool;
