@@ -144,7 +144,13 @@ impl AsFd for Spawner {
 
 impl Drop for Spawner {
     fn drop(&mut self) {
+        use std::os::fd::AsRawFd;
         self.control.end();
+        let mut gone = [libc::pollfd { fd: self.pidfd.as_raw_fd(), events: libc::POLLIN, revents: 0 }];
+        // One that was stopped would never end; what it leaves then goes as if it had been killed.
+        if !matches!(sys_process::poll(&mut gone, Some(process::LONGEST)), Ok(1)) {
+            _ = sys_process::signal(self.pidfd.as_fd(), libc::SIGKILL);
+        }
         _ = sys_process::wait(self.pid, true);
     }
 }
