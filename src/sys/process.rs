@@ -366,6 +366,12 @@ pub fn reset_signals() {
     unblock_signals();
 }
 
+/// A reader that is gone is an error of the write, as Rust's runtime has it from the start.
+pub fn ignore_broken_pipes() {
+    // SAFETY: installs no handler.
+    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+}
+
 /// No signal is blocked any more.
 pub fn unblock_signals() {
     // SAFETY: `set` is initialised by sigemptyset.
