@@ -5,6 +5,7 @@
 //! a command line. [`Sandbox`] is the facade over the whole: it is shaped after
 //! [`std::process::Command`], and the command line uses nothing else.
 
+pub mod batch;
 pub mod cgroup;
 pub mod cleanup;
 pub mod container;
@@ -16,6 +17,7 @@ pub mod launch;
 pub mod net;
 pub mod packages;
 pub mod plan;
+pub mod pool;
 pub mod report;
 pub mod request;
 mod sandbox;
@@ -26,7 +28,9 @@ pub mod state;
 #[allow(unsafe_code)]
 pub mod sys;
 
+pub use batch::Batch;
 pub use error::{Error, Result};
 pub use launch::Observer;
+pub use pool::Pool;
 pub use report::{Outcome, Verdict};
 pub use sandbox::{Sandbox, Stdin};

@@ -16,7 +16,7 @@ use std::{
 };
 
 use super::{
-    Extras, Holds, LaunchError, Running, Streams,
+    Extras, Holds, LaunchError, Made, Running,
     control::Control,
     fetch,
     gvisor::End,
@@ -73,6 +73,8 @@ pub(super) struct Supervisor<'a> {
     disk_full: bool,
     /// What the cgroup counted, as of the program's end.
     counted: Option<(Events, cgroup::Usage)>,
+    /// What it had counted when the sandbox was made, if that was ahead: none of it is the program's.
+    counted_before: (Events, cgroup::Usage),
     killed_by: Option<Reason>,
     failure: Option<protocol::Failure>,
     files: Vec<ProducedFile>,
@@ -97,13 +99,12 @@ enum Source {
 impl<'a> Supervisor<'a> {
     pub(super) fn new(
         plan: &'a Plan,
-        running: Running,
-        streams: Streams<'a>,
-        leaf: Option<Leaf>,
-        holds: Holds,
+        made: Made,
+        targets: Vec<fetch::Target<'a>>,
         controls: Controls,
         mut extras: Extras<'a>,
     ) -> Result<Self, LaunchError> {
+        let Made { running, streams, leaf, holds, oom, before } = made;
         let input = std::mem::replace(&mut extras.input, Input::Empty);
         let outputs = [streams.stdout, streams.stderr];
         let mut relay = Relay::new(streams.stdin, outputs, input, extras.secrets, plan.limits.output)
@@ -111,8 +112,6 @@ impl<'a> Supervisor<'a> {
         if plan.gvisor.is_some() {
             relay.hold_back();
         }
-        // Only v1 needs it, and the program is not running yet.
-        let oom = leaf.as_ref().map(Leaf::watch_oom).transpose().map_err(LaunchError::Cgroup)?.flatten();
         let watched = holds.memory == Means::Watched;
         Ok(Self {
             watch: watched.then(|| Watch::new(running.pid, &plan.setup)),
@@ -124,14 +123,15 @@ impl<'a> Supervisor<'a> {
             controls,
             extras,
             control_open: true,
-            listener: None,
-            root: None,
+            listener: before.listener,
+            root: before.root,
             upper: None,
             logs: Vec::new(),
             out_of_threads: false,
             not_run: None,
             oom,
-            denials: Denials::default(),
+            denials: before.denials,
+            counted_before: (before.events, before.usage),
             step: 0,
             prepared: None,
             policy_untold: None,
@@ -145,7 +145,7 @@ impl<'a> Supervisor<'a> {
             killed_by: None,
             failure: None,
             files: Vec::new(),
-            targets: streams.files,
+            targets,
             fetch_error: None,
         })
     }
@@ -227,6 +227,8 @@ impl<'a> Supervisor<'a> {
                 self.running.kill();
             }
             Some(Report::Failed(failure)) => self.failure = Some(failure),
+            // Said before it was used.
+            Some(Report::Ready) => {}
             Some(Report::Listener(fd)) => self.listener = Some(fd),
             Some(Report::Root(fd)) => self.root = Some(fd),
             Some(Report::Upper(fd)) => self.upper = Some(fd),

@@ -31,7 +31,7 @@ const OWN_THREADS: u32 = 128;
 const THREADS_EACH: u32 = 8;
 
 /// A sandbox whose kernel is gVisor's.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Gvisor {
     pub platform: &'static str,
     /// How runsc is called, for each step.
@@ -39,7 +39,7 @@ pub struct Gvisor {
 }
 
 /// What is around the program's tree.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Enclosure {
     pub runsc: HostPath,
     /// A config.json for each step.
@@ -54,7 +54,7 @@ pub struct Enclosure {
 
 /// Something in the program's tree of which gVisor is told, since of the root's mount it would not know that no program
 /// is run from there. It is held in the enclosure: the path to it may lead elsewhere by the time that a later step starts.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Inner {
     pub path: BoxPath,
     pub kind: Kind,

@@ -3,6 +3,7 @@
 //! [`make`] computes it from a spec and the facts of the host, without privilege and without touching
 //! anything. `fumehood explain` prints it; [`crate::launch`] carries it out and decides nothing.
 
+pub mod ahead;
 pub mod container;
 pub mod gvisor;
 pub mod ids;
@@ -29,7 +30,7 @@ use ids::{Ids, IdsKind, Needs};
 use landlock::{Access, Layer};
 use setup::{OnDisk, SetupOp};
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, Serialize)]
 pub struct Plan {
     pub id: SandboxId,
     pub namespaces: Vec<Namespace>,
@@ -78,7 +79,7 @@ pub struct Plan {
 }
 
 /// One namespace of its own.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Namespace {
     pub kind: &'static str,
     #[serde(skip)]
@@ -91,13 +92,13 @@ fn is_none(capabilities: &u64) -> bool {
 }
 
 /// Who the program is.
-#[derive(Debug, Clone, Copy, Serialize)]
+#[derive(Debug, Clone, Copy, PartialEq, Serialize)]
 pub struct Identity {
     pub uid: u32,
     pub gid: u32,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct ResourceLimit {
     pub name: &'static str,
     #[serde(skip)]
@@ -107,7 +108,7 @@ pub struct ResourceLimit {
 }
 
 /// The system-call filter: refused calls are reported to the supervisor, allowed ones cost nothing.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Filter {
     pub name: String,
     pub instructions: usize,

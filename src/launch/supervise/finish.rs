@@ -168,7 +168,12 @@ impl Supervisor<'_> {
 
     pub(super) fn count(&mut self) -> Result<(), LaunchError> {
         if let (None, Some(leaf)) = (self.counted, &self.leaf) {
-            self.counted = Some((leaf.events().map_err(LaunchError::Cgroup)?, leaf.usage()));
+            let (mut events, mut used) = (leaf.events().map_err(LaunchError::Cgroup)?, leaf.usage());
+            let (events_before, used_before) = self.counted_before;
+            events.oom_kills = events.oom_kills.saturating_sub(events_before.oom_kills);
+            events.pids_max_hits = events.pids_max_hits.saturating_sub(events_before.pids_max_hits);
+            used.cpu_time = used.cpu_time.map(|time| time.saturating_sub(used_before.cpu_time.unwrap_or_default()));
+            self.counted = Some((events, used));
         }
         Ok(())
     }
