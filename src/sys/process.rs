@@ -366,10 +366,14 @@ pub fn reset_signals() {
     unblock_signals();
 }
 
-/// A reader that is gone is an error of the write, as Rust's runtime has it from the start.
-pub fn ignore_broken_pipes() {
-    // SAFETY: installs no handler.
-    unsafe { libc::signal(libc::SIGPIPE, libc::SIG_IGN) };
+/// Also what is executed next ignores it.
+pub fn ignore_signal(signal: i32) {
+    // SAFETY: plain data for which all zeroes is valid, and an action that calls nothing.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = libc::SIG_IGN;
+        libc::sigaction(signal, &raw const action, std::ptr::null_mut());
+    }
 }
 
 /// No signal is blocked any more.
