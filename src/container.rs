@@ -42,9 +42,9 @@ use crate::{
 
 use self::bundle::{Bundle, circumstances};
 pub use self::{
-    egress::{Egress, policy, set_policy},
     checkpoint::{Checkpoint, checkpoint},
     delete::delete,
+    egress::{Egress, policy, set_policy},
     living::{NOT_RUNNING, Usage, kill, pause, processes, record, resume, update},
     restore::{Restore, restore},
 };

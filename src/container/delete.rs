@@ -102,7 +102,9 @@ fn end_proxy(record: &Record, now: bool) -> Result<()> {
     }
     match egress.ends_within(DYING) {
         true => Ok(()),
-        false => Err(failed(format!("the process that filters the network of {} was killed and does not die", record.id))),
+        false => {
+            Err(failed(format!("the process that filters the network of {} was killed and does not die", record.id)))
+        }
     }
 }
 

@@ -27,7 +27,8 @@ impl Egress {
     pub(super) fn hold_for(&self, controls: &mut spec::Controls) -> Result<()> {
         if let Some(policy) = &self.policy {
             if controls.egress.is_some() {
-                let why = "annotations.io.fumehood.egress: the runtime was given --egress, and no container has another";
+                let why =
+                    "annotations.io.fumehood.egress: the runtime was given --egress, and no container has another";
                 return Err(failed(why).with_hint("leave the annotation out, or use a runtime without the option"));
             }
             controls.egress = Some(spec::Egress { policy: policy.clone(), from_host: false });

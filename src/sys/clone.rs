@@ -101,9 +101,8 @@ pub fn go_on_in_thread<T>(stack: &mut [MaybeUninit<u8>], body: fn(&T) -> i32, ar
     // SAFETY: the stack is exclusively the new thread's while the caller is suspended by CLONE_VFORK, and `call` and
     // what it points to live on the caller's stack for as long. Of the two only one ever runs, so they may share what
     // the C library keeps for a thread.
-    let tid = unsafe {
-        libc::clone(enter::<T>, top.cast(), shared | libc::CLONE_VFORK, (&raw const call).cast_mut().cast())
-    };
+    let tid =
+        unsafe { libc::clone(enter::<T>, top.cast(), shared | libc::CLONE_VFORK, (&raw const call).cast_mut().cast()) };
     if tid == -1 { Err(Errno::last()) } else { Ok(()) }
 }
 

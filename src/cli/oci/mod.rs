@@ -168,11 +168,7 @@ impl Context {
             let opened = std::fs::File::options().append(true).create(true).mode(0o600).open(path);
             opened.map_err(|error| Error::new(format!("--egress-log `{}`: {error}", path.display())))
         });
-        Ok(container::Egress {
-            policy: policy.map(Box::new),
-            from_host: self.egress_from_host,
-            log: log.transpose()?,
-        })
+        Ok(container::Egress { policy: policy.map(Box::new), from_host: self.egress_from_host, log: log.transpose()? })
     }
 
     pub fn root(&self) -> Result<StateRoot> {

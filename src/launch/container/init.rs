@@ -63,7 +63,8 @@ impl World<'_> {
             // This thread stays there, and is gone with execve.
             Some(gate) if gate.engine_is_here => {
                 let mut stack = Vec::with_capacity(STACK);
-                let gone = clone::go_on_in_thread(stack.spare_capacity_mut(), |world: &Self| -> i32 { world.go_on() }, self);
+                let gone =
+                    clone::go_on_in_thread(stack.spare_capacity_mut(), |world: &Self| -> i32 { world.go_on() }, self);
                 end.failed(&gone.map_or_else(failed("make a thread"), |()| "it ended".to_owned()));
                 process::exit_now(1)
             }

@@ -65,13 +65,13 @@ use self::{
     resolver::Resolver,
     stream::{prepare, write_all},
 };
-pub use outside::Outward;
 use super::{
     Authority, Contact, Denied, Listeners, NetError, Policy, Protocol, dns,
     policy::{Host, Refusal},
     pool::Pool,
     publish::Inward,
 };
+pub use outside::Outward;
 
 /// What a sandbox may take of the proxy.
 #[derive(Debug, Clone, Copy)]
@@ -351,11 +351,14 @@ impl TryFrom<Listeners> for Sockets {
         }
         Ok(Self {
             tcp: listener(listeners.tcp)?,
-            dns: [Some((listeners.dns_udp, listeners.dns_tcp)), listeners.within.map(|within| (within.udp, within.tcp))]
-                .into_iter()
-                .flatten()
-                .map(|(udp, tcp)| Ok((UdpSocket::from_std(waiting(udp)?.into())?, listener(tcp)?)))
-                .collect::<std::io::Result<_>>()?,
+            dns: [
+                Some((listeners.dns_udp, listeners.dns_tcp)),
+                listeners.within.map(|within| (within.udp, within.tcp)),
+            ]
+            .into_iter()
+            .flatten()
+            .map(|(udp, tcp)| Ok((UdpSocket::from_std(waiting(udp)?.into())?, listener(tcp)?)))
+            .collect::<std::io::Result<_>>()?,
             explicit: listener(listeners.explicit)?,
             udp: match listeners.udp {
                 Some(udp) => Some((UdpSocket::from_std(waiting(udp.listener)?.into())?, waiting(udp.answers)?)),

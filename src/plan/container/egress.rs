@@ -105,6 +105,8 @@ mod tests {
         let mut new = Namespaces { new: libc::CLONE_NEWNET, ..Namespaces::default() };
         assert_eq!(Egress::new(&wanted, &mut new, false, true).unwrap().network, Network::New { or_host: true });
         assert!(Egress::new(&wanted, &mut new, true, false).unwrap_err().to_string().contains("netDevices"));
-        assert!(Egress::new(&wanted, &mut Namespaces::default(), false, false).unwrap_err().to_string().contains("host's"));
+        assert!(
+            Egress::new(&wanted, &mut Namespaces::default(), false, false).unwrap_err().to_string().contains("host's")
+        );
     }
 }

@@ -206,8 +206,7 @@ pub fn make(spec: &oci::Spec, controls: &Controls, around: &Circumstances<'_>) -
     let ids = if namespaces.new & libc::CLONE_NEWUSER != 0 { Some(IdMaps::new(linux)?) } else { None };
     let net_devices = NetDevice::of(linux);
     let egress = controls.egress.as_ref();
-    let filtered =
-        |wanted| egress::Egress::new(wanted, &mut namespaces, !net_devices.is_empty(), around.rootless);
+    let filtered = |wanted| egress::Egress::new(wanted, &mut namespaces, !net_devices.is_empty(), around.rootless);
     let egress = egress.map(filtered).transpose()?;
     if !net_devices.is_empty() && around.rootless {
         let why = "network devices are the host's root's to give: not supported for rootless containers";

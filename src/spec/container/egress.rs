@@ -22,9 +22,11 @@ pub fn parse(text: &str) -> Result<Policy, String> {
         false => words(text)?,
     };
     match policy.inspects_any() {
-        true => Err("rules about requests (methods, paths, headers) are for `fumehood run` alone: a container does not know \
+        true => Err(
+            "rules about requests (methods, paths, headers) are for `fumehood run` alone: a container does not know \
                      the authority that they take"
-            .to_owned()),
+                .to_owned(),
+        ),
         false => Ok(policy),
     }
 }
