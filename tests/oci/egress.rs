@@ -11,32 +11,9 @@ use crate::{
     both,
     bundle::Container,
     common::{Who, host},
-    world::{ALLOWED, OTHER, REBOUND, World, ip, run},
+    world::{ALLOWED, OTHER, OUTCOME, REBOUND, TRY, World, ip, run},
 };
 
-/// Tries everything, and tells each that came to nothing.
-const TRY: &str = r#"
-get() {
-    address=$1
-    case $1 in *.org) address=$(busybox nslookup -type=a $1 2>&1 | busybox awk "/^Name:/ { found = 1 } found && /^Address/ { print \$2 }") ;; esac
-    busybox timeout 20 busybox wget -q -O - --header "Host: $1" "http://${address:-0.0.0.0}$2" 2>/dev/null || echo "not $1"
-}
-get allowed.example.org /a
-get other.example.org /b
-get rebound.example.org /c
-get 1.1.1.1 /d
-get 10.9.9.9 /e
-get 169.254.169.254 /f
-get 5.5.5.1 /g
-get 127.0.0.1 /h
-get 198.18.0.1 /i
-echo x | busybox timeout 5 busybox nc -u -w 1 1.1.1.1 9999
-echo x | busybox timeout 5 busybox nc -u -w 1 93.184.215.14 443
-busybox ping -c 1 -W 1 1.1.1.1 >/dev/null 2>&1 && echo ping
-true
-"#;
-const OUTCOME: &str = "/a of allowed.example.org\nnot other.example.org\nnot rebound.example.org\nnot 1.1.1.1\n\
-not 10.9.9.9\nnot 169.254.169.254\nnot 5.5.5.1\nnot 127.0.0.1\nnot 198.18.0.1\n";
 /// By the proxy that programs may know of, which resolves for itself.
 const ASK: &str = "http_proxy=http://198.18.0.1:3128 busybox wget -q -O - http://allowed.example.org/";
 const ANSWER: &str = "/ of allowed.example.org\n";
