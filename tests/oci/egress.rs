@@ -234,6 +234,55 @@ fn what_an_engine_puts_in_later_is_the_proxys_too() {
     container.call("delete", &[]).ok();
 }
 
+/// The same with a user namespace, whose root has all capabilities, and over the network, too.
+#[test]
+fn root_of_a_user_namespace_is_held() {
+    let Some(who) = Who::Root.find("egress and a user namespace") else { return };
+    let Some(world) = World::new("egress and a user namespace") else { return };
+    let Some(mut container) = container("egress and a user namespace", who) else { return };
+    let ids = json!([{ "containerID": 0, "hostID": 200_000, "size": 65536 }]);
+    container.config["linux"]["uidMappings"] = ids.clone();
+    container.config["linux"]["gidMappings"] = ids;
+    container.config["linux"]["namespaces"].as_array_mut().unwrap().push(json!({ "type": "user" }));
+    let hook = container.place.write_executable(
+        "hook",
+        "#!/bin/sh\npid=$(sed 's/.*\"pid\":\\([0-9]*\\).*/\\1/')\nexec nsenter --net=/proc/$pid/ns/net ip link add late0 type veth peer name late1\n",
+    );
+    let container = container
+        .capabilities(&["CAP_NET_ADMIN", "CAP_NET_RAW", "CAP_SYS_ADMIN", "CAP_SYS_PTRACE"])
+        .set("/hooks", json!({ "prestart": [{ "path": hook, "env": ["PATH=/usr/sbin:/usr/bin:/sbin:/bin"] }] }))
+        .shell(&format!("exec > /tmp/out; grep -c : /proc/net/dev; {TRY}"));
+    let tmp = container.rootfs("tmp");
+    fs::set_permissions(&tmp, std::os::unix::fs::PermissionsExt::from_mode(0o777)).unwrap();
+    container.create();
+    let pid = container.place.read("pid");
+    connect(&world, &format!("/proc/{pid}/ns/net"));
+    container.start();
+    container.becomes("stopped");
+    assert_eq!(fs::read_to_string(tmp.join("out")).unwrap(), format!("2\n{OUTCOME}"));
+    assert_only_allowed(&world, ENGINE);
+    container.call("delete", &[]).ok();
+}
+
+/// Where all is let out, so is UDP, by the engine's network.
+#[test]
+fn udp_goes_out_by_the_engines_network() {
+    let Some(who) = Who::Root.find("egress of UDP") else { return };
+    let Some(world) = World::new("egress of UDP") else { return };
+    let engine = Engine::new(&world);
+    let Some(container) = container("egress of UDP", who) else { return };
+    let container = container
+        .set("/annotations", json!({ "io.fumehood.egress": "open,deny=93.184.215.0/24" }))
+        .set(NETWORK, json!({ "type": "network", "path": engine.path() }))
+        .shell(
+            "for to in 1.1.1.1 93.184.215.14 10.9.9.9; do echo from $to | busybox timeout 3 busybox nc -u -w 2 $to 9999; done
+             true",
+        );
+    assert_eq!(container.run().ok(), "from 1.1.1.1\n");
+    let reached = world.reached();
+    assert!(reached.iter().all(|line| line == "ready" || line.starts_with("1.1.1.1:9999 udp")), "{reached:?}");
+}
+
 #[test]
 fn who_rules_the_containers_network_rules_nothing_else() {
     let Some(who) = Who::Root.find("egress and CAP_NET_ADMIN") else { return };
