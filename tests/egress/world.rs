@@ -194,6 +194,7 @@ impl World {
     }
 
     /// The network namespace that it is.
+    #[allow(dead_code, reason = "the egress ring does not need it")]
     pub fn namespace(&self) -> &str {
         &self.beyond
     }
