@@ -1,6 +1,6 @@
 //! Removes what a killed fumehood left behind: for `fumehood cleanup`, and for every spawner when it starts.
 
-use std::{collections::BTreeSet, path::PathBuf, time::Duration};
+use std::{collections::BTreeSet, io, path::PathBuf, time::Duration};
 
 use serde::Serialize;
 
@@ -26,55 +26,71 @@ pub struct Found {
 }
 
 /// Finds it, and removes it unless `dry_run`.
+///
+/// # Errors
+/// The first one, when all that can be removed has been.
 pub fn clean(dry_run: bool) -> Result<Found> {
-    let mut found = Found { removed: !dry_run, ..Found::default() };
+    let mut cleaning = Cleaning { found: Found { removed: !dry_run, ..Found::default() }, dry_run, error: None };
     let (mut running, mut abandoned) = (BTreeSet::new(), BTreeSet::new());
     for (record, liveness) in state::list().map_err(Hint::into_error)? {
         match liveness {
             Liveness::Running => _ = running.insert(record.id),
             Liveness::Abandoned(paths) => {
-                end(&record, dry_run, &mut found)?;
-                for path in paths {
-                    remove(path, dry_run, &mut found)?;
-                }
+                cleaning.end(&record);
+                paths.into_iter().for_each(|path| cleaning.remove(path));
                 abandoned.insert(record.id);
             }
         }
     }
     for path in state::control::shut_doors().map_err(Hint::into_error)? {
-        if !found.records.contains(&path) {
-            remove(path, dry_run, &mut found)?;
+        if !cleaning.found.records.contains(&path) {
+            cleaning.remove(path);
         }
     }
     let hierarchy = Hierarchy::detect();
     let orphans = hierarchy.leftovers(Duration::ZERO).into_iter().filter(|leaf| abandoned.contains(leaf.name()));
     let others = hierarchy.leftovers(IN_THE_MAKING).into_iter();
     let others = others.filter(|leaf| !abandoned.contains(leaf.name()) && !running.contains(leaf.name()));
-    for leaf in orphans.chain(others) {
-        found.cgroups.push(leaf.path().to_owned());
-        if !dry_run {
-            Leftover::remove(leaf).map_err(Hint::into_error)?;
-        }
-    }
+    orphans.chain(others).for_each(|leaf| cleaning.remove_leaf(leaf));
     if !dry_run {
         hierarchy.remove_parent();
     }
-    Ok(found)
+    cleaning.error.map_or(Ok(cleaning.found), Err)
 }
 
-fn remove(path: PathBuf, dry_run: bool, found: &mut Found) -> Result<()> {
-    if !dry_run {
-        std::fs::remove_file(&path)
-            .map_err(|error| Error::new(format!("cannot remove `{}`: {error}", path.display())))?;
-    }
-    found.records.push(path);
-    Ok(())
+struct Cleaning {
+    found: Found,
+    dry_run: bool,
+    error: Option<Error>,
 }
 
-fn end(record: &Record, dry_run: bool, found: &mut Found) -> Result<()> {
-    let alive = if dry_run { record.is_alive() } else { record.kill().map_err(Hint::into_error)? };
-    if alive {
-        found.killed.push(record.id.clone());
+impl Cleaning {
+    fn remove(&mut self, path: PathBuf) {
+        match if self.dry_run { Ok(()) } else { std::fs::remove_file(&path) } {
+            Ok(()) => self.found.records.push(path),
+            // Another cleans up as well.
+            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+            Err(error) => self.failed(Error::new(format!("cannot remove `{}`: {error}", path.display()))),
+        }
     }
-    Ok(())
+
+    fn remove_leaf(&mut self, leaf: Leftover) {
+        let path = leaf.path().to_owned();
+        match if self.dry_run { Ok(()) } else { leaf.remove() } {
+            Ok(()) => self.found.cgroups.push(path),
+            Err(error) => self.failed(error.into_error()),
+        }
+    }
+
+    fn end(&mut self, record: &Record) {
+        match if self.dry_run { Ok(record.is_alive()) } else { record.kill() } {
+            Ok(true) => self.found.killed.push(record.id.clone()),
+            Ok(false) => {}
+            Err(error) => self.failed(error.into_error()),
+        }
+    }
+
+    fn failed(&mut self, error: Error) {
+        self.error.get_or_insert(error);
+    }
 }

@@ -527,17 +527,44 @@ impl Sandbox {
         keeper: Option<Keeper<'_>>,
     ) -> Result<Outcome> {
         let began = Instant::now();
-        let request = self.request(keeper.is_some()).map_err(Hint::into_error)?;
+        let (plan, runtime) = self.planned(keeper.is_some())?;
+        let input = self.take_input()?;
+        let extras = Extras { keeper, ..self.extras(runtime, input, signals, began) };
+        launch::launch(&plan, &Hierarchy::detect(), extras, observer).map_err(launch::LaunchError::explain)
+    }
+
+    /// The plan, and the runtime's name.
+    pub(crate) fn planned(&mut self, keeps: bool) -> Result<(Plan, Option<String>)> {
+        let request = self.request(keeps).map_err(Hint::into_error)?;
         let runtime = request.work.runtime.clone();
         let spec = spec::build::build(request).map_err(Hint::into_error)?;
         let plan = plan::make(spec, &self.host()).map_err(Hint::into_error)?;
-        let input = match std::mem::replace(&mut self.stdin, Stdin::Empty) {
+        Ok((plan, runtime))
+    }
+
+    pub(crate) fn take_input(&mut self) -> Result<Input> {
+        Ok(match std::mem::replace(&mut self.stdin, Stdin::Empty) {
             Stdin::Empty => Input::Empty,
             Stdin::Bytes(bytes) => Input::Bytes(bytes),
             Stdin::Inherit => Input::Stream(own_stdin()?),
-        };
-        let extras = Extras { runtime, secrets: &self.secrets, fetch: &self.fetch, input, signals, began, keeper };
-        launch::launch(&plan, &Hierarchy::detect(), extras, observer).map_err(launch::LaunchError::explain)
+        })
+    }
+
+    pub(crate) fn extras<'a>(
+        &'a self,
+        runtime: Option<String>,
+        input: Input,
+        signals: Option<BorrowedFd<'a>>,
+        began: Instant,
+    ) -> Extras<'a> {
+        Extras { runtime, secrets: &self.secrets, fetch: &self.fetch, input, signals, began, keeper: None }
+    }
+
+    /// How many of the program's words are the caller's, and which variables.
+    pub(crate) fn own_words(&self) -> (usize, impl Iterator<Item = &[u8]>) {
+        use std::os::unix::ffi::OsStrExt;
+        let secrets = self.secrets.iter().map(|secret| secret.name().as_bytes());
+        (self.args.len(), self.env.iter().map(|(name, _)| name.as_bytes()).chain(secrets))
     }
 
     /// The result object of a run that failed with `error` before its program ran.
@@ -563,7 +590,7 @@ impl Sandbox {
         self.id = Some(id.clone());
         if self.gvisor.is_some() {
             let (filter, rules) = (self.seccomp.is_some(), self.landlock.is_some());
-            gvisor::check(self.profile, filter, rules, &self.limits, &self.network, self.terminal)?;
+            gvisor::check(self.profile, filter, rules, &self.limits, &self.network)?;
         }
         let writable_root = self.writable_root.unwrap_or(matches!(self.rootfs, Rootfs::Image(_)));
         let wanted = [(keeps, "kept"), (self.on_disk.is_some(), "on a disk")];

@@ -189,6 +189,39 @@ impl StringVector {
     pub(super) fn as_ptr(&self) -> *const *const c_char {
         self.pointers.as_ptr()
     }
+
+    #[must_use]
+    pub fn as_strings(&self) -> Strings<'_> {
+        Strings(&self.pointers)
+    }
+}
+
+/// A null-terminated vector of strings that somebody else owns.
+#[derive(Debug, Clone, Copy)]
+pub struct Strings<'a>(&'a [*const c_char]);
+
+impl<'a> Strings<'a> {
+    /// Strings that lie one after the other, each with its NUL, with `room` for pointers to them, of which what is not
+    /// needed is given back. Allocates nothing. `None`: there is not enough room, or the last has no NUL.
+    pub fn lay_out(text: &'a [u8], room: &'a mut [*const c_char]) -> Option<(Self, &'a mut [*const c_char])> {
+        if text.last().is_some_and(|last| *last != 0) {
+            return None;
+        }
+        let mut count = 0;
+        for string in text.split_inclusive(|byte| *byte == 0) {
+            *room.get_mut(count)? = string.as_ptr().cast();
+            count += 1;
+        }
+        *room.get_mut(count)? = std::ptr::null();
+        let (used, left) = room.split_at_mut(count + 1);
+        Some((Self(used), left))
+    }
+
+    pub fn iter(self) -> impl Iterator<Item = &'a CStr> {
+        let strings = self.0.split_last().map_or(&[][..], |(_, strings)| strings);
+        // SAFETY: each leads to a string with a NUL that lives as long as `'a`: both constructors saw to that.
+        strings.iter().map(|string| unsafe { CStr::from_ptr(*string) })
+    }
 }
 
 // SAFETY: the pointers lead into `_strings`, which is owned, never changed, and heap-allocated.
@@ -198,8 +231,13 @@ unsafe impl Sync for StringVector {}
 
 /// Replaces the process; returns only on failure.
 pub fn exec(path: &CStr, arguments: &StringVector, environment: &StringVector) -> Errno {
+    exec_strings(path, arguments.as_strings(), environment.as_strings())
+}
+
+/// As [`exec`].
+pub fn exec_strings(path: &CStr, arguments: Strings<'_>, environment: Strings<'_>) -> Errno {
     // SAFETY: both vectors are null-terminated and their strings alive.
-    unsafe { libc::execve(path.as_ptr(), arguments.pointers.as_ptr(), environment.pointers.as_ptr()) };
+    unsafe { libc::execve(path.as_ptr(), arguments.0.as_ptr(), environment.0.as_ptr()) };
     Errno::last()
 }
 
@@ -326,6 +364,16 @@ pub fn reset_signals() {
         }
     }
     unblock_signals();
+}
+
+/// Also what is executed next ignores it.
+pub fn ignore_signal(signal: i32) {
+    // SAFETY: plain data for which all zeroes is valid, and an action that calls nothing.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = libc::SIG_IGN;
+        libc::sigaction(signal, &raw const action, std::ptr::null_mut());
+    }
 }
 
 /// No signal is blocked any more.

@@ -20,7 +20,7 @@ both! {
         batch.0.place.write("jobs.csv", text);
         let done = batch.done().expect_code(1);
         let results = parse(&done.out());
-        assert_eq!(all(&results, "id"), [json!("a"), json!("b"), json!(5)], "{done}");
+        assert_eq!(all(&results, "id"), [json!("a"), json!("b"), json!(6)], "{done}");
         assert_eq!(all(&results, "passed"), [json!(true), json!(false), Value::Null], "{done}");
         assert_eq!(results[0]["limits"]["timeout_ms"], 9000);
     }

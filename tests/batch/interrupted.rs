@@ -22,9 +22,14 @@ fn jobs(wait: &str) -> Vec<Value> {
     jobs
 }
 
+/// Their sleeps are told apart.
+fn mark(who: Who) -> u32 {
+    1 + u32::from(who == Who::User)
+}
+
 both! {
     fn once_lets_what_runs_end(who: Who) {
-        let batch = Batch::of(who, &jobs("sleep 3; echo whole")).args(["-j", "2"]);
+        let batch = Batch::of(who, &jobs(&format!("sleep 3.{}; echo whole", mark(who)))).args(["-j", "2"]);
         let mut child = batch.start();
         let pid = child.id();
         let mut out = BufReader::new(child.stdout.take().unwrap());
@@ -32,7 +37,7 @@ both! {
         for _ in 0..3 {
             out.read_line(&mut text).unwrap();
         }
-        let running = || host::processes("sleep\0003").len() >= 2;
+        let running = || host::processes(&format!("sleep\x003.{}", mark(who))).len() >= 2;
         assert!(host::eventually(running));
         kill(Pid::from_raw(pid as i32), Signal::SIGINT).unwrap();
         std::io::Read::read_to_string(&mut out, &mut text).unwrap();
@@ -46,10 +51,10 @@ both! {
     }
 
     fn twice_kills_it(who: Who) {
-        let batch = Batch::of(who, &jobs("sleep 1000")).args(["-j", "2", "-o", "out"]);
+        let batch = Batch::of(who, &jobs(&format!("sleep 1000.{}", mark(who)))).args(["-j", "2", "-o", "out"]);
         let child = batch.start();
         let pid = child.id();
-        let ours = || host::processes("sleep\01000").len() >= 2;
+        let ours = || host::processes(&format!("sleep\x001000.{}", mark(who))).len() >= 2;
         assert!(host::eventually(ours));
         kill(Pid::from_raw(pid as i32), Signal::SIGINT).unwrap();
         std::thread::sleep(std::time::Duration::from_millis(300));

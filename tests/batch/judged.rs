@@ -119,7 +119,7 @@ fn jobs_and_results_are_as_the_schemas_say() {
     let mut jobs = prompts();
     jobs.extend([sums("c", C), sums("c", "x"), sums("python", PYTHON)]);
     jobs.extend([
-        json!({"id": 5, "argv": ["printf", "\\377"], "limits": {"memory": 64 << 20, "cpu": 0.5, "timeout": "none"}}),
+        json!({"id": 5, "argv": ["printf", "\\377"], "limits": {"memory": 64 << 20, "timeout": "none"}}),
         json!({"cmd": "echo x > f", "get": ["f"], "expect": {"files": {"f": "x\n"}}, "net": {"allow": ["example.com"]}}),
         json!({"code": {"base64": "cHJpbnQoMSk="}, "env": {"A": "b"}, "files": {"x": {"base64": "/w=="}}, "user": "0", "isolation": "native"}),
         json!({"code": "x", "runtime": "nonesuch"}),

@@ -23,6 +23,7 @@ use common::{Done, Run, Who, host};
 use serde_json::{Value, json};
 
 /// One call of `fumehood batch`.
+#[derive(Debug)]
 pub struct Batch(pub Run);
 
 impl Batch {

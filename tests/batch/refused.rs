@@ -10,8 +10,8 @@ both! {
         let wrong: [(&[u8], &str); 9] = [
             (b"{\"cdoe\": \"x\"}", "unknown field `cdoe`"),
             (b"{\"code\": ", "EOF while parsing"),
-            (b"nonsense", "expected ident"),
-            (b"[1]", "expected struct Job"),
+            (b"nonsense", "it is no JSON object"),
+            (b"[1]", "it is no JSON object"),
             (b"\xff\xfe", ""),
             (b"{}", "nothing says what to run"),
             (b"{\"cmd\": \"a\", \"code\": \"b\"}", "`code` and `cmd` cannot be given together"),
