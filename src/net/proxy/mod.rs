@@ -32,8 +32,11 @@ mod tests;
 
 use std::{
     cell::{Cell, RefCell},
+    collections::HashMap,
+    ffi::OsString,
     fmt,
     os::fd::OwnedFd,
+    pin::pin,
     rc::Rc,
     sync::Arc,
     thread::JoinHandle,
@@ -45,6 +48,7 @@ use nix::{
     sys::{
         resource::{Resource, getrlimit},
         signal::SigSet,
+        socket::{setsockopt, sockopt},
     },
 };
 use tokio::{
@@ -52,12 +56,12 @@ use tokio::{
     runtime,
     sync::{mpsc, watch},
     task::{LocalSet, spawn_local},
-    time::{sleep, timeout},
+    time::{Instant, sleep, timeout},
 };
 
 use self::{
     account::Account,
-    dial::Addresses,
+    dial::{Addresses, Own},
     drain::Drain,
     outside::Outside,
     publish::Doors,
@@ -79,7 +83,7 @@ struct Limits {
     connections: usize,
     /// From the first byte of a request or a hello to its last.
     head: Duration,
-    /// To resolve a name and to be answered by one of its addresses.
+    /// To resolve a name, and again to be answered by one of its addresses.
     dial: Duration,
     /// To begin a request, for a client that is refused.
     refused: Duration,
@@ -179,6 +183,7 @@ impl Proxy {
                 authority,
                 pool: RefCell::default(),
                 addresses: RefCell::default(),
+                own: RefCell::new((Instant::now(), HashMap::new())),
                 resolver,
                 denied,
                 log,
@@ -281,6 +286,7 @@ struct Shared {
     authority: Option<Arc<Authority>>,
     pool: RefCell<Pool>,
     addresses: RefCell<Addresses>,
+    own: RefCell<Own>,
     resolver: Resolver,
     denied: Box<dyn Fn(Denied) + Send>,
     log: Option<Log>,
@@ -345,6 +351,9 @@ impl TryFrom<Listeners> for Sockets {
         let listener = |fd| TcpListener::from_std(waiting(fd)?.into());
         for clients in [&listeners.tcp, &listeners.explicit] {
             prepare(clients)?;
+            // Inherited by what is accepted. The link loses nothing and is nobody else's: to feel for its speed, as the
+            // host's own way may do, only slows it down. Always there, and allowed to anybody.
+            setsockopt(clients, sockopt::TcpCongestion, &OsString::from("reno"))?;
         }
         Ok(Self {
             tcp: listener(listeners.tcp)?,
@@ -388,7 +397,7 @@ async fn take(shared: Rc<Shared>, listener: Rc<TcpListener>, way: Way) {
                     Way::Explicit => explicit::explicit(&place.0, client).await,
                 }
             };
-            stream::first(cut, carrying).await;
+            stream::first(pin!(cut), pin!(carrying)).await;
         });
     }
 }
