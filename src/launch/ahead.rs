@@ -51,6 +51,8 @@ pub struct Boot {
     /// can be so.
     pub env: Vec<(String, String)>,
     pub joins: bool,
+    /// Whether it can be told its arguments later, and nothing shows.
+    pub takes_args: bool,
 }
 
 /// A sandbox that waits.
@@ -69,6 +71,7 @@ struct Booted {
     /// Our copy of the end at which the interpreter is told.
     socket: OwnedFd,
     files: Vec<BoxPath>,
+    takes_args: bool,
     /// What it says that it has loaded.
     loaded: Vec<String>,
 }
@@ -118,6 +121,7 @@ impl Prepared {
         let booted = pair.zip(boot).map(|((socket, _), boot)| Booted {
             socket,
             files: boot.files.iter().filter_map(file_path).collect(),
+            takes_args: boot.takes_args,
             loaded: Vec::new(),
         });
         let mut prepared = Self { plan, hierarchy: hierarchy.clone(), made, shared, booted, logs };
@@ -280,6 +284,7 @@ impl Booted {
         let Some(variables) = more(&own.env, &step.env) else { return false };
         let file = own.argv.last().map_or("", String::as_str);
         own.cwd == step.cwd
+            && (self.takes_args || own.argv == step.argv)
             && own.candidates == step.candidates
             && more(&own.argv, &step.argv).is_some_and(|args| args.iter().map(String::len).sum::<usize>() < MOST_SAID)
             && variables.iter().all(|variable| !is_looked_at(variable))

@@ -85,6 +85,6 @@ impl Way {
         let env =
             [(self.variable.0, self.variable.1), ("FUMEHOOD_BOOT", "{fd}"), ("FUMEHOOD_PRELOAD", &names.join(" "))];
         let env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-        Ok(Boot { files, env, joins: self.joins })
+        Ok(Boot { files, env, joins: self.joins, takes_args: self.runtime != "bash" })
     }
 }
