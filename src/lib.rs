@@ -5,7 +5,9 @@
 //! a command line. [`Sandbox`] is the facade over the whole: it is shaped after
 //! [`std::process::Command`], and the command line uses nothing else.
 
+pub mod batch;
 pub mod cgroup;
+pub mod cleanup;
 pub mod container;
 pub mod criu;
 pub mod error;
@@ -20,11 +22,13 @@ pub mod report;
 pub mod request;
 mod sandbox;
 pub mod selftest;
+pub mod spawn;
 pub mod spec;
 pub mod state;
 #[allow(unsafe_code)]
 pub mod sys;
 
+pub use batch::Batch;
 pub use error::{Error, Result};
 pub use launch::Observer;
 pub use pool::Pool;

@@ -1,4 +1,4 @@
-//! All verbs but `run` and `explain`: read by clap, and handed on.
+//! All verbs but `run`, `explain` and `batch`: read by clap, and handed on.
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -97,16 +97,18 @@ enum Verb {
     Version,
 }
 
-/// Every verb as clap knows it, `run` and `explain` from their table.
+/// Every verb as clap knows it, `run`, `explain` and `batch` from their table.
 pub fn command() -> clap::Command {
     let mut command = Cli::command();
     let rest: Vec<_> = command.get_subcommands().map(|verb| verb.get_name().to_owned()).collect();
     command = command.subcommand(completions::command(RunVerb::Run)).subcommand(completions::command(RunVerb::Explain));
+    command = command.subcommand(completions::command(RunVerb::Batch));
     // In the order they are wanted.
     command = command.mut_subcommand("run", |verb| verb.display_order(0));
     command = command.mut_subcommand("explain", |verb| verb.display_order(1));
+    command = command.mut_subcommand("batch", |verb| verb.display_order(2));
     for (order, name) in rest.into_iter().enumerate() {
-        command = command.mut_subcommand(name, |verb| verb.display_order(order + 2));
+        command = command.mut_subcommand(name, |verb| verb.display_order(order + 3));
     }
     command
 }
@@ -117,6 +119,7 @@ pub fn run(mut words: Vec<OsString>) -> ExitCode {
         match words.first().and_then(|word| word.to_str()) {
             Some("run") => return message::print(&help::text(RunVerb::Run)),
             Some("explain") => return message::print(&help::text(RunVerb::Explain)),
+            Some("batch") => return message::print(&help::text(RunVerb::Batch)),
             _ => words.truncate(1),
         }
         words.push("--help".into());

@@ -8,7 +8,7 @@ use std::{
 
 use oci_spec::runtime as oci;
 
-use super::{Driver, Undo, die_at, io};
+use super::{Driver, Egress, Undo, die_at, io};
 use crate::{
     Result,
     cgroup::container::{Group, Layout, Place, Want, resctrl},
@@ -39,12 +39,13 @@ pub(super) struct Bundle {
 }
 
 impl Bundle {
-    pub(super) fn read(path: &Path, config: Option<&Path>, pivot: bool) -> Result<Self> {
+    pub(super) fn read(path: &Path, config: Option<&Path>, pivot: bool, egress: &Egress) -> Result<Self> {
         let path = std::fs::canonicalize(path).map_err(io("open bundle", path))?;
         let config = config.map_or_else(|| path.join("config.json"), Path::to_owned);
         let container = spec::load(&config).map_err(Hint::into_error)?;
         let rootfs = container.rootfs(&path).map_err(Hint::into_error)?;
-        let spec::Container { spec, bytes, controls, warnings } = container;
+        let spec::Container { spec, bytes, mut controls, warnings } = container;
+        egress.hold_for(&mut controls)?;
         let (host, layout) = (Host::probe(), Layout::detect());
         let around = circumstances(&path, &host, &layout, pivot);
         let plan = plan::make(&spec, &controls, &around).map_err(Hint::into_error)?;
@@ -84,6 +85,7 @@ impl Bundle {
             started: false,
             cgroup: Some(place.record().clone()),
             resctrl: None,
+            egress: None,
             pid_namespace_own: self.plan.namespaces.new & libc::CLONE_NEWPID != 0,
             user_namespace: self.plan.namespaces.has(libc::CLONE_NEWUSER),
             rootless,

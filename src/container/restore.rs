@@ -50,6 +50,7 @@ pub struct Restore {
     pub detach: bool,
     pub driver: Driver,
     pub rootless: bool,
+    pub egress: super::Egress,
     /// As in [`super::Checkpoint`].
     pub options: Options,
     pub warn: fn(&str),
@@ -73,7 +74,7 @@ pub fn restore(wanted: &Restore) -> Result<i32> {
 }
 
 fn begin(wanted: &Restore, attention: &Attention) -> Result<launch::Child> {
-    let bundle = Bundle::read(&wanted.bundle, None, true)?;
+    let bundle = Bundle::read(&wanted.bundle, None, true, &wanted.egress)?;
     bundle.warn(wanted.warn);
     let plan = &bundle.plan;
     can_be_restored(plan, &bundle.host)?;

@@ -112,15 +112,7 @@ impl World<'_> {
     /// The sandbox inherits nothing: not even what another thread opens at this moment (CVE-2024-21626).
     fn close_others(&self) -> sys::Result<()> {
         // 0-2 stay taken until the program's are put there: nothing of ours may get these numbers.
-        let mut next = 3;
-        for fd in self.keep {
-            let fd = *fd as u32;
-            if next < fd {
-                process::close_range(next, fd - 1)?;
-            }
-            next = next.max(fd + 1);
-        }
-        process::close_range(next, u32::MAX)
+        process::close_others(self.keep)
     }
 
     fn take_identity(&self) -> sys::Result<()> {
@@ -152,7 +144,8 @@ impl World<'_> {
             end.root(root.as_fd()).map_err(at(Stage::Setup, 0))?;
         }
         let terminal = if self.plan.terminal {
-            Some(open_terminal(end, self.window).map_err(at(Stage::Terminal, 0))?)
+            let masters = if self.plan.gvisor.is_some() { gvisor::TERMINALS } else { c"/dev/pts/ptmx" };
+            Some(open_terminal(end, masters, self.window).map_err(at(Stage::Terminal, 0))?)
         } else {
             None
         };
@@ -361,9 +354,9 @@ fn wait_for(pid: i32, children: BorrowedFd<'_>, control: BorrowedFd<'_>, deadlin
 }
 
 /// A terminal of the sandbox's own devpts, whose master goes to the supervisor.
-fn open_terminal(end: InitEnd<'_>, size: Option<libc::winsize>) -> sys::Result<OwnedFd> {
+fn open_terminal(end: InitEnd<'_>, masters: &CStr, size: Option<libc::winsize>) -> sys::Result<OwnedFd> {
     let flags = libc::O_RDWR | libc::O_NOCTTY;
-    let master = fs::open_in(fs::cwd(), c"/dev/pts/ptmx", flags, 0, fs::NO_LINKS)?;
+    let master = fs::open_in(fs::cwd(), masters, flags, 0, fs::NO_LINKS)?;
     tty::unlock(master.as_fd())?;
     let terminal = tty::peer(master.as_fd())?;
     // Before the program looks, and so without a signal that it changed.

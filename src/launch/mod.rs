@@ -331,7 +331,7 @@ fn start(
             Some(Inward { published: host.published, sockets: helper.sockets()? })
         };
         let first = Policy::clone(plan.setup_egress.as_ref().unwrap_or(policy));
-        running.egress = Some(Egress::start(first, listeners, host.logs, inward)?);
+        running.egress = Some(Egress::start(first, listeners, host.logs, inward, None)?);
     }
     Ok((running, Streams { stdin: in_write, stdout: out_read, stderr: err_read }))
 }

@@ -233,6 +233,8 @@ impl<'a> Start<'a> {
         }
         process::set_no_new_privileges().map_err(at(Stage::NoNewPrivileges, 0))?;
         process::close_on_exec_from(3).map_err(at(Stage::Descriptors, 3))?;
+        // What it has no use for: it and its file server stay root of the sandbox, and it waits without a filter.
+        install(self.plan.seccomp.program.quiet(), 0).map_err(at(Stage::Seccomp, 0))?;
         // It is gVisor's file server that makes the program's files.
         if let Some(filter) = &self.plan.no_setuid {
             install(filter.program.quiet(), 0).map_err(at(Stage::Seccomp, 2))?;

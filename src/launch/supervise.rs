@@ -107,8 +107,11 @@ impl<'a> Supervisor<'a> {
         let Made { running, streams, leaf, holds, oom, before } = made;
         let input = std::mem::replace(&mut extras.input, Input::Empty);
         let outputs = [streams.stdout, streams.stderr];
-        let relay = Relay::new(streams.stdin, outputs, input, extras.secrets, plan.limits.output)
+        let mut relay = Relay::new(streams.stdin, outputs, input, extras.secrets, plan.limits.output)
             .map_err(system("make a pipe non-blocking"))?;
+        if plan.gvisor.is_some() {
+            relay.hold_back();
+        }
         let watched = holds.memory == Means::Watched;
         Ok(Self {
             watch: watched.then(|| Watch::new(running.pid, &plan.setup)),
@@ -279,7 +282,8 @@ impl<'a> Supervisor<'a> {
         if self.plan.gvisor.is_none() {
             return wait_status(status);
         }
-        match End::of(status, &std::mem::take(&mut self.logs)) {
+        let logs = std::mem::take(&mut self.logs);
+        match End::of(status, &logs) {
             End::Status(status) => wait_status(status),
             End::OutOfThreads => {
                 self.out_of_threads = true;
@@ -287,6 +291,7 @@ impl<'a> Supervisor<'a> {
             }
             other => {
                 self.not_run = Some(other);
+                self.logs = logs;
                 WaitStatus::Signaled(libc::SIGKILL as u8)
             }
         }
@@ -343,6 +348,12 @@ impl<'a> Supervisor<'a> {
         if !self.relay.read(number) {
             return false;
         }
+        self.hand_on(number, observer);
+        true
+    }
+
+    /// Of what was just read of a stream, what may be seen.
+    fn hand_on(&mut self, number: usize, observer: &mut dyn Observer) {
         self.begin(observer);
         // What a compiler says is not the program's output.
         let stream = match (self.plan.steps[self.step].kind, number) {
@@ -354,11 +365,14 @@ impl<'a> Supervisor<'a> {
             Passed::Refused => self.kill(Reason::Cancelled(libc::SIGPIPE as u8)),
             Passed::Full => self.kill(Reason::Output),
         }
-        true
     }
 
     fn drain(&mut self, number: usize, observer: &mut dyn Observer) {
         while self.pass_on(number, observer) {}
+        let why = self.not_run.as_ref().and_then(End::words);
+        if self.relay.release(number, why) {
+            self.hand_on(number, observer);
+        }
     }
 
     /// Calls that the filter refuses come here to be told; the answer is the filter's own.

@@ -21,6 +21,8 @@ use crate::request::{
 
 /// Where the program's tree is in the enclosure.
 pub const ROOT: &std::ffi::CStr = c"/rootfs";
+/// Where its terminals are there; the program sees gVisor's own.
+pub const TERMINALS: &std::ffi::CStr = c"/rootfs/dev/pts/ptmx";
 /// What gVisor's own processes take of the sandbox's memory, idle, and with what they keep of files in use.
 pub const MEMORY: Bytes = Bytes::mib(96);
 /// Threads of runsc, of its kernel and of its file server.
@@ -79,6 +81,7 @@ pub(super) struct Program<'a> {
     pub groups: &'a [u32],
     pub rlimits: &'a [ResourceLimit],
     pub network: &'a Network,
+    pub terminal: bool,
 }
 
 /// Has `setup` end in the enclosure instead of the program's root.
@@ -180,7 +183,7 @@ fn config(program: &Program<'_>, step: &Step, inner: &[Inner], gateway: bool) ->
             "user": {
                 "uid": program.identity.uid, "gid": program.identity.gid, "additionalGids": program.groups,
             },
-            "capabilities": {},
+            "capabilities": {}, "terminal": program.terminal,
         },
         "root": { "path": "/rootfs", "readonly": false },
         "hostname": program.hostname.unwrap_or_default(),

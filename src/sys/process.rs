@@ -35,6 +35,26 @@ pub fn wait_to_be_killed(parent: i32) -> ! {
     }
 }
 
+/// Has this process sent `signal` when its parent ends, whose number is `parent`; `false`: it has ended already.
+pub fn hear_of_end(parent: i32, signal: i32) -> Result<bool> {
+    // SAFETY: takes no pointer.
+    check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, signal, 0, 0, 0) }.into())?;
+    // SAFETY: takes nothing and cannot fail.
+    Ok(unsafe { libc::getppid() } == parent)
+}
+
+/// As [`close_range`], for all descriptors above 2 but `keep`, which is in order.
+pub fn close_others(keep: &[i32]) -> Result<()> {
+    let mut next = 3;
+    for fd in keep.iter().map(|fd| *fd as u32) {
+        if next < fd {
+            close_range(next, fd - 1)?;
+        }
+        next = next.max(fd + 1);
+    }
+    close_range(next, u32::MAX)
+}
+
 pub fn new_session() -> Result<()> {
     // SAFETY: takes no argument.
     check(unsafe { libc::setsid() }.into()).map(drop)

@@ -14,25 +14,32 @@ pub fn record_pair() -> Result<(OwnedFd, OwnedFd)> {
     Ok(unsafe { (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])) })
 }
 
-/// A connected pair of streams; both ends close on exec.
+/// A connected pair that keeps no boundaries; both ends close on exec.
 pub fn stream_pair() -> Result<(OwnedFd, OwnedFd)> {
     let mut ends = [-1; 2];
+    let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC;
     // SAFETY: room for two descriptors.
-    check(
-        unsafe { libc::socketpair(libc::AF_UNIX, libc::SOCK_STREAM | libc::SOCK_CLOEXEC, 0, ends.as_mut_ptr()) }.into(),
-    )?;
+    check(unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, ends.as_mut_ptr()) }.into())?;
     // SAFETY: both are new.
     Ok(unsafe { (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])) })
 }
 
-/// Writes all of it to a stream without waiting for anybody to read: what there is no room for is EAGAIN. A closed peer
-/// is EPIPE, never a signal.
-pub fn send_all_now(socket: BorrowedFd<'_>, mut bytes: &[u8]) -> Result<()> {
+/// Sends all of it over a stream. A closed peer is EPIPE, never a signal.
+pub fn send_all(socket: BorrowedFd<'_>, bytes: &[u8]) -> Result<()> {
+    send_whole(socket, bytes, 0)
+}
+
+/// As [`send_all`], without waiting for anybody to read: what there is no room for is EAGAIN.
+pub fn send_all_now(socket: BorrowedFd<'_>, bytes: &[u8]) -> Result<()> {
+    send_whole(socket, bytes, libc::MSG_DONTWAIT)
+}
+
+fn send_whole(socket: BorrowedFd<'_>, mut bytes: &[u8], flags: libc::c_int) -> Result<()> {
+    let flags = flags | libc::MSG_NOSIGNAL;
     while !bytes.is_empty() {
-        let flags = libc::MSG_NOSIGNAL | libc::MSG_DONTWAIT;
         // SAFETY: the slice is valid for its length.
-        match check(unsafe { libc::send(socket.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags) } as libc::c_long)
-        {
+        let sent = unsafe { libc::send(socket.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags) };
+        match check(sent as libc::c_long) {
             Err(nix::errno::Errno::EINTR) => {}
             sent => bytes = &bytes[sent? as usize..],
         }

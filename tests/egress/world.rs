@@ -168,6 +168,12 @@ impl World {
         fs::read_to_string(&self.log).unwrap().lines().map(str::to_owned).collect()
     }
 
+    /// The network namespace that it is.
+    #[allow(dead_code, reason = "the egress ring does not need it")]
+    pub fn namespace(&self) -> &str {
+        &self.beyond
+    }
+
     /// A command that runs there.
     pub fn within(&self, program: &str) -> Command {
         let mut command = Command::new("nsenter");
@@ -206,14 +212,14 @@ impl Drop for World {
     }
 }
 
-fn ip(words: &str) {
+pub fn ip(words: &str) {
     let mut command = Command::new("ip");
     command.args(words.split(' '));
     run(command);
 }
 
 #[track_caller]
-fn run(mut command: Command) {
+pub fn run(mut command: Command) {
     let status = command.status().unwrap_or_else(|error| panic!("{command:?}: {error}"));
     assert!(status.success(), "{command:?}: {status}");
 }

@@ -25,9 +25,6 @@ pub fn tighten(
     if controls.isolation == Some(Isolation::Gvisor) {
         return Err(refuse("isolation", "gvisor is not supported by this version"));
     }
-    if controls.egress.is_some() {
-        return Err(refuse("egress", "filtered egress is not supported by this version"));
-    }
     let mut filters = Vec::new();
     let mut policies = Vec::new();
     if let Some(profile) = controls.profile {
