@@ -34,7 +34,12 @@ impl JobError {
                 hint = Some("a job is a JSON object on a line of its own".to_owned());
                 said
             }
-            None => said,
+            None => {
+                if path == "." {
+                    hint = Some("a job is a JSON object on a line of its own".to_owned());
+                }
+                said
+            }
         };
         let why = if field.is_empty() || field == "." { why } else { format!("`{field}`: {why}") };
         Self { why, hint }

@@ -8,6 +8,8 @@ use crate::{Sandbox, request::Bytes};
 /// What every worker knows.
 #[derive(Debug)]
 pub(super) struct Settings {
+    /// The process whose batch it is: what its sandboxes are known by.
+    pub(super) owner: u32,
     pub(super) template: Sandbox,
     pub(super) defaults: Job,
     pub(super) store: Option<PathBuf>,

@@ -1,10 +1,13 @@
 //! `fumehood batch`.
 
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     fs::File,
     io::{IsTerminal, Write},
-    os::fd::{AsFd, BorrowedFd},
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::ffi::OsStrExt,
+    },
     path::Path,
     process::ExitCode,
     time::{Duration, Instant},
@@ -47,6 +50,11 @@ fn attempt(mut low: Low) -> Result<ExitCode> {
     let many = std::mem::take(&mut low.batch);
     let mut batch = Batch::new(high::sandbox(Verb::Batch, &mut low)?);
     settings(&mut batch, &low, &many)?;
+    let socket = name.as_encoded_bytes().starts_with(b"unix:");
+    if socket && (many.output.is_some() || many.dry_run || many.format == Some(Format::Csv)) {
+        return Err(Error::new("results of what comes over a socket go back over it, and jobs are lines of JSON")
+            .with_hint("leave -o, --dry-run and --format out"));
+    }
     if many.resume && many.output.is_none() {
         return Err(
             Error::new("--resume goes on with a file of results, and none is named").with_hint("name it with -o")
@@ -107,6 +115,9 @@ fn jobs(name: &OsString, format: Option<Format>) -> Result<Jobs, BatchError> {
     if name == "-" {
         let stdin = std::io::stdin().as_fd().try_clone_to_owned().map_err(|source| BatchError::Input { source })?;
         return Ok(Jobs::stream(File::from(stdin), format.unwrap_or(Format::Jsonl)));
+    }
+    if let Some(path) = name.as_encoded_bytes().strip_prefix(b"unix:") {
+        return Jobs::socket(Path::new(OsStr::from_bytes(path)));
     }
     Jobs::file(Path::new(name), format)
 }

@@ -45,6 +45,13 @@ enum Verb {
     /// List the languages, and which of them this host has
     #[command(after_help = "Examples:\n  fumehood runtimes\n  fumehood runtimes --json")]
     Runtimes(runtimes::Args),
+    /// Print the JSON Schema of what `batch` takes and gives
+    #[command(after_help = "Examples:\n  fumehood schema job > job.schema.json\n  fumehood schema result")]
+    Schema {
+        /// Of what
+        #[arg(value_enum)]
+        of: Schema,
+    },
     /// Keep images: import, list, inspect, remove
     #[command(after_help = "Examples:\n  fumehood image import image.tar\n  fumehood image list")]
     Image(image::Args),
@@ -97,6 +104,12 @@ enum Verb {
     Version,
 }
 
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Schema {
+    Job,
+    Result,
+}
+
 /// Every verb as clap knows it, `run`, `explain` and `batch` from their table.
 pub fn command() -> clap::Command {
     let mut command = Cli::command();
@@ -145,6 +158,8 @@ fn dispatch(verb: Verb) -> ExitCode {
         Verb::Net(args) => net::run(&args),
         Verb::Cleanup(args) => cleanup::run(&args),
         Verb::Runtimes(args) => runtimes::run(&args),
+        Verb::Schema { of: Schema::Job } => message::print(fumehood::batch::JOB_SCHEMA),
+        Verb::Schema { of: Schema::Result } => message::print(fumehood::batch::RESULT_SCHEMA),
         Verb::Image(args) => image::run(&args),
         Verb::Diff(args) => kept::diff(&args),
         Verb::Commit(args) => kept::commit(&args),
