@@ -164,3 +164,32 @@ fn a_compiled_program_has_its_compilers_limits_first() {
     assert_eq!(outcome.compile.unwrap().verdict, Verdict::Ok);
     assert_eq!(pool.counts(), (1, 0));
 }
+
+#[test]
+fn it_is_all_the_same_for_an_ordinary_user() {
+    const NAME: &str = "waiting::it_is_all_the_same_for_an_ordinary_user";
+    use std::os::unix::{fs::PermissionsExt, process::CommandExt};
+    let user = nix::unistd::User::from_name("fumehood-test").unwrap();
+    let (true, Some(user)) = (nix::unistd::geteuid().is_root(), user) else {
+        return crate::skip(NAME, "it takes root and a user fumehood-test");
+    };
+    let dir = tempfile::tempdir().unwrap();
+    std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
+    let program = dir.path().join("pool");
+    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    let done = std::process::Command::new(&program)
+        .args(["waiting::", "same::bash", "--skip", "ordinary_user"])
+        .uid(user.uid.as_raw())
+        .gid(user.gid.as_raw())
+        .current_dir("/")
+        .env_remove("XDG_RUNTIME_DIR")
+        .env("HOME", "/nonexistent")
+        .output()
+        .unwrap();
+    let said = String::from_utf8_lossy(&done.stdout);
+    assert!(
+        done.status.success() && said.contains("same::bash ... ok"),
+        "{said}\n{}",
+        String::from_utf8_lossy(&done.stderr)
+    );
+}
