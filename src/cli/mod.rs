@@ -35,7 +35,7 @@ mod verdict;
 use std::{ffi::OsString, path::Path, process::ExitCode};
 
 /// The names by which we are a runtime: our own, and those we take the place of.
-const ENGINES: [&str; 3] = ["fumehood-oci", "runc", "crun"];
+const ENGINES: [&str; 4] = ["fumehood-oci", oci::GVISOR, "runc", "crun"];
 
 pub fn main(mut words: impl Iterator<Item = OsString>) -> ExitCode {
     let name = words.next().unwrap_or_default();

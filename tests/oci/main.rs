@@ -18,6 +18,7 @@ mod cve_races;
 mod cve_terminals;
 mod documents;
 mod exec;
+mod gvisor;
 mod hooks;
 #[cfg(debug_assertions)]
 mod killed;

@@ -34,8 +34,9 @@ use std::{
 
 use fumehood::{
     Error, Result,
-    container::Driver,
+    container::{Driver, Isolation},
     error::Hint,
+    request::gvisor::Platform,
     state::{
         StateError,
         root::{ContainerId, StateRoot},
@@ -62,7 +63,11 @@ pub struct Context {
     pub rootless: bool,
     /// Instead of the one in PATH.
     pub criu: Option<PathBuf>,
+    pub isolation: Isolation,
 }
+
+/// By this name every container is on gVisor's kernel.
+pub const GVISOR: &str = "fumehood-gvisor";
 
 /// `program` is what we are called: `fumehood-oci`.
 pub fn main(program: &str, words: Vec<OsString>) -> ExitCode {
@@ -109,7 +114,7 @@ fn run(program: &str, verb: &Verb, globals: &Given, mut words: std::vec::IntoIte
     if let Some(error) = contract::arguments(verb.name, verb.least, verb.most, given.words.len()) {
         return Err(error);
     }
-    let context = Context::new(globals)?;
+    let context = Context::new(program, globals)?;
     if !fumehood::container::is_second_start() {
         log::debug(|| format!("{} {:?} in {:?}", verb.name, given.words, context.root));
     }
@@ -126,7 +131,7 @@ fn log(given: &Given) -> Result<Log> {
 }
 
 impl Context {
-    fn new(given: &Given) -> Result<Self> {
+    fn new(program: &str, given: &Given) -> Result<Self> {
         let rootless = match given.text("rootless")?.map(str::to_ascii_lowercase).as_deref() {
             None | Some("" | "auto") => fumehood::container::is_rootless(),
             Some(text) => flags::boolean(text.as_bytes())
@@ -146,7 +151,17 @@ impl Context {
                     .with_hint("there are cgroupfs, systemd and disabled"));
             }
         };
-        Ok(Self { root: given.value("root").map(OsString::from), driver, rootless, criu: given.path("criu") })
+        let platform = given.text("gvisor-platform")?.filter(|name| !name.is_empty()).map(|name| {
+            let unknown = || Error::new(format!("unknown --gvisor-platform {name:?}"));
+            Platform::by_name(name).ok_or_else(|| unknown().with_hint("there are auto, systrap, kvm and ptrace"))
+        });
+        Ok(Self {
+            root: given.value("root").map(OsString::from),
+            driver,
+            rootless,
+            criu: given.path("criu"),
+            isolation: Isolation { gvisor: program == GVISOR, platform: platform.transpose()?.unwrap_or_default() },
+        })
     }
 
     pub fn root(&self) -> Result<StateRoot> {

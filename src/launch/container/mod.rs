@@ -10,6 +10,7 @@ mod console;
 mod devices;
 mod exec;
 mod foreground;
+pub mod guest;
 pub mod hooks;
 mod init;
 mod namespaces;
@@ -78,6 +79,8 @@ pub struct Create<'a> {
     pub host_root: bool,
     /// What hooks are told.
     pub record: &'a Record,
+    /// The directory of what a gVisor kernel is brought back from.
+    pub image: Option<BorrowedFd<'a>>,
 }
 
 /// A process of a container that this process is the parent of. Dropped before [`Child::keep`], it is killed.
@@ -160,6 +163,7 @@ pub fn create(create: &Create<'_>) -> Result<Child, String> {
         preserve: create.preserve,
         keyring: create.keyring,
         record: create.record,
+        image: create.image,
     };
     let mut group = create.group.borrow_mut();
     let into = group.as_ref().and_then(Group::clone_into);
@@ -218,6 +222,7 @@ fn clone_into_place(world: &World<'_>, privileged: bool, into: Option<BorrowedFd
         let mut keep = vec![world.control];
         keep.extend(world.start.into_iter().flat_map(Pipes::ends));
         keep.extend(world.console);
+        keep.extend(world.image);
         keep.extend(joined.descriptors());
         return Between::start(into, keep, world.preserve, privileged, |end| {
             joined.enter()?;
