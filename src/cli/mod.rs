@@ -26,6 +26,7 @@ mod ps;
 mod run;
 mod runtimes;
 mod selftest;
+mod snapshot;
 mod table;
 mod terminal;
 mod usage;

@@ -76,7 +76,7 @@ both! {
         let listed = container.output(container.command("list", &["--quiet"])).ok();
         assert!(listed.contains(&container.id), "{listed}");
 
-        container.call_on("kill", &["--all", "USR1"]).ok();
+        container.call_on("kill", &["--all", "WINCH"]).ok();
         container.call_on("kill", &["TERM"]).ok();
         container.becomes("stopped");
         container.call_on("kill", &["TERM"]).fails("container not running");
@@ -141,8 +141,11 @@ both! {
     }
 
     fn what_gvisor_cannot_hold_is_refused_by_name(who: Who) {
+        let mut kinds = vec!["mount", "uts", "ipc", "network"];
+        kinds.extend((who == Who::User).then_some("user"));
+        let namespaces: Vec<_> = kinds.iter().map(|kind| json!({ "type": kind })).collect();
         let cases = [
-            ("/linux/namespaces", json!([{ "type": "mount" }]), "linux.namespaces"),
+            ("/linux/namespaces", json!(namespaces), "linux.namespaces"),
             ("/linux/sysctl", json!({ "net.ipv4.ip_forward": "1" }), "linux.sysctl.net.ipv4.ip_forward"),
             ("/linux/devices", json!([{ "path": "/dev/sda", "type": "b", "major": 8, "minor": 0 }]), "linux.devices[0]"),
             ("/linux/rootfsPropagation", json!("shared"), "linux.rootfsPropagation"),

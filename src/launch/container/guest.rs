@@ -138,6 +138,9 @@ pub(super) fn run(
             _ = process::install_fd(null.as_fd(), number);
         }
     }
+    // As a program that is executed is: an ordinary user finds its namespaces by it. There is nothing of the host's in it
+    // any more, and nobody inside of gVisor can name it.
+    process::set_dumpable().map_err(failed("set dumpable"))?;
     process::exit_now(attend(&kernel, signals.as_fd()))
 }
 
@@ -208,6 +211,8 @@ fn boot(guest: &Guest, image: Option<BorrowedFd<'_>>, signals: BorrowedFd<'_>) -
     let passed: Vec<_> = [Some(telling.as_fd()), image].into_iter().flatten().collect();
     let Some(runsc) = clone::fork().map_err(failed("fork"))? else {
         process::unblock_signals();
+        // What is typed at the container's terminal is for the program, and not for gVisor's file server.
+        _ = process::new_session();
         let errno = execute(&words, &passed);
         _ = fs::write_all(telling.as_fd(), format!("cannot be executed: {}", errno.desc().to_lowercase()).as_bytes());
         process::exit_now(127);

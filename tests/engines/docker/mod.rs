@@ -3,6 +3,7 @@
 
 mod build;
 mod compose;
+mod gvisor;
 mod images;
 mod limits;
 mod living;

@@ -3,6 +3,7 @@
 mod build;
 mod checkpoint;
 mod controls;
+mod gvisor;
 mod living;
 mod network;
 mod pods;
