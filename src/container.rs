@@ -6,6 +6,7 @@
 mod bundle;
 mod checkpoint;
 mod delete;
+mod egress;
 mod guest;
 mod living;
 mod restore;
@@ -44,6 +45,7 @@ use self::bundle::{Bundle, circumstances};
 pub use self::{
     checkpoint::{Checkpoint, checkpoint},
     delete::delete,
+    egress::{Egress, policy, set_policy},
     guest::{Isolation, list as guest_processes},
     living::{NOT_RUNNING, Usage, kill, pause, processes, record, resume, update},
     restore::{Restore, restore},
@@ -68,6 +70,7 @@ pub struct Create {
     pub rootless: bool,
     /// Whose kernel it is to be on.
     pub isolation: Isolation,
+    pub egress: Egress,
     /// The calling program is the runtime and nothing else: it may execute itself again, to have its binary out of
     /// the container's reach (CVE-2019-5736).
     pub guard_binary: bool,
@@ -206,7 +209,8 @@ fn begin(wanted: &Create, attention: &Attention, waits: Waits, image: Option<Bor
         guard_binary()?;
     }
     let config = wanted.config.as_deref();
-    let mut bundle = Bundle::read(&wanted.bundle, config, !wanted.no_pivot, &wanted.id, wanted.isolation)?;
+    let mut bundle =
+        Bundle::read(&wanted.bundle, config, !wanted.no_pivot, &wanted.egress, (&wanted.id, wanted.isolation))?;
     let preserve = passed(wanted.preserve_fds)? + listening(&mut bundle.plan);
     guest::check_passed(bundle.plan.gvisor.is_some(), preserve)?;
     if wanted.guard_binary && !guarded && guard_needed(bundle.plan.ids.as_ref()) {
@@ -229,6 +233,7 @@ fn begin(wanted: &Create, attention: &Attention, waits: Waits, image: Option<Bor
         Waits::ForStart => Some(launch::Pipes::make(undo.dir()?.fd()).map_err(no_pipes)?),
         Waits::ForUs => None,
     };
+    let door = plan.egress.as_ref().map(|_| undo.dir()?.open_door().map_err(Hint::into_error)).transpose()?;
     let child = launch::create(&launch::Create {
         plan,
         group: &undo.group,
@@ -241,11 +246,15 @@ fn begin(wanted: &Create, attention: &Attention, waits: Waits, image: Option<Bor
         host_root: bundle.host.privileged && bundle.host.initial_user_namespace,
         record: &record,
         image,
+        egress_door: door.as_ref().map(AsFd::as_fd),
+        egress_log: wanted.egress.log.as_ref().map(AsFd::as_fd),
     })
     .map_err(failed)?;
+    drop(door);
     die_at("ready");
     record.init =
         Some(Init::of(child.pid).map_err(|error| failed(format!("look at the container's process: {error}")))?);
+    record.egress = child.egress;
     // A container that runs must not look like one that waits, should we be killed when we let it go.
     record.started = waits == Waits::ForUs;
     undo.dir()?.save(&record).map_err(Hint::into_error)?;
@@ -502,6 +511,13 @@ pub fn exec(wanted: &Exec, process: impl FnOnce(&oci::Spec) -> Result<oci::Proce
         plan::controls::tighten(&mut process, &controls, kernel, host.landlock_abi).map_err(Hint::into_error)?;
     }
     let call = guest.as_ref().map(guest::Execution::call);
+    if let Some(egress) = &record.egress {
+        plan::egress::check_exec(linux, &process.capabilities).map_err(Hint::into_error)?;
+        // Until its program runs, its process is seen where the engine makes its network.
+        if launch::network_of(init.pid).map_err(failed)? == egress.engine {
+            return Err(failed("cannot exec in a container whose network is filtered before it is started"));
+        }
+    }
     let group = RefCell::new(exec_group(&record, &wanted.cgroups, init.pid)?);
     let console = connect(wanted.console_socket.as_deref())?;
     let attention = if wanted.detach { Attention::None } else { Attention::Foreground(OnceCell::new()) };

@@ -5,7 +5,9 @@
 //! a command line. [`Sandbox`] is the facade over the whole: it is shaped after
 //! [`std::process::Command`], and the command line uses nothing else.
 
+pub mod batch;
 pub mod cgroup;
+pub mod cleanup;
 pub mod container;
 pub mod criu;
 pub mod error;
@@ -15,16 +17,20 @@ pub mod launch;
 pub mod net;
 pub mod packages;
 pub mod plan;
+pub mod pool;
 pub mod report;
 pub mod request;
 mod sandbox;
 pub mod selftest;
+pub mod spawn;
 pub mod spec;
 pub mod state;
 #[allow(unsafe_code)]
 pub mod sys;
 
+pub use batch::Batch;
 pub use error::{Error, Result};
 pub use launch::Observer;
+pub use pool::Pool;
 pub use report::{Outcome, Verdict};
 pub use sandbox::{Sandbox, Stdin};

@@ -26,8 +26,8 @@ use crate::{
     },
     report::{Failure, Isolation, Outcome},
     request::{
-        Fetch, Gvisor, Hostname, Limits, Mount, Network, Placed, Profile, Request, RequestError, Rootfs, SandboxId,
-        Secret, Step, StepLimits, User, Work, files, gvisor,
+        Bytes, Fetch, Fetched, Gvisor, Hostname, Limits, Mount, Network, Placed, Profile, Request, RequestError,
+        Rootfs, SandboxId, Secret, Step, StepLimits, User, Work, files, gvisor,
         runtimes::{self, SearchPath},
     },
     spec::{self, Spec},
@@ -42,14 +42,16 @@ use crate::{
 /// assert_eq!(outcome.stdout.bytes, b"42\n");
 /// # Ok::<(), fumehood::Error>(())
 /// ```
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct Sandbox {
     program: Program,
+    part: Part,
     runtime: Option<String>,
     args: Vec<OsString>,
     id: Option<SandboxId>,
     rootfs: Rootfs,
     inputs: Vec<(PathBuf, Option<PathBuf>, Copied)>,
+    placed: Vec<Placed>,
     mounts: Vec<Mount>,
     hidden: Vec<PathBuf>,
     /// As the root file system has it, unless somebody says.
@@ -72,7 +74,7 @@ pub struct Sandbox {
     fetch: Vec<Fetch>,
     stdin: Stdin,
     /// Nobody removes them meanwhile.
-    packages: Vec<Installed>,
+    packages: Vec<Arc<Installed>>,
     on_disk: Option<PathBuf>,
     keeps: bool,
     installs: bool,
@@ -88,6 +90,8 @@ enum Program {
     Bundle,
     /// What the image says.
     Image,
+    /// Said later, by the jobs of a batch.
+    Unsaid,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -96,8 +100,18 @@ enum Copied {
     Dir,
 }
 
+/// How much is done of source code that is compiled first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Part {
+    Whole,
+    /// The compiler is the program.
+    Compile,
+    /// What the compiler made is there already.
+    Compiled,
+}
+
 /// What the program reads from its standard input.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub enum Stdin {
     Empty,
     Bytes(Vec<u8>),
@@ -109,11 +123,13 @@ impl Sandbox {
     fn with(program: Program) -> Self {
         Self {
             program,
+            part: Part::Whole,
             runtime: None,
             args: Vec::new(),
             id: None,
             rootfs: Rootfs::Host,
             inputs: Vec::new(),
+            placed: Vec::new(),
             mounts: Vec::new(),
             hidden: Vec::new(),
             writable_root: None,
@@ -175,6 +191,12 @@ impl Sandbox {
         sandbox
     }
 
+    /// A sandbox for programs that the jobs of a [`crate::Batch`] name. It runs none by itself.
+    #[must_use]
+    pub fn template() -> Self {
+        Self::with(Program::Unsaid)
+    }
+
     /// In place of an image's own entrypoint and its arguments; nothing, for none.
     pub fn entrypoint(&mut self, words: impl IntoIterator<Item = impl Into<OsString>>) -> &mut Self {
         self.entrypoint = Some(words.into_iter().map(Into::into).collect());
@@ -201,6 +223,15 @@ impl Sandbox {
         self
     }
 
+    /// What it will be called: a random name is chosen now, if none was given.
+    pub fn known_as(&mut self) -> Result<SandboxId> {
+        let id = match self.id.take() {
+            Some(id) => id,
+            None => SandboxId::random().map_err(RequestError::Random).map_err(Hint::into_error)?,
+        };
+        Ok(self.id.insert(id).clone())
+    }
+
     /// The root file system; for a bundle, [`Self::bundle`].
     pub fn rootfs(&mut self, rootfs: Rootfs) -> &mut Self {
         self.rootfs = rootfs;
@@ -217,6 +248,71 @@ impl Sandbox {
     pub fn copy_dir(&mut self, host: impl Into<PathBuf>, inside: Option<PathBuf>) -> &mut Self {
         self.inputs.push((host.into(), inside, Copied::Dir));
         self
+    }
+
+    /// Writes a file of this content at `inside`, which is below `/sandbox`; for its owner also executable.
+    pub fn place(&mut self, inside: impl AsRef<Path>, content: impl Into<Arc<[u8]>>) -> Result<&mut Self> {
+        let inside = inside.as_ref();
+        let path = files::place(inside, Some(inside)).map_err(|error| RequestError::from(error).into_error())?;
+        self.placed.push(Placed::File { path, mode: 0o744, content: content.into() });
+        Ok(self)
+    }
+
+    /// The same sandbox for another program.
+    pub(crate) fn becomes(&mut self, other: Self) -> &mut Self {
+        (self.program, self.args) = (other.program, other.args);
+        self
+    }
+
+    /// As [`Self::args`], in place of those there are.
+    pub(crate) fn new_args(&mut self, args: &[String]) -> &mut Self {
+        self.args = args.iter().map(OsString::from).collect();
+        self
+    }
+
+    /// On this kernel, whatever was asked for before.
+    pub(crate) fn native(&mut self) -> &mut Self {
+        self.gvisor = None;
+        self
+    }
+
+    pub(crate) const fn its_limits(&self) -> &Limits {
+        &self.limits
+    }
+
+    pub(crate) const fn is_source(&self) -> bool {
+        matches!(self.program, Program::Code(_) | Program::File(_))
+    }
+
+    pub(crate) const fn is_said(&self) -> bool {
+        !matches!(self.program, Program::Unsaid)
+    }
+
+    /// For the compiler alone, with what it leaves in /sandbox held in the result; `None` where there is none.
+    pub(crate) fn compiler(&self, most: Bytes) -> Result<Option<Self>> {
+        if self.work(&mut Vec::new()).map_err(Hint::into_error)?.compile.is_none() {
+            return Ok(None);
+        }
+        let mut sandbox = self.clone();
+        sandbox.part = Part::Compile;
+        sandbox.stdin = Stdin::Empty;
+        sandbox.fetch = vec![Fetch { pattern: "**/*".to_owned(), to: None, how: Fetched::Held(most) }];
+        Ok(Some(sandbox))
+    }
+
+    /// For what a compiler has made, without it.
+    pub(crate) fn compiled(&self, made: &[(PathBuf, Arc<[u8]>)]) -> Self {
+        let mut sandbox = self.clone();
+        sandbox.part = Part::Compiled;
+        sandbox.inputs.clear();
+        let base = Path::new(spec::WORKDIR);
+        let placed = made.iter().map(|(path, content)| Placed::File {
+            path: base.join(path),
+            mode: 0o755,
+            content: content.clone(),
+        });
+        sandbox.placed = placed.collect();
+        sandbox
     }
 
     pub fn mount(&mut self, mount: Mount) -> &mut Self {
@@ -350,7 +446,7 @@ impl Sandbox {
     /// over them.
     pub fn packages(&mut self, manager: Manager, installed: Installed) -> Result<&mut Self> {
         let (mount, variable, value) = packages::install::shown(manager, &installed).map_err(Hint::into_error)?;
-        self.packages.push(installed);
+        self.packages.push(Arc::new(installed));
         Ok(self.mount(mount).env(variable, value))
     }
 
@@ -431,17 +527,44 @@ impl Sandbox {
         keeper: Option<Keeper<'_>>,
     ) -> Result<Outcome> {
         let began = Instant::now();
-        let request = self.request(keeper.is_some()).map_err(Hint::into_error)?;
+        let (plan, runtime) = self.planned(keeper.is_some())?;
+        let input = self.take_input()?;
+        let extras = Extras { keeper, ..self.extras(runtime, input, signals, began) };
+        launch::launch(&plan, &Hierarchy::detect(), extras, observer).map_err(launch::LaunchError::explain)
+    }
+
+    /// The plan, and the runtime's name.
+    pub(crate) fn planned(&mut self, keeps: bool) -> Result<(Plan, Option<String>)> {
+        let request = self.request(keeps).map_err(Hint::into_error)?;
         let runtime = request.work.runtime.clone();
         let spec = spec::build::build(request).map_err(Hint::into_error)?;
         let plan = plan::make(spec, &self.host()).map_err(Hint::into_error)?;
-        let input = match std::mem::replace(&mut self.stdin, Stdin::Empty) {
+        Ok((plan, runtime))
+    }
+
+    pub(crate) fn take_input(&mut self) -> Result<Input> {
+        Ok(match std::mem::replace(&mut self.stdin, Stdin::Empty) {
             Stdin::Empty => Input::Empty,
             Stdin::Bytes(bytes) => Input::Bytes(bytes),
             Stdin::Inherit => Input::Stream(own_stdin()?),
-        };
-        let extras = Extras { runtime, secrets: &self.secrets, fetch: &self.fetch, input, signals, began, keeper };
-        launch::launch(&plan, &Hierarchy::detect(), extras, observer).map_err(launch::LaunchError::explain)
+        })
+    }
+
+    pub(crate) fn extras<'a>(
+        &'a self,
+        runtime: Option<String>,
+        input: Input,
+        signals: Option<BorrowedFd<'a>>,
+        began: Instant,
+    ) -> Extras<'a> {
+        Extras { runtime, secrets: &self.secrets, fetch: &self.fetch, input, signals, began, keeper: None }
+    }
+
+    /// How many of the program's words are the caller's, and which variables.
+    pub(crate) fn own_words(&self) -> (usize, impl Iterator<Item = &[u8]>) {
+        use std::os::unix::ffi::OsStrExt;
+        let secrets = self.secrets.iter().map(|secret| secret.name().as_bytes());
+        (self.args.len(), self.env.iter().map(|(name, _)| name.as_bytes()).chain(secrets))
     }
 
     /// The result object of a run that failed with `error` before its program ran.
@@ -467,7 +590,7 @@ impl Sandbox {
         self.id = Some(id.clone());
         if self.gvisor.is_some() {
             let (filter, rules) = (self.seccomp.is_some(), self.landlock.is_some());
-            gvisor::check(self.profile, filter, rules, &self.limits, &self.network, self.terminal)?;
+            gvisor::check(self.profile, filter, rules, &self.limits, &self.network)?;
         }
         let writable_root = self.writable_root.unwrap_or(matches!(self.rootfs, Rootfs::Image(_)));
         let wanted = [(keeps, "kept"), (self.on_disk.is_some(), "on a disk")];
@@ -495,6 +618,7 @@ impl Sandbox {
         };
         let mut placed = Vec::new();
         let mut work = self.work(&mut placed)?;
+        placed.extend(self.placed.iter().cloned());
         work.setup = self.setup.as_ref().map(|(line, _)| setup_step(line, &self.limits));
         for (host, inside, kind) in &self.inputs {
             let path = files::place(host, inside.as_deref())?;
@@ -561,6 +685,7 @@ impl Sandbox {
                 }
                 return Ok(plain(argv));
             }
+            Program::Unsaid => return Err(RequestError::NothingSaid),
             Program::Bundle => return Ok(plain(self.args.clone())),
             Program::Shell(line) => {
                 let mut argv: Vec<OsString> = vec!["/bin/sh".into(), "-c".into(), line.into()];
@@ -595,21 +720,30 @@ impl Sandbox {
         let path = files::place(Path::new(&name), None)?;
         let compile_limits = located.compile_limits();
         let commands = located.commands(&path.to_string_lossy(), self.limits.memory, self.limits.cpus);
-        placed.push(Placed::File { path, mode: mode | 0o400, content: source });
+        if self.part != Part::Compiled {
+            placed.push(Placed::File { path, mode: mode | 0o400, content: source });
+        }
         let words = |argv: Vec<String>| argv.into_iter().map(OsString::from).collect::<Vec<_>>();
         let limits = compile_limits.map_or_else(StepLimits::default, |limits| StepLimits {
             memory: Some(limits.memory),
             pids: Some(limits.pids),
             timeout: Some(limits.timeout),
         });
+        let compile = commands.compile.map(|argv| Step { argv: words(argv), limits });
+        let run = Step {
+            argv: words(commands.run).into_iter().chain(self.args.iter().cloned()).collect(),
+            limits: StepLimits::default(),
+        };
+        let (compile, run) = match (self.part, compile) {
+            (Part::Compile, Some(compile)) => (None, compile),
+            (Part::Compiled, _) => (None, run),
+            (_, compile) => (compile, run),
+        };
         Ok(Work {
             runtime: Some(located.runtime.name().to_owned()),
             setup: None,
-            compile: commands.compile.map(|argv| Step { argv: words(argv), limits }),
-            run: Step {
-                argv: words(commands.run).into_iter().chain(self.args.iter().cloned()).collect(),
-                limits: StepLimits::default(),
-            },
+            compile,
+            run,
             etc: located.etc(),
             env: commands.env,
         })

@@ -307,7 +307,7 @@ pub fn fetch(data: &[u8]) {
         };
     }
     let root = fs::File::open(&root).expect("the root");
-    let wanted = Fetch { pattern: wanted.pattern, to: Some(out.clone()) };
+    let wanted = Fetch { pattern: wanted.pattern, to: Some(out.clone()), how: wanted.how };
     let (files, _) = fuzzing::fetch(&root, &wanted, Bytes::new(20));
     assert!(files.iter().map(|file| file.bytes).sum::<u64>() <= 20);
     assert_eq!(fs::read(host.join("marker")).expect("the marker"), b"host");

@@ -122,6 +122,17 @@ impl Hierarchy {
         self.parents().into_iter().flat_map(|parent| group::empty_below(&parent, age)).map(Leftover).collect()
     }
 
+    /// Removes what is left of the leaf of a sandbox whose supervisor was killed, and kills what is in it where the
+    /// kernel does that at once (v2). Waits up to 100 ms for processes that are just dying.
+    pub fn remove(&self, id: &SandboxId) -> Result<(), CgroupError> {
+        let name = format!("{PARENT}/{id}");
+        match self {
+            Self::V2(tree) => tree.remove(&name),
+            Self::V1(tree) => tree.remove(&name),
+            Self::None { .. } => Ok(()),
+        }
+    }
+
     /// Removes the parent group where it has no leaf. A creator that runs at the same time makes it
     /// again.
     pub fn remove_parent(&self) {

@@ -59,6 +59,15 @@ impl Tree {
         self.mounts.iter().map(move |mount| mount.group.path(name))
     }
 
+    pub(super) fn remove(&self, name: &str) -> Result<(), CgroupError> {
+        let mut result = Ok(());
+        // One that stays does not keep the others.
+        for mount in &self.mounts {
+            result = result.and(mount.group.remove(name));
+        }
+        result
+    }
+
     pub(super) fn cap_all(&self, caps: &Caps) -> Result<(), CgroupError> {
         // Held until done, so that a parent made meanwhile by this process gets these caps too.
         let mut total = self.total.lock().unwrap_or_else(PoisonError::into_inner);

@@ -75,6 +75,12 @@ impl Tree {
         self.base.path(name)
     }
 
+    pub(super) fn remove(&self, name: &str) -> Result<(), CgroupError> {
+        // Before 5.14 there is no such file; what is in there dies by itself.
+        _ = self.base.write(&format!("{name}/cgroup.kill"), "1");
+        self.base.remove(name)
+    }
+
     pub(super) fn cap_all(&self, caps: &Caps) -> Result<(), CgroupError> {
         // Held until done, so that a parent made meanwhile by this process gets these caps too.
         let mut total = self.total.lock().unwrap_or_else(PoisonError::into_inner);

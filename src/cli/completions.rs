@@ -6,7 +6,7 @@ use clap::{Arg, ArgAction, Command, ValueEnum, ValueHint, builder::PossibleValue
 use clap_complete::Shell as Known;
 
 use super::{
-    flags::{FLAGS, Flag, Kind, Of},
+    flags::{Flag, Kind, Of},
     low::Verb,
     message, verbs,
 };
@@ -39,13 +39,14 @@ pub fn command(verb: Verb) -> Command {
     let about = match verb {
         Verb::Run => "Run code or a program in a sandbox",
         Verb::Explain => "Say what `run` would do, and why",
+        Verb::Batch => "Run many jobs, a line in, a line out",
     };
-    let options = FLAGS.iter().filter(|flag| verb.takes(flag)).map(option);
+    let options = verb.flags().map(option);
     Command::new(verb.name())
         .about(about)
         .disable_help_flag(true)
         .args(options)
-        .arg(Arg::new("FILE").value_hint(ValueHint::FilePath))
+        .arg(Arg::new(if verb == Verb::Batch { "JOBS" } else { "FILE" }).value_hint(ValueHint::FilePath))
         .arg(Arg::new("ARGS").num_args(0..).last(true).value_hint(ValueHint::CommandWithArguments))
 }
 
@@ -83,7 +84,7 @@ mod tests {
             let mut script = Vec::new();
             clap_complete::generate(shell, &mut verbs::command(), "fumehood", &mut script);
             let script = String::from_utf8(script).unwrap();
-            for flag in FLAGS {
+            for flag in Verb::Explain.flags().chain(Verb::Batch.flags()) {
                 assert!(script.contains(flag.long), "{shell} {}", flag.long);
             }
         }

@@ -87,7 +87,7 @@ fn text(plan: &Plan) -> String {
     }
     program(&mut list, plan);
     match &plan.gvisor {
-        Some(gvisor) => self::gvisor(&mut list, gvisor),
+        Some(gvisor) => self::gvisor(&mut list, gvisor, plan),
         None => filter(&mut list, plan),
     }
     limits(&mut list, plan, &plan.limits);
@@ -106,11 +106,15 @@ fn filter(list: &mut List, plan: &Plan) {
     landlock(list, plan);
 }
 
-fn gvisor(list: &mut List, gvisor: &Gvisor) {
+fn gvisor(list: &mut List, gvisor: &Gvisor, plan: &Plan) {
     list.heading("Kernel of its own");
     for command in &gvisor.commands {
-        list.item(&quoted(command), "gVisor answers the program's system calls; this kernel's filters are runsc's own");
+        list.item(&quoted(command), "gVisor answers the program's system calls; its kernel has a filter of its own");
     }
+    list.item(
+        &format!("seccomp {}, {} instructions", plan.seccomp.name, plan.seccomp.instructions),
+        "runsc is kept from what it has no use for",
+    );
     list.item(&format!("memory {}", gvisor::MEMORY), "of gVisor's own, on top of the program's");
 }
 

@@ -1,6 +1,7 @@
-//! What an option of `run` and `explain` is. All of them are in one table, [`FLAGS`], from which parsing,
-//! `--help`, completions and suggestions come.
+//! What an option of `run`, `explain` and `batch` is. All of them are in one table, [`FLAGS`], and those of `batch` alone
+//! in [`BATCH`]; from these parsing, `--help`, completions and suggestions come.
 
+mod batch;
 mod table;
 
 use std::{
@@ -15,6 +16,8 @@ use fumehood::{
 };
 
 use super::{low::Low, usage::UsageError};
+pub use batch::BATCH;
+use table::BOUNDED;
 pub use table::FLAGS;
 
 /// What a policy of the caller's may hold.
@@ -54,6 +57,7 @@ pub enum Of {
 /// The headings of `--help`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Section {
+    Batch,
     Code,
     Files,
     Root,
@@ -65,7 +69,8 @@ pub enum Section {
 }
 
 impl Section {
-    pub const ALL: [Self; 8] = [
+    pub const ALL: [Self; 9] = [
+        Self::Batch,
         Self::Code,
         Self::Files,
         Self::Root,

@@ -1,7 +1,7 @@
-//! `fumehood run --help` and `fumehood explain --help`, from the table of options.
+//! `fumehood run --help`, and those of `explain` and `batch`, from the table of options.
 
 use super::{
-    flags::{FLAGS, Flag, Kind, Section},
+    flags::{Flag, Kind, Section},
     low::Verb,
 };
 
@@ -45,6 +45,36 @@ Examples:
 --json prints the plan. The other options are those of `fumehood run`.
 ";
 
+const BATCH: &str = "\
+Run many jobs, each in a sandbox of its own: a line in, a line out.
+
+Usage: fumehood batch [OPTIONS] JOBS [-- ARGS...]
+
+JOBS is a file with a job a line, as JSON (`fumehood schema job`) or as the row of a table; a
+directory of scripts, which are a job each; `-`, what arrives on standard input; or unix:PATH, a
+socket that is made there, on which each who connects gets the results of what they send. Each
+result is a line of JSON: the object of `fumehood run --json`, and with it the job's id, whether it
+passed, and its metadata (`fumehood schema result`). Options say what jobs leave out.
+
+Examples:
+  fumehood batch jobs.jsonl -o results.jsonl
+  fumehood batch jobs.jsonl -o results.jsonl --resume         go on after any end
+  fumehood batch scripts/ -j 8 --timeout 5s --memory 128m
+  fumehood batch tests.csv -r python --summary summary.json
+  echo '{\"code\": \"print(6 * 7)\", \"expect\": {\"stdout\": \"42\\n\"}}' | fumehood batch -
+  fumehood batch --dry-run jobs.jsonl                         what is wrong with which line
+";
+
+const BATCH_STATUS: &str = "
+Exit status:
+  0      all jobs passed; one that expects nothing passes with the verdict `ok`
+  1      some did not
+  125    an error of fumehood's own, or wrong usage; a job that cannot be run is a result, not that
+  128+n  ended by signal n: 130 after Ctrl-C, which lets what runs end; a second one kills it
+
+SIZE is such as 512m or 2g (powers of 1024).
+";
+
 const STATUS: &str = "
 Exit status:
   the program's own, or
@@ -61,15 +91,19 @@ pub fn text(verb: Verb) -> String {
     let mut text = String::from(match verb {
         Verb::Run => RUN,
         Verb::Explain => EXPLAIN,
+        Verb::Batch => BATCH,
     });
     for section in Section::ALL {
-        text.push_str(&format!("\n{section:?}:\n"));
-        for flag in FLAGS.iter().filter(|flag| flag.section == section && verb.takes(flag)) {
-            push(&mut text, flag);
+        let mut flags = verb.flags().filter(|flag| flag.section == section).peekable();
+        if flags.peek().is_some() {
+            text.push_str(&format!("\n{section:?}:\n"));
         }
+        flags.for_each(|flag| push(&mut text, flag));
     }
-    if verb == Verb::Run {
-        text.push_str(STATUS);
+    match verb {
+        Verb::Run => text.push_str(STATUS),
+        Verb::Explain => {}
+        Verb::Batch => text.push_str(BATCH_STATUS),
     }
     text
 }
@@ -109,9 +143,9 @@ mod tests {
 
     #[test]
     fn every_option_is_told_within_the_width() {
-        for verb in [Verb::Run, Verb::Explain] {
+        for verb in [Verb::Run, Verb::Explain, Verb::Batch] {
             let text = text(verb);
-            for flag in FLAGS.iter().filter(|flag| verb.takes(flag)) {
+            for flag in verb.flags() {
                 assert!(text.contains(&format!("--{}", flag.long)), "{}", flag.long);
             }
             assert_eq!(text.lines().find(|line| line.chars().count() > WIDTH), None);
@@ -119,5 +153,7 @@ mod tests {
         }
         assert!(text(Verb::Explain).contains("--spec"));
         assert!(!text(Verb::Run).contains("--spec"));
+        assert!(!text(Verb::Run).contains("--resume"));
+        assert!(!text(Verb::Batch).contains("--tty"));
     }
 }

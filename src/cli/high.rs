@@ -175,7 +175,7 @@ fn install(verb: Verb, low: &Low, image: Option<Arc<Ready>>, sandbox: &mut Sandb
     let installed = match (found, verb) {
         (Some(found), _) => found,
         (None, Verb::Explain) => return Err(UsageError::NotInstalled.into_error()),
-        (None, Verb::Run) => {
+        (None, Verb::Run | Verb::Batch) => {
             if !low.quiet {
                 message::note(&format!("{} installs {}", manager.name(), low.install.join(" ")));
             }
@@ -199,6 +199,9 @@ fn program(verb: Verb, low: &mut Low, image: Option<Arc<Ready>>) -> Result<Sandb
         if file == "-" { Sandbox::code(own_stdin(low.limits.sandbox)?) } else { Sandbox::file(file) }
     } else if let Some(image) = image.as_ref().filter(|_| args.is_empty() && low.runtime.is_none()) {
         Sandbox::image(image.clone())
+    } else if args.is_empty() && verb == Verb::Batch {
+        // The jobs say; to have packages it has to be of a language.
+        if low.install.is_empty() { Sandbox::template() } else { Sandbox::code("") }
     } else if args.is_empty() {
         Sandbox::code(piped(verb, low)?)
     } else {
@@ -247,7 +250,7 @@ fn environment(verb: Verb, low: &mut Low, sandbox: &mut Sandbox) -> Result<()> {
     for secret in low.secrets.drain(..) {
         // An explanation is printed and passed around.
         let shown = match verb {
-            Verb::Run => secret,
+            Verb::Run | Verb::Batch => secret,
             Verb::Explain => Secret::new(secret.name(), "***").map_err(Hint::into_error)?,
         };
         sandbox.secret(shown);

@@ -3,11 +3,13 @@
 
 use std::{
     ffi::{OsStr, OsString},
+    num::NonZeroUsize,
     path::PathBuf,
 };
 
 use fumehood::{
     Result,
+    batch::Format,
     error::Hint,
     image::store::Pin,
     net::{
@@ -16,11 +18,11 @@ use fumehood::{
     },
     packages::Index,
     plan::{landlock::Policy, profile::Builtin, seccomp::Profile as SeccompProfile},
-    request::{Fetch, Hostname, Limits, Mount, Rootfs, SandboxId, Secret, User, gvisor::Platform},
+    request::{Bytes, Fetch, Hostname, Limits, Mount, Rootfs, SandboxId, Secret, User, gvisor::Platform},
 };
 
 use super::{
-    flags::{FLAGS, Flag, Given, Kind},
+    flags::{BATCH, FLAGS, Flag, Given, Kind},
     policy::NetworkMode,
     usage::{UsageError, nearest},
 };
@@ -30,18 +32,34 @@ use super::{
 pub enum Verb {
     Run,
     Explain,
+    Batch,
 }
+
+/// What is for one run that somebody watches.
+const NOT_BATCH: [&str; 11] =
+    ["interactive", "tty", "get", "bundle", "keep", "json", "events", "out", "name", "publish", "log-network"];
 
 impl Verb {
     pub const fn name(self) -> &'static str {
         match self {
             Self::Run => "run",
             Self::Explain => "explain",
+            Self::Batch => "batch",
         }
     }
 
     pub fn takes(self, flag: &Flag) -> bool {
-        self == Self::Explain || !flag.explain_only
+        match self {
+            Self::Run => !flag.explain_only,
+            Self::Explain => true,
+            Self::Batch => !flag.explain_only && !NOT_BATCH.contains(&flag.long),
+        }
+    }
+
+    /// All options that it takes.
+    pub fn flags(self) -> impl Iterator<Item = &'static Flag> {
+        let own = if self == Self::Batch { BATCH } else { &[] };
+        own.iter().chain(FLAGS.iter().filter(move |flag| self.takes(flag)))
     }
 }
 
@@ -103,6 +121,26 @@ pub struct Low {
     pub id: Option<SandboxId>,
     pub quiet: bool,
     pub help: bool,
+    pub batch: Many,
+}
+
+/// What was typed for `batch` alone.
+#[derive(Debug, Default)]
+pub struct Many {
+    pub output: Option<PathBuf>,
+    pub workers: Option<NonZeroUsize>,
+    pub memory: Option<Bytes>,
+    pub rate: Option<f64>,
+    pub format: Option<Format>,
+    pub defaults: Option<(PathBuf, String)>,
+    pub unordered: bool,
+    pub resume: bool,
+    pub force: bool,
+    pub fail_fast: bool,
+    pub retries: u32,
+    pub artifacts: Option<PathBuf>,
+    pub summary: Option<PathBuf>,
+    pub dry_run: bool,
 }
 
 /// Options that contradict one another, and why where it is not plain.
@@ -117,6 +155,7 @@ const CONFLICTS: &[(&str, &str, &str)] = &[
     ("entrypoint", "eval", "source code is run by its language's program"),
     ("entrypoint", "runtime", "source code is run by its language's program"),
     ("events", "json", ""),
+    ("force", "resume", "one begins anew, the other goes on"),
     ("image", "rootfs", ""),
     ("interactive", "stdin", ""),
     ("json", "spec", ""),
@@ -162,7 +201,7 @@ pub fn parse(verb: Verb, words: impl IntoIterator<Item = OsString>) -> Result<Lo
             },
         };
         given.add(flag).map_err(Hint::into_error)?;
-        let flag = &FLAGS[flag];
+        let flag = at(flag);
         match &flag.kind {
             Kind::Switch(set) => set(&mut low),
             Kind::Value { set, name, .. } => {
@@ -176,16 +215,22 @@ pub fn parse(verb: Verb, words: impl IntoIterator<Item = OsString>) -> Result<Lo
             return Ok(low);
         }
     }
-    low.check(&given).map_err(Hint::into_error)?;
+    low.check(verb, &given).map_err(Hint::into_error)?;
     Ok(low)
 }
 
 fn index(verb: Verb, wanted: impl Fn(&Flag) -> bool) -> Option<usize> {
-    FLAGS.iter().position(|flag| verb.takes(flag) && wanted(flag))
+    let own = BATCH.iter().position(|flag| verb == Verb::Batch && wanted(flag)).map(|index| FLAGS.len() + index);
+    own.or_else(|| FLAGS.iter().position(|flag| verb.takes(flag) && wanted(flag)))
+}
+
+/// Those of `batch` come after all others.
+fn at(index: usize) -> &'static Flag {
+    if index < FLAGS.len() { &FLAGS[index] } else { &BATCH[index - FLAGS.len()] }
 }
 
 fn unknown(verb: Verb, file: Option<OsString>, flag: String, name: &str) -> UsageError {
-    let known = FLAGS.iter().filter(|flag| verb.takes(flag)).map(|flag| flag.long);
+    let known = verb.flags().map(|flag| flag.long);
     UsageError::UnknownFlag { verb: verb.name(), flag, file, nearest: nearest(name, known) }
 }
 
@@ -201,25 +246,26 @@ fn misread(error: &lexopt::Error) -> UsageError {
 #[derive(Debug, Default)]
 struct GivenFlags(u128);
 
-const _: () = assert!(FLAGS.len() <= u128::BITS as usize);
+const _: () = assert!(FLAGS.len() + BATCH.len() <= u128::BITS as usize);
 
 impl GivenFlags {
     fn add(&mut self, index: usize) -> Result<(), UsageError> {
         let bit = 1 << index;
-        if self.0 & bit != 0 && !FLAGS[index].repeatable {
-            return Err(UsageError::Twice { flag: FLAGS[index].long });
+        if self.0 & bit != 0 && !at(index).repeatable {
+            return Err(UsageError::Twice { flag: at(index).long });
         }
         self.0 |= bit;
         Ok(())
     }
 
     fn has(&self, long: &str) -> bool {
-        FLAGS.iter().position(|flag| flag.long == long).is_some_and(|index| self.0 & (1 << index) != 0)
+        FLAGS.iter().chain(BATCH).position(|flag| flag.long == long).is_some_and(|index| self.0 & (1 << index) != 0)
     }
 }
 
 impl Low {
-    fn check(&self, given: &GivenFlags) -> Result<(), UsageError> {
+    fn check(&self, verb: Verb, given: &GivenFlags) -> Result<(), UsageError> {
+        let source = self.file.is_some() && verb != Verb::Batch;
         if self.interactive && self.file.as_deref() == Some(OsStr::new("-")) {
             return Err(UsageError::Conflict {
                 first: "-i".to_owned(),
@@ -228,7 +274,7 @@ impl Low {
             });
         }
         let mut sources = [
-            self.file.is_some().then_some("FILE"),
+            source.then_some("FILE"),
             self.eval.is_some().then_some("--eval"),
             self.cmd.is_some().then_some("--cmd"),
             self.bundle.is_some().then_some("--bundle"),
@@ -242,14 +288,14 @@ impl Low {
                 why: "each says what to run",
             });
         }
-        if self.file.is_some() && given.has("entrypoint") {
+        if source && given.has("entrypoint") {
             return Err(UsageError::Conflict {
                 first: "FILE".to_owned(),
                 second: "--entrypoint".to_owned(),
                 why: "source code is run by its language's program",
             });
         }
-        if self.runtime.is_some() && self.is_command() {
+        if self.runtime.is_some() && self.is_command() && verb != Verb::Batch {
             return Err(UsageError::Conflict {
                 first: "--runtime".to_owned(),
                 second: "a command".to_owned(),
@@ -257,7 +303,7 @@ impl Low {
             });
         }
         for flag in ["entrypoint", "store"] {
-            let kept = flag == "store" && (self.keep || given.has("install"));
+            let kept = flag == "store" && (self.keep || given.has("install") || verb == Verb::Batch);
             if given.has(flag) && self.image.is_none() && !kept {
                 return Err(UsageError::NeedsImage { flag });
             }
@@ -310,19 +356,21 @@ mod tests {
 
     #[test]
     fn the_table_is_without_doubles() {
-        let longs = FLAGS.iter().flat_map(|flag| flag.aliases.iter().chain([&flag.long]));
-        let shorts: Vec<_> = FLAGS.iter().filter_map(|flag| flag.short).collect();
+        let all = || FLAGS.iter().chain(BATCH);
+        let longs = all().flat_map(|flag| flag.aliases.iter().chain([&flag.long]));
+        let shorts: Vec<_> = all().filter_map(|flag| flag.short).collect();
         let longs: Vec<_> = longs.collect();
         assert!((1..longs.len()).all(|i| !longs[i..].contains(&longs[i - 1])));
         assert!((1..shorts.len()).all(|i| !shorts[i..].contains(&shorts[i - 1])));
-        assert!(FLAGS.iter().all(|flag| flag.doc.ends_with('.')));
+        assert!(all().all(|flag| flag.doc.ends_with('.')));
+        assert!(NOT_BATCH.iter().all(|name| FLAGS.iter().any(|flag| flag.long == *name)));
     }
 
     #[test]
     fn conflicts_name_options_that_exist() {
         for (first, second, _) in CONFLICTS {
             assert!(
-                [first, second].iter().all(|name| FLAGS.iter().any(|flag| flag.long == **name)),
+                [first, second].iter().all(|name| FLAGS.iter().chain(BATCH).any(|flag| flag.long == **name)),
                 "{first} {second}"
             );
         }

@@ -3,6 +3,7 @@
 //! `run` is on the way to every launch and is recognised before anything else is looked at. It and `explain`
 //! read their options from the table in [`flags`]; the other verbs are clap's.
 
+mod batch;
 mod cleanup;
 mod completions;
 mod doctor;
@@ -49,6 +50,7 @@ pub fn main(mut words: impl Iterator<Item = OsString>) -> ExitCode {
     match words.first().and_then(|word| word.to_str()) {
         Some("run") => run::run(words.split_off(1)),
         Some("explain") => explain::run(words.split_off(1)),
+        Some("batch") => batch::run(words.split_off(1)),
         Some("oci") => oci::main("fumehood oci", words.split_off(1)),
         // What `selftest` has copied into its sandbox; no verb for people.
         Some(fumehood::selftest::PROBE) => {

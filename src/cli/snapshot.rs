@@ -129,6 +129,7 @@ fn restore(args: &Restore) -> Result<ExitCode> {
         rootless: container::is_rootless(),
         // What gVisor has saved is gVisor's to bring back, whether the bundle says so or not.
         isolation: Isolation { gvisor: args.which.dir.join(OF_GVISOR).is_file(), ..Isolation::default() },
+        egress: container::Egress::default(),
         options: Options::default(),
         warn,
     })?;

@@ -40,6 +40,8 @@ pub enum UsageError {
     Network { mode: String },
     #[error("--{flag}: `{}` is not UTF-8", raw.to_string_lossy())]
     NotUtf8 { flag: &'static str, raw: OsString },
+    #[error("no jobs are named")]
+    NoJobs,
     #[error("there is nothing to run")]
     Nothing { verb: &'static str },
     #[error("the input device is not a TTY")]
@@ -83,6 +85,7 @@ impl Hint for UsageError {
             Self::Nothing { verb } => {
                 format!("fumehood {verb} script.py, fumehood {verb} -e 'print(1)', or fumehood {verb} -- ls -l")
             }
+            Self::NoJobs => "a file, a directory of scripts, `-` for standard input, or unix:PATH".to_owned(),
             Self::NoTerminal => "leave -t out when standard input is not a terminal; -i passes it on".to_owned(),
             Self::Program { path } if ["/usr", "/opt", "/bin", "/sbin"].iter().any(|dir| path.starts_with(dir)) => {
                 format!("fumehood run -- {}", path.display())

@@ -1,4 +1,4 @@
-//! All verbs but `run` and `explain`: read by clap, and handed on.
+//! All verbs but `run`, `explain` and `batch`: read by clap, and handed on.
 
 use std::{ffi::OsString, process::ExitCode};
 
@@ -45,6 +45,13 @@ enum Verb {
     /// List the languages, and which of them this host has
     #[command(after_help = "Examples:\n  fumehood runtimes\n  fumehood runtimes --json")]
     Runtimes(runtimes::Args),
+    /// Print the JSON Schema of what `batch` takes and gives
+    #[command(after_help = "Examples:\n  fumehood schema job > job.schema.json\n  fumehood schema result")]
+    Schema {
+        /// Of what
+        #[arg(value_enum)]
+        of: Schema,
+    },
     /// Keep images: import, list, inspect, remove
     #[command(after_help = "Examples:\n  fumehood image import image.tar\n  fumehood image list")]
     Image(image::Args),
@@ -101,16 +108,24 @@ enum Verb {
     Version,
 }
 
-/// Every verb as clap knows it, `run` and `explain` from their table.
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Schema {
+    Job,
+    Result,
+}
+
+/// Every verb as clap knows it, `run`, `explain` and `batch` from their table.
 pub fn command() -> clap::Command {
     let mut command = Cli::command();
     let rest: Vec<_> = command.get_subcommands().map(|verb| verb.get_name().to_owned()).collect();
     command = command.subcommand(completions::command(RunVerb::Run)).subcommand(completions::command(RunVerb::Explain));
+    command = command.subcommand(completions::command(RunVerb::Batch));
     // In the order they are wanted.
     command = command.mut_subcommand("run", |verb| verb.display_order(0));
     command = command.mut_subcommand("explain", |verb| verb.display_order(1));
+    command = command.mut_subcommand("batch", |verb| verb.display_order(2));
     for (order, name) in rest.into_iter().enumerate() {
-        command = command.mut_subcommand(name, |verb| verb.display_order(order + 2));
+        command = command.mut_subcommand(name, |verb| verb.display_order(order + 3));
     }
     command
 }
@@ -121,6 +136,7 @@ pub fn run(mut words: Vec<OsString>) -> ExitCode {
         match words.first().and_then(|word| word.to_str()) {
             Some("run") => return message::print(&help::text(RunVerb::Run)),
             Some("explain") => return message::print(&help::text(RunVerb::Explain)),
+            Some("batch") => return message::print(&help::text(RunVerb::Batch)),
             _ => words.truncate(1),
         }
         words.push("--help".into());
@@ -147,6 +163,8 @@ fn dispatch(verb: Verb) -> ExitCode {
         Verb::Net(args) => net::run(&args),
         Verb::Cleanup(args) => cleanup::run(&args),
         Verb::Runtimes(args) => runtimes::run(&args),
+        Verb::Schema { of: Schema::Job } => message::print(fumehood::batch::JOB_SCHEMA),
+        Verb::Schema { of: Schema::Result } => message::print(fumehood::batch::RESULT_SCHEMA),
         Verb::Image(args) => image::run(&args),
         Verb::Diff(args) => kept::diff(&args),
         Verb::Commit(args) => kept::commit(&args),

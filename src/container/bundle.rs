@@ -9,7 +9,7 @@ use std::{
 use oci_spec::runtime as oci;
 
 use super::{
-    Driver, Undo, die_at,
+    Driver, Egress, Undo, die_at,
     guest::{self, Isolation},
     io,
 };
@@ -47,14 +47,15 @@ impl Bundle {
         path: &Path,
         config: Option<&Path>,
         pivot: bool,
-        id: &ContainerId,
-        isolation: Isolation,
+        egress: &Egress,
+        (id, isolation): (&ContainerId, Isolation),
     ) -> Result<Self> {
         let path = std::fs::canonicalize(path).map_err(io("open bundle", path))?;
         let config = config.map_or_else(|| path.join("config.json"), Path::to_owned);
         let container = spec::load(&config).map_err(Hint::into_error)?;
         let rootfs = container.rootfs(&path).map_err(Hint::into_error)?;
-        let spec::Container { spec, bytes, controls, warnings } = container;
+        let spec::Container { spec, bytes, mut controls, warnings } = container;
+        egress.hold_for(&mut controls)?;
         let (host, layout) = (Host::probe(), Layout::detect());
         let gvisor = guest::find(&controls, isolation)?;
         let around = Circumstances {
@@ -98,6 +99,7 @@ impl Bundle {
             started: false,
             cgroup: Some(place.record().clone()),
             resctrl: None,
+            egress: None,
             pid_namespace_own: self.plan.namespaces.new & libc::CLONE_NEWPID != 0,
             user_namespace: self.plan.namespaces.has(libc::CLONE_NEWUSER),
             rootless,

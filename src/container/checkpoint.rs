@@ -12,7 +12,7 @@ use std::{
 
 use super::{circumstances, delete, failed, plan, spec};
 use crate::{
-    Result,
+    Error, Result,
     cgroup::container::Layout,
     criu::{CgroupMode, Criu, Directory, Event, Job, Options, Outside, Streams},
     error::Hint,
@@ -62,6 +62,9 @@ pub fn checkpoint(wanted: &Checkpoint) -> Result<()> {
         (Status::Running | Status::Paused, Some(init)) => init.pid,
         (status, _) => return Err(failed(format!("Container cannot be checkpointed in {status} state"))),
     };
+    if record.egress.is_some() {
+        return Err(filtered());
+    }
     if record.gvisor.is_some() {
         // For as long as this takes nobody else changes it.
         let saved = super::guest::save(wanted, &record);
@@ -227,6 +230,9 @@ pub(super) fn can_be_restored(plan: &plan::Plan, host: &Host) -> Result<()> {
         return Err(failed("a container with a Landlock policy cannot be saved: CRIU would restore it without")
             .with_hint("leave out the annotation io.fumehood.landlock or io.fumehood.profile=strict"));
     }
+    if plan.egress.is_some() {
+        return Err(filtered());
+    }
     let of_users =
         |operation: &&SetupOp| matches!(operation, SetupOp::Sysctl { key, .. } if key.to_bytes().starts_with(b"user/"));
     if let Some(SetupOp::Sysctl { key, .. }) = plan.setup.iter().find(of_users) {
@@ -241,6 +247,11 @@ pub(super) fn can_be_restored(plan: &plan::Plan, host: &Host) -> Result<()> {
         ));
     }
     Ok(())
+}
+
+fn filtered() -> Error {
+    failed("a container whose network is filtered cannot be saved: CRIU would restore it without")
+        .with_hint("leave out the annotation io.fumehood.egress, and the option --egress")
 }
 
 /// A directory beside the image, as criu looks for it.

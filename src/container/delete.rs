@@ -9,7 +9,7 @@ use crate::{
     Result,
     cgroup::container::Group,
     error::Hint,
-    launch::container::hooks,
+    launch::container::{EGRESS_GRACE, hooks},
     spec::container as spec,
     state::{
         StateError,
@@ -70,6 +70,7 @@ fn locked(dir: Dir, id: &ContainerId, force: bool, warn: fn(&str)) -> Result<()>
     if !record.ends_within(DYING).map_err(Hint::into_error)? {
         return Err(failed(format!("container init still running: {id} was killed and does not die")));
     }
+    end_proxy(&record, force)?;
     if let Some(group) = group {
         group.remove().map_err(Hint::into_error)?;
     }
@@ -89,7 +90,22 @@ pub(super) fn ended(dir: Dir, record: &Record, hooks: Option<&oci::Hooks>, warn:
     {
         group.kill_all(libc::SIGKILL).and_then(|()| group.remove()).map_err(Hint::into_error)?;
     }
+    end_proxy(record, false)?;
     forget(dir, record, hooks, warn)
+}
+
+/// Of a container that has ended: its proxy does so, too, when what was sent last is through.
+fn end_proxy(record: &Record, now: bool) -> Result<()> {
+    let Some(egress) = &record.egress else { return Ok(()) };
+    if now || !egress.ends_within(EGRESS_GRACE) {
+        egress.kill();
+    }
+    match egress.ends_within(DYING) {
+        true => Ok(()),
+        false => {
+            Err(failed(format!("the process that filters the network of {} was killed and does not die", record.id)))
+        }
+    }
 }
 
 /// The last of it: the hooks that are due, and the directory.

@@ -7,7 +7,7 @@ use std::{
 
 use oci_spec::runtime as oci;
 
-use super::{Checkpoint, Create, Restore, failed, group_of, plan, spec};
+use super::{Checkpoint, Create, Egress, Restore, failed, group_of, plan, spec};
 use crate::{
     Result,
     criu::Directory,
@@ -233,9 +233,13 @@ pub(super) fn save(wanted: &Checkpoint, record: &Record) -> Result<()> {
 
 /// Brings a container back of what [`save`] has written; `None` where it is not on gVisor's kernel.
 pub(super) fn restore(wanted: &Restore) -> Result<Option<i32>> {
-    let found = spec::load(&wanted.bundle.join("config.json")).map_err(Hint::into_error)?;
+    let mut found = spec::load(&wanted.bundle.join("config.json")).map_err(Hint::into_error)?;
     if find(&found.controls, wanted.isolation)?.is_none() {
         return Ok(None);
+    }
+    wanted.egress.hold_for(&mut found.controls)?;
+    if found.controls.egress.is_some() {
+        return Err(failed("a filtered network does not hold on gVisor's kernel"));
     }
     let options = &wanted.options;
     for (name, asked) in [
@@ -269,6 +273,7 @@ pub(super) fn restore(wanted: &Restore) -> Result<Option<i32>> {
         driver: wanted.driver,
         rootless: wanted.rootless,
         isolation: wanted.isolation,
+        egress: Egress::default(),
         guard_binary: true,
         warn: wanted.warn,
     };

@@ -53,6 +53,7 @@ pub struct Restore {
     pub driver: Driver,
     pub rootless: bool,
     pub isolation: Isolation,
+    pub egress: super::Egress,
     /// As in [`super::Checkpoint`].
     pub options: Options,
     pub warn: fn(&str),
@@ -79,7 +80,7 @@ pub fn restore(wanted: &Restore) -> Result<i32> {
 }
 
 fn begin(wanted: &Restore, attention: &Attention) -> Result<launch::Child> {
-    let bundle = Bundle::read(&wanted.bundle, None, true, &wanted.id, Isolation::default())?;
+    let bundle = Bundle::read(&wanted.bundle, None, true, &wanted.egress, (&wanted.id, Isolation::default()))?;
     bundle.warn(wanted.warn);
     let plan = &bundle.plan;
     can_be_restored(plan, &bundle.host)?;

@@ -13,7 +13,7 @@ use std::{
 use nix::sys::eventfd::{EfdFlags, EventFd};
 
 use super::{LaunchError, system};
-use crate::net::{Contact, Denied, Listeners, Log, Policy, Proxy, publish::Inward};
+use crate::net::{Contact, Denied, Listeners, Log, Outward, Policy, Proxy, publish::Inward};
 
 /// Dropped, it lets nothing out any more.
 #[derive(Debug)]
@@ -33,12 +33,14 @@ const WAITING: usize = 256;
 const CONTACTS: usize = 1024;
 
 impl Egress {
-    /// `logs`: whether all contacts are wanted, and not only what was refused.
+    /// `logs`: whether all contacts are wanted, and not only what was refused. `outward`: from where is dialled, if not from
+    /// here.
     pub fn start(
         policy: Policy,
         listeners: Listeners,
         logs: bool,
         inward: Option<Inward>,
+        outward: Option<Outward>,
     ) -> Result<Self, LaunchError> {
         let flags = EfdFlags::EFD_CLOEXEC | EfdFlags::EFD_NONBLOCK;
         let woken = Arc::new(EventFd::from_flags(flags).map_err(system("make an event"))?);
@@ -52,7 +54,7 @@ impl Egress {
             }
         };
         let (log, contacts) = logs.then(|| log(&woken)).unzip();
-        let proxy = Proxy::start(policy, listeners, tell, log, inward).map_err(LaunchError::Egress)?;
+        let proxy = Proxy::start(policy, listeners, tell, log, inward, outward).map_err(LaunchError::Egress)?;
         Ok(Self { contacts, denied, proxy, woken, drained: Arc::default() })
     }
 

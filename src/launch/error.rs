@@ -39,7 +39,7 @@ pub enum LaunchError {
     #[error("cannot {}: {}", step.what(), errno.desc())]
     Gateway { step: Step, errno: Errno },
     #[error("gVisor did not run the program: {why}")]
-    Gvisor { why: String },
+    Gvisor { why: String, log: Option<PathBuf> },
     #[error("the sandbox's init ended before the program was started")]
     Lost,
     #[error("cannot give the program `{path}` to write: {}", errno.desc())]
@@ -155,6 +155,7 @@ impl Hint for LaunchError {
         match self {
             Self::Cgroup(error) => error.hint(),
             Self::Egress(error) => error.hint(),
+            Self::Gvisor { log, .. } => log.as_ref().map(|log| format!("runsc's log is in {}", log.display())),
             Self::Gateway { step, errno } => {
                 let told = step.hint(*errno);
                 // What forbids namespaces is found out by who explains.

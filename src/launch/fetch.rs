@@ -15,6 +15,7 @@ use std::{
         unix::{ffi::OsStrExt, fs::OpenOptionsExt},
     },
     path::{Component, Path, PathBuf},
+    sync::Arc,
 };
 
 use sha2::{Digest, Sha256};
@@ -22,7 +23,7 @@ use sha2::{Digest, Sha256};
 use super::LaunchError;
 use crate::{
     report::ProducedFile,
-    request::{Bytes, Fetch},
+    request::{Bytes, Fetch, Fetched},
     spec::WORKDIR,
     sys::{
         Errno,
@@ -40,13 +41,17 @@ const MAX_DEPTH: usize = 64;
 #[derive(Debug)]
 pub(super) struct Target<'a> {
     fetch: &'a Fetch,
-    dir: OwnedFd,
+    /// None where nothing is written.
+    dir: Option<OwnedFd>,
     /// The file's name there; `None` keeps its own.
     name: Option<OsString>,
 }
 
 impl<'a> Target<'a> {
     pub(super) fn open(fetch: &'a Fetch) -> Result<Self, LaunchError> {
+        if fetch.how != Fetched::Copied {
+            return Ok(Self { fetch, dir: None, name: None });
+        }
         let to = fetch.to.clone().unwrap_or_else(|| PathBuf::from("."));
         let failed = |path: &Path, error: &std::io::Error| LaunchError::Fetch {
             path: PathBuf::from(&fetch.pattern),
@@ -59,7 +64,7 @@ impl<'a> Target<'a> {
         let parent = to.parent().filter(|parent| !parent.as_os_str().is_empty()).unwrap_or(Path::new("."));
         let (dir, name) = if is_dir { (to.as_path(), None) } else { (parent, to.file_name().map(OsStr::to_owned)) };
         let opened = File::options().read(true).custom_flags(libc::O_DIRECTORY).open(dir);
-        Ok(Self { fetch, dir: opened.map_err(|error| failed(dir, &error))?.into(), name })
+        Ok(Self { fetch, dir: Some(opened.map_err(|error| failed(dir, &error))?.into()), name })
     }
 }
 
@@ -118,8 +123,15 @@ pub(super) fn fetch(
     let mut files: Vec<ProducedFile> = Vec::new();
     let mut left = most.get();
     let result = targets.iter().try_for_each(|target| {
-        find(inside, &Path::new(WORKDIR).join(&target.fetch.pattern))?.iter().try_for_each(|path| {
-            let file = copy(inside, path, target, left, most)?;
+        let found = match find(inside, &Path::new(WORKDIR).join(&target.fetch.pattern)) {
+            Err(_) if target.fetch.how != Fetched::Copied => return Ok(()),
+            found => found?,
+        };
+        found.iter().try_for_each(|path| {
+            let file = match copy(inside, path, target, left, most) {
+                Err(_) if target.fetch.how == Fetched::Hashed => return Ok(()),
+                file => file?,
+            };
             left -= file.bytes;
             files.push(file);
             Ok(())
@@ -194,29 +206,57 @@ fn copy(
         return Err(failed(format!("what is fetched is over {most} bytes (--sandbox-size)")));
     }
     let shown = path.strip_prefix(WORKDIR).unwrap_or(path).to_owned();
+    let Some(target_dir) = &target.dir else {
+        return hold(shown, File::from(fd), target.fetch.how, left, most).map_err(failed);
+    };
     let written = |errno: Errno| failed(format!("cannot write it: {}", errno.desc()));
     // Files of a pattern keep their place below the working directory, so that none hides another.
     let kept =
         if target.fetch.is_pattern() { shown.as_path() } else { Path::new(path.file_name().unwrap_or_default()) };
     let (dir, name) = match &target.name {
-        Some(name) => (target.dir.try_clone().map_err(|error| failed(error.to_string()))?, name.as_os_str()),
-        None => (make_dirs(target.dir.as_fd(), kept.parent()).map_err(written)?, kept.file_name().unwrap_or_default()),
+        Some(name) => (target_dir.try_clone().map_err(|error| failed(error.to_string()))?, name.as_os_str()),
+        None => (make_dirs(target_dir.as_fd(), kept.parent()).map_err(written)?, kept.file_name().unwrap_or_default()),
     };
     let name = c_string(name).map_err(written)?;
     let partial = c_string(OsStr::new(&format!(".fumehood-{}", std::process::id()))).map_err(written)?;
     let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
     let out = fs::open_in(dir.as_fd(), &partial, flags, 0o666, fs::BENEATH).map_err(written)?;
-    let copied = copy_bytes(File::from(fd), out.as_fd(), left)
+    let copied = read_all(File::from(fd), left, |chunk| fs::write_all(out.as_fd(), chunk))
         .and_then(|done| fs::rename_over(dir.as_fd(), &partial, &name).map(|()| done));
     if copied.is_err() {
         // What was written is no use to anybody.
         _ = fs::remove_file(dir.as_fd(), &partial);
     }
     let (bytes, sha256) = copied.map_err(written)?;
-    Ok(ProducedFile { path: shown, bytes, sha256 })
+    Ok(ProducedFile { path: shown, bytes, sha256, content: None })
 }
 
-fn copy_bytes(mut from: File, to: BorrowedFd<'_>, most: u64) -> Result<(u64, [u8; 32]), Errno> {
+/// What a file is, with or without its content.
+fn hold(path: PathBuf, from: File, how: Fetched, left: u64, most: Bytes) -> Result<ProducedFile, String> {
+    let mut content = match how {
+        Fetched::Held(_) => Some(Vec::new()),
+        Fetched::Copied | Fetched::Hashed => None,
+    };
+    let (bound, told) = match how {
+        Fetched::Held(held) if held.get() < left => (held.get(), held),
+        _ => (left, most),
+    };
+    let read = read_all(from, bound, |chunk| {
+        content.iter_mut().for_each(|content| content.extend_from_slice(chunk));
+        Ok(())
+    });
+    match read {
+        Ok((bytes, sha256)) => Ok(ProducedFile { path, bytes, sha256, content: content.map(Arc::from) }),
+        Err(Errno::EFBIG) => Err(format!("what is fetched is over {told} bytes")),
+        Err(errno) => Err(errno.desc().to_owned()),
+    }
+}
+
+fn read_all(
+    mut from: File,
+    most: u64,
+    mut take: impl FnMut(&[u8]) -> Result<(), Errno>,
+) -> Result<(u64, [u8; 32]), Errno> {
     let (mut hash, mut bytes, mut chunk) = (Sha256::new(), 0, vec![0u8; 64 << 10]);
     loop {
         let length =
@@ -229,7 +269,7 @@ fn copy_bytes(mut from: File, to: BorrowedFd<'_>, most: u64) -> Result<(u64, [u8
             return Err(Errno::EFBIG);
         }
         hash.update(&chunk[..length]);
-        fs::write_all(to, &chunk[..length])?;
+        take(&chunk[..length])?;
     }
 }
 
@@ -267,7 +307,7 @@ mod tests {
     }
 
     fn get(root: &File, pattern: &str, to: &Path) -> Result<Vec<ProducedFile>, LaunchError> {
-        let wish = Fetch { pattern: pattern.to_owned(), to: Some(to.to_owned()) };
+        let wish = Fetch { pattern: pattern.to_owned(), to: Some(to.to_owned()), how: Fetched::Copied };
         let (files, error) = fetch(Inside::new(root.as_fd(), None), &[Target::open(&wish)?], Bytes::mib(1));
         error.map_or(Ok(files), Err)
     }
@@ -296,6 +336,26 @@ mod tests {
         std::os::unix::fs::symlink(&victim, out.path().join("a.txt")).unwrap();
         get(&root, "a.txt", out.path()).unwrap();
         assert_eq!(std::fs::read(&victim).unwrap(), b"marker");
+    }
+
+    #[test]
+    fn what_is_not_for_the_host_is_measured_or_held() {
+        let (_dir, root) = sandbox();
+        let wish = |pattern: &str, how| Fetch { pattern: pattern.to_owned(), to: None, how };
+        let wishes = [
+            wish("gone", Fetched::Hashed),
+            wish("link.txt", Fetched::Hashed),
+            wish("a.txt", Fetched::Hashed),
+            wish("d/*", Fetched::Held(Bytes::new(2))),
+        ];
+        let targets: Vec<_> = wishes.iter().map(|wish| Target::open(wish).unwrap()).collect();
+        let (files, error) = fetch(Inside::new(root.as_fd(), None), &targets, Bytes::mib(1));
+        assert!(error.is_none(), "{error:?}");
+        assert_eq!((files.len(), files[0].bytes, &files[0].content), (2, 3, &None));
+        assert_eq!(files[1].content.as_deref(), Some(&b"de"[..]));
+        let long = wish("a.txt", Fetched::Held(Bytes::new(2)));
+        let (files, error) = fetch(Inside::new(root.as_fd(), None), &[Target::open(&long).unwrap()], Bytes::mib(1));
+        assert!(files.is_empty() && error.unwrap().to_string().ends_with("over 2 bytes"));
     }
 
     #[test]

@@ -110,7 +110,7 @@ impl Helper {
         let (tcp, dns_udp, dns_tcp, explicit) = (next()?, next()?, next()?, next()?);
         let udp =
             self.udp.then(|| Ok::<_, LaunchError>(Datagrams { listener: next()?, answers: next()? })).transpose()?;
-        Ok(Listeners { tcp, dns_udp, dns_tcp, explicit, udp })
+        Ok(Listeners { tcp, dns_udp, dns_tcp, explicit, udp, within: None })
     }
 
     /// Where a socket in the gateway's namespace is had for each byte, if ports are published.
@@ -196,7 +196,7 @@ impl Helping<'_> {
             Ok(made) => made,
             Err((step, errno)) => self.fail(FAILED, step as u8, errno),
         };
-        let Listeners { tcp, dns_udp, dns_tcp, explicit, udp } = &listeners;
+        let Listeners { tcp, dns_udp, dns_tcp, explicit, udp, within: _ } = &listeners;
         let datagrams = udp.as_ref().map(|Datagrams { listener, answers }| [listener, answers]);
         for fd in [tcp, dns_udp, dns_tcp, explicit].into_iter().chain(datagrams.into_iter().flatten()) {
             sent = sent.and_then(|()| self.say(MADE, 0, 0, Some(fd.as_fd())));

@@ -4,9 +4,14 @@
 //! One is written by the runsc that waits for the program, the other by gVisor's kernel, which a program may have got
 //! hold of; of each the end is read, up to a bound.
 
-use std::{fs::File, os::unix::fs::FileExt};
+use std::{fs::File, os::unix::fs::FileExt, path::PathBuf};
 
-use crate::sys::Errno;
+use crate::{
+    report::{Capture, Mask, Tail},
+    request::{Bytes, SandboxId, Secret},
+    state,
+    sys::Errno,
+};
 
 /// Of its log, as much as is looked at: the end.
 const MOST: u64 = 4 << 20;
@@ -36,6 +41,14 @@ impl End {
         }
         let text = |number: usize| logs.get(number).map(tail).unwrap_or_default();
         Self::read(status, &text(0), &text(1))
+    }
+
+    /// What runsc itself said last, if it did not run the program.
+    pub(super) fn words(&self) -> Option<&str> {
+        match self {
+            Self::NotExecuted { why, .. } | Self::Failed(why) => Some(why),
+            Self::Status(_) | Self::OutOfThreads => None,
+        }
     }
 
     fn read(status: i32, log: &str, of_kernel: &str) -> Self {
@@ -75,6 +88,21 @@ impl End {
     }
 }
 
+/// Keeps what the logs say for who wants to know why, and says where. The error stands without it.
+pub(super) fn keep(logs: &[File], id: &SandboxId, secrets: &[Secret]) -> Option<PathBuf> {
+    let mask = Mask::new(secrets);
+    let mut kept = Vec::new();
+    for log in logs {
+        let mut shown = Capture::new(&mask, Bytes::new(MOST));
+        kept.extend_from_slice(shown.push(tail(log).as_bytes()));
+        kept.append(&mut shown.finish(Tail::Whole).1);
+    }
+    if kept.is_empty() {
+        return None;
+    }
+    state::keep_log(id.as_str(), &kept).ok()
+}
+
 /// What gVisor's kernel wrote since its program ran. Before come words of the program's: it logs the command.
 fn since_start(of_kernel: &str) -> &str {
     of_kernel.rsplit_once("] Process should have started").map_or(of_kernel, |(_, since)| since)
@@ -98,7 +126,10 @@ fn died(of_kernel: &str) -> Option<End> {
         ["panic: ", "fatal error: "].iter().any(|mark| line.starts_with(mark)) || said(line, "util.go", "FATAL ERROR: ")
     });
     let Some(line) = reason else { return Some(End::Failed("its kernel was killed".to_owned())) };
-    if ["newosproc", "resource temporarily unavailable"].iter().any(|words| line.contains(words)) {
+    if ["newosproc", "resource temporarily unavailable", "createSysmsgThread: failed to get clone"]
+        .iter()
+        .any(|words| line.contains(words))
+    {
         return Some(End::OutOfThreads);
     }
     Some(End::Failed(format!("its kernel ended: {}", line.trim().chars().take(WORDS).collect::<String>())))

@@ -16,12 +16,13 @@ use std::{
 
 use super::{
     build::Builder,
-    program::{self, Image},
+    late,
+    program::{self, Image, Program},
     protocol::{Failure, InitEnd, Order, Stage},
 };
 use crate::{
     plan::{Plan, gvisor, ids::IdsKind, setup::SetupOp},
-    sys::{self, Errno, aside::Network, clone, fs, process, tty},
+    sys::{self, Errno, aside::Network, clone, fs, process, shared::Shared, socket, tty},
 };
 
 /// How an init that ends by the time alone says so.
@@ -37,7 +38,9 @@ const LOGS: [[&CStr; 2]; 3] =
 #[derive(Debug)]
 pub struct World<'a> {
     pub plan: &'a Plan,
+    /// None, for a sandbox that is made ahead.
     pub images: &'a [Image],
+    pub ahead: Option<Ahead<'a>>,
     pub control: BorrowedFd<'a>,
     /// stdin, stdout, stderr of the program; unused with a terminal.
     pub stdio: [BorrowedFd<'a>; 3],
@@ -51,6 +54,15 @@ pub struct World<'a> {
     pub processes: Option<u64>,
     /// Every descriptor above, in order: all others are closed.
     pub keep: &'a [RawFd],
+}
+
+/// What a sandbox that is made ahead has before anybody knows what it is for.
+#[derive(Debug)]
+pub struct Ahead<'a> {
+    /// In which it is told what to do ([`late`]): at once, and when it is used.
+    pub shared: &'a Shared,
+    /// The supervisor's and the interpreter's end of where an interpreter that is started at once is told its job.
+    pub booted: Option<[BorrowedFd<'a>; 2]>,
 }
 
 impl World<'_> {
@@ -100,15 +112,7 @@ impl World<'_> {
     /// The sandbox inherits nothing: not even what another thread opens at this moment (CVE-2024-21626).
     fn close_others(&self) -> sys::Result<()> {
         // 0-2 stay taken until the program's are put there: nothing of ours may get these numbers.
-        let mut next = 3;
-        for fd in self.keep {
-            let fd = *fd as u32;
-            if next < fd {
-                process::close_range(next, fd - 1)?;
-            }
-            next = next.max(fd + 1);
-        }
-        process::close_range(next, u32::MAX)
+        process::close_others(self.keep)
     }
 
     fn take_identity(&self) -> sys::Result<()> {
@@ -140,59 +144,193 @@ impl World<'_> {
             end.root(root.as_fd()).map_err(at(Stage::Setup, 0))?;
         }
         let terminal = if self.plan.terminal {
-            Some(open_terminal(end, self.window).map_err(at(Stage::Terminal, 0))?)
+            let masters = if self.plan.gvisor.is_some() { gvisor::TERMINALS } else { c"/dev/pts/ptmx" };
+            Some(open_terminal(end, masters, self.window).map_err(at(Stage::Terminal, 0))?)
         } else {
             None
         };
         let stdio = terminal.as_ref().map_or(self.stdio, |terminal| [terminal.as_fd(); 3]);
         let children = process::take_signals(&[libc::SIGCHLD]).map_err(at(Stage::Spawn, 0))?;
-        let deadline = self.plan.longest().map(|longest| Instant::now() + longest + GRACE);
-        let mut stack = [const { MaybeUninit::uninit() }; STACK];
+        let terminal = terminal.is_some();
+        let standing = Standing { end, root, disks: &disks, stdio, terminal, children: children.as_fd() };
+        match &self.ahead {
+            None => {
+                let deadline = self.plan.longest().map(|longest| Instant::now() + longest + GRACE);
+                let program = |number: usize| self.images.get(number).map(Image::program);
+                self.run_steps(&standing, self.images.len(), deadline, program)
+            }
+            Some(ahead) => self.wait_for_job(ahead, &standing),
+        }
+    }
 
-        let last = self.images.len() - 1;
-        for (number, image) in self.images.iter().enumerate() {
-            let start = program::Start::new(self.plan, image, stdio, self.filter_flags, self.processes);
-            let pid = clone::spawn_sharing_memory(&mut stack, program::Start::run, &start)
-                .map_err(at(Stage::Spawn, number))?;
-            if let Some(failure) = start.failure() {
-                return Err(image.examine(failure));
-            }
-            if let Some(listener) = start.into_listener() {
-                end.listener(listener.as_fd()).map_err(at(Stage::Seccomp, 1))?;
-            }
-            // The program's 0-2 were made in the table that we shared until it executed.
-            process::close_range(0, 2).map_err(at(Stage::Descriptors, 1))?;
-            if number == last && terminal.is_none() {
-                // Who reads the program's output must see its end when the program is done, not when we are.
-                for fd in self.stdio {
-                    let fd = fd.as_raw_fd() as u32;
-                    process::close_range(fd, fd).map_err(at(Stage::Descriptors, 2))?;
-                }
-            }
-            end.started().map_err(at(Stage::Spawn, number))?;
-            let Some(status) = wait_for(pid, children.as_fd(), self.control, deadline) else {
-                return Ok(BACKSTOP_STATUS);
-            };
-            let disk_full = disks.iter().flatten().any(|disk| fs::is_full(disk.as_fd()));
-            if number < last || self.plan.fetches {
-                // Nothing of a step outlives it.
-                process::kill_all();
-                while let Ok(Some(_)) = process::wait(-1, true) {}
-            }
-            if self.plan.gvisor.is_some() {
-                for log in LOGS.get(number).into_iter().flatten() {
-                    // It may not have come so far as to have one.
-                    if let Ok(log) = fs::open_in(fs::cwd(), log, libc::O_RDONLY, 0, fs::NO_LINKS) {
-                        end.log(log.as_fd()).map_err(at(Stage::Spawn, number))?;
-                    }
-                }
-            }
-            end.ended(status, disk_full).map_err(at(Stage::Spawn, number))?;
-            if (number < last || self.plan.fetches) && !end.wait_for(Order::Next) {
-                break;
+    /// Runs the programs one after the other.
+    fn run_steps<'p>(
+        &self,
+        standing: &Standing<'_>,
+        count: usize,
+        deadline: Option<Instant>,
+        mut program: impl FnMut(usize) -> Option<Program<'p>>,
+    ) -> Result<i32, Failure> {
+        for number in 0..count {
+            let image = program(number).ok_or(at(Stage::Spawn, number)(Errno::ENOEXEC))?;
+            let last = number + 1 == count;
+            let pid = self.start_program(standing, image, number, last, None)?;
+            standing.end.started().map_err(at(Stage::Spawn, number))?;
+            if let Some(status) = self.see_through(standing, pid, number, last, deadline)? {
+                return Ok(status);
             }
         }
         Ok(0)
+    }
+
+    fn start_program(
+        &self,
+        standing: &Standing<'_>,
+        image: Program<'_>,
+        number: usize,
+        last: bool,
+        hears: Option<BorrowedFd<'_>>,
+    ) -> Result<i32, Failure> {
+        let mut stack = [const { MaybeUninit::uninit() }; STACK];
+        let mut start = program::Start::new(self.plan, image, standing.stdio, self.filter_flags, self.processes);
+        if let Some(fd) = hears {
+            start = start.hearing(fd);
+        }
+        let pid =
+            clone::spawn_sharing_memory(&mut stack, program::Start::run, &start).map_err(at(Stage::Spawn, number))?;
+        if let Some(failure) = start.failure() {
+            return Err(image.examine(failure));
+        }
+        if let Some(listener) = start.into_listener() {
+            standing.end.listener(listener.as_fd()).map_err(at(Stage::Seccomp, 1))?;
+        }
+        // The program's 0-2 were made in the table that we shared until it executed.
+        process::close_range(0, 2).map_err(at(Stage::Descriptors, 1))?;
+        if last && !standing.terminal {
+            // Who reads the program's output must see its end when the program is done, not when we are.
+            for fd in self.stdio {
+                close(fd).map_err(at(Stage::Descriptors, 2))?;
+            }
+        }
+        Ok(pid)
+    }
+
+    /// Until the program of a step has ended and what comes after it. `Some`: the init ends with this status.
+    fn see_through(
+        &self,
+        standing: &Standing<'_>,
+        pid: i32,
+        number: usize,
+        last: bool,
+        deadline: Option<Instant>,
+    ) -> Result<Option<i32>, Failure> {
+        let end = standing.end;
+        let Some(status) = wait_for(pid, standing.children, self.control, deadline) else {
+            return Ok(Some(BACKSTOP_STATUS));
+        };
+        let disk_full = standing.disks.iter().flatten().any(|disk| fs::is_full(disk.as_fd()));
+        if !last || self.plan.fetches {
+            // Nothing of a step outlives it.
+            process::kill_all();
+            while let Ok(Some(_)) = process::wait(-1, true) {}
+        }
+        if self.plan.gvisor.is_some() {
+            for log in LOGS.get(number).into_iter().flatten() {
+                // It may not have come so far as to have one.
+                if let Ok(log) = fs::open_in(fs::cwd(), log, libc::O_RDONLY, 0, fs::NO_LINKS) {
+                    end.log(log.as_fd()).map_err(at(Stage::Spawn, number))?;
+                }
+            }
+        }
+        end.ended(status, disk_full).map_err(at(Stage::Spawn, number))?;
+        if (!last || self.plan.fetches) && !end.wait_for(Order::Next) {
+            return Ok(Some(0));
+        }
+        Ok(None)
+    }
+
+    /// Starts what can be started before anybody knows for what, waits to be told, and does it. That takes no longer
+    /// than it must: all that can be done before is done.
+    fn wait_for_job(&self, ahead: &Ahead<'_>, standing: &Standing<'_>) -> Result<i32, Failure> {
+        let garbled = || at(Stage::Spawn, 0)(Errno::EBADMSG);
+        let end = standing.end;
+        let mut booted = None;
+        if let Some([ours, its]) = ahead.booted {
+            let mut room = [std::ptr::null(); late::MOST_WORDS];
+            let (mut job, _) = self.read_job(ahead, standing)?;
+            let (programs, _) = job.programs(&mut room).ok_or_else(garbled)?;
+            let image = programs[0].ok_or_else(garbled)?;
+            let pid = self.start_program(standing, image, 0, true, Some(its))?;
+            // It hears of the end of what it is told.
+            close(its).map_err(at(Stage::Descriptors, 5))?;
+            booted = Some((pid, ours));
+        }
+        end.ready().map_err(at(Stage::Spawn, 0))?;
+        if !wait_to_go(end, booted.map(|(pid, _)| pid), standing.children) {
+            return Ok(1);
+        }
+        let mut room = [std::ptr::null(); late::MOST_WORDS];
+        let (mut job, deadline) = self.read_job(ahead, standing)?;
+        let (programs, count) = job.programs(&mut room).ok_or_else(garbled)?;
+        let Some((pid, interpreter)) = booted else {
+            return self.run_steps(standing, count, deadline, |number| programs.get(number).copied().flatten());
+        };
+        socket::send_all_now(interpreter, job.message().ok_or_else(garbled)?).map_err(at(Stage::ProgramIo, 5))?;
+        close(interpreter).map_err(at(Stage::Descriptors, 6))?;
+        end.started().map_err(at(Stage::Spawn, 0))?;
+        Ok(self.see_through(standing, pid, 0, true, deadline)?.unwrap_or(0))
+    }
+
+    fn read_job<'j>(
+        &self,
+        ahead: &'j Ahead<'_>,
+        standing: &Standing<'_>,
+    ) -> Result<(late::Reader<'j>, Option<Instant>), Failure> {
+        let garbled = || at(Stage::Spawn, 0)(Errno::EBADMSG);
+        let mut job = late::Reader::new(ahead.shared.bytes(usize::MAX)).ok_or_else(garbled)?;
+        let longest = job.longest().ok_or_else(garbled)?;
+        let root = process::copy_above(standing.root.as_fd(), 3).map_err(at(Stage::Setup, 0))?;
+        let mut builder = Builder::within(root, standing.end, self.plan.identity, self.plan.ids.setup);
+        process::set_file_mask(0);
+        job.place(&mut builder)?;
+        process::set_file_mask(0o022);
+        Ok((job, longest.map(|longest| Instant::now() + longest + GRACE)))
+    }
+}
+
+/// What stands when the sandbox is built.
+struct Standing<'a> {
+    end: InitEnd<'a>,
+    root: OwnedFd,
+    disks: &'a [Option<OwnedFd>],
+    stdio: [BorrowedFd<'a>; 3],
+    terminal: bool,
+    /// Ready when a child has ended.
+    children: BorrowedFd<'a>,
+}
+
+/// Closes what is not needed here any more, and nobody here owns.
+fn close(fd: BorrowedFd<'_>) -> sys::Result<()> {
+    let fd = fd.as_raw_fd() as u32;
+    process::close_range(fd, fd)
+}
+
+/// Waits for the order to go. False: there will be none, or who waits for its job is dead.
+fn wait_to_go(end: InitEnd<'_>, waiting: Option<i32>, children: BorrowedFd<'_>) -> bool {
+    loop {
+        while let Ok(Some(ended)) = process::wait(-1, false) {
+            if waiting == Some(ended.pid) {
+                return false;
+            }
+        }
+        let mut fds = [children, end.0].map(|fd| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 });
+        if process::poll(&mut fds, None).is_err() {
+            return false;
+        }
+        if fds[1].revents != 0 {
+            return end.wait_for(Order::Go);
+        }
+        while process::read_signal(children).is_some() {}
     }
 }
 
@@ -216,9 +354,9 @@ fn wait_for(pid: i32, children: BorrowedFd<'_>, control: BorrowedFd<'_>, deadlin
 }
 
 /// A terminal of the sandbox's own devpts, whose master goes to the supervisor.
-fn open_terminal(end: InitEnd<'_>, size: Option<libc::winsize>) -> sys::Result<OwnedFd> {
+fn open_terminal(end: InitEnd<'_>, masters: &CStr, size: Option<libc::winsize>) -> sys::Result<OwnedFd> {
     let flags = libc::O_RDWR | libc::O_NOCTTY;
-    let master = fs::open_in(fs::cwd(), c"/dev/pts/ptmx", flags, 0, fs::NO_LINKS)?;
+    let master = fs::open_in(fs::cwd(), masters, flags, 0, fs::NO_LINKS)?;
     tty::unlock(master.as_fd())?;
     let terminal = tty::peer(master.as_fd())?;
     // Before the program looks, and so without a signal that it changed.

@@ -5,6 +5,7 @@
 //! outside the sandbox's own namespaces is held by a value that undoes it when dropped: the cgroup's leaf,
 //! the entry in the state directory, the init behind its pidfd. The namespaces end with their processes.
 
+mod ahead;
 pub mod build;
 pub mod container;
 pub mod control;
@@ -18,6 +19,7 @@ mod gateway;
 mod gvisor;
 pub(crate) mod ids;
 mod init;
+mod late;
 mod mapped;
 mod observer;
 mod obstacle;
@@ -33,13 +35,14 @@ use std::{
     time::Instant,
 };
 
+pub use ahead::{Boot, Gone, Prepared, is_looked_at};
 pub use error::LaunchError;
 pub use ids::{IdsError, has_all_ids};
 pub use observer::{Input, Observer, Started};
 pub use upper::{Upper, remove_granted};
 
 use crate::{
-    cgroup::{Caps, Controller, CpuBandwidth, Hierarchy, Leaf},
+    cgroup::{self, Caps, Controller, CpuBandwidth, Events, Hierarchy, Leaf, OomWatch},
     error::Hint,
     net::{
         Policy,
@@ -47,7 +50,7 @@ use crate::{
         publish::{Inward, Publish, Published},
     },
     plan::{Plan, ids::IdsKind},
-    report::{Capabilities, Cgroup, Controls, Failure, IdMap, LandlockScope, Means, Network, Outcome, Rootfs},
+    report::{Capabilities, Cgroup, Controls, Denials, Failure, IdMap, LandlockScope, Means, Network, Outcome, Rootfs},
     request::{Fetch, Secret, StepLimits},
     state::Entry,
     sys::{
@@ -58,7 +61,7 @@ use crate::{
 };
 use control::Control;
 use egress::Egress;
-use init::World;
+use init::{Ahead, World};
 use program::Image;
 use protocol::{Order, SupervisorEnd};
 
@@ -109,37 +112,15 @@ pub fn launch(
     let holds = Holds::decide(plan, hierarchy)?;
     let published = Published::take(&plan.publish).map_err(LaunchError::Egress)?;
     let files = extras.fetch.iter().map(fetch::Target::open).collect::<Result<Vec<_>, _>>()?;
-    // On v2 the init is cloned into its cgroup; on v1 it enters by itself, and the cgroup is made while it builds.
-    let entered_by_clone = matches!(hierarchy, Hierarchy::V2(_));
-    let mut leaf = if entered_by_clone { holds.create_leaf(plan, hierarchy)? } else { None };
-    // Dropped after what it belongs to.
-    let mut disk = None;
     let host = HostSide { window: extras.input.window(), logs: observer.wants_contacts(), published };
-    let (mut running, streams) = start(plan, &images, &holds, leaf.as_ref(), files, host)?;
-    if let (Some(at), Some(namespace)) = (plan.on_disk(), &running.namespace) {
-        disk = Some(upper::Disk::open(at, namespace.as_fd())?);
-    }
-    mapped::hand_over(plan, &running)?;
-    let entry =
-        Entry::create(plan, extras.runtime.as_deref(), running.pid, &running.ports).map_err(LaunchError::State)?;
-    let entry = running.entry.insert(entry);
-    let listener = entry.listener().map(|listener| listener.try_clone_to_owned());
-    let listener = listener.transpose().map_err(|error| LaunchError::System {
-        what: "listen for what it is told",
-        errno: sys::Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)),
+    let (disk, mut made) = make(plan, hierarchy, holds, &images, None, host, |running| {
+        running.enter_record(plan, extras.runtime.as_deref())
     })?;
-    running.control_door = listener.map(Control::new);
-    if !entered_by_clone {
-        leaf = holds.create_leaf(plan, hierarchy)?;
-        // An init that is gone has left word why, and the supervisor will read it.
-        for tasks in leaf.iter().flat_map(Leaf::join_fds) {
-            _ = running.control.enter_cgroup(tasks);
-        }
-    }
-    _ = running.control.order(Order::Entered);
+    // Only v1 needs it, and the program is not running yet.
+    made.oom = made.leaf.as_ref().map(Leaf::watch_oom).transpose().map_err(LaunchError::Cgroup)?.flatten();
     let controls = controls(plan, hierarchy, &holds, extras.secrets.len());
-    let outcome = supervise::Supervisor::new(plan, running, streams, leaf, holds, controls, extras)
-        .and_then(|supervisor| supervisor.run(observer));
+    let outcome =
+        supervise::Supervisor::new(plan, made, files, controls, extras).and_then(|supervisor| supervisor.run(observer));
     match (outcome, disk) {
         (Ok(mut outcome), Some(disk)) => {
             if let Err(error) = disk.empty() {
@@ -149,6 +130,59 @@ pub fn launch(
         }
         (outcome, _) => outcome,
     }
+}
+
+/// A sandbox whose init has all that it needs from outside.
+#[derive(Debug)]
+struct Made {
+    running: Running,
+    streams: Streams,
+    leaf: Option<Leaf>,
+    holds: Holds,
+    oom: Option<OomWatch>,
+    /// What was heard and counted before it was used.
+    before: Before,
+}
+
+#[derive(Debug, Default)]
+struct Before {
+    listener: Option<OwnedFd>,
+    root: Option<OwnedFd>,
+    denials: Denials,
+    events: Events,
+    usage: cgroup::Usage,
+}
+
+/// Makes the sandbox. `meanwhile` is done while the init builds.
+fn make<'p>(
+    plan: &'p Plan,
+    hierarchy: &Hierarchy,
+    holds: Holds,
+    images: &[Image],
+    ahead: Option<Ahead<'_>>,
+    host: HostSide,
+    meanwhile: impl FnOnce(&mut Running) -> Result<(), LaunchError>,
+) -> Result<(Option<upper::Disk<'p>>, Made), LaunchError> {
+    // On v2 the init is cloned into its cgroup; on v1 it enters by itself, and the cgroup is made while it builds.
+    let entered_by_clone = matches!(hierarchy, Hierarchy::V2(_));
+    let mut leaf = if entered_by_clone { holds.create_leaf(plan, hierarchy)? } else { None };
+    // Dropped after what it belongs to.
+    let mut disk = None;
+    let (mut running, streams) = start(plan, images, ahead, &holds, leaf.as_ref(), host)?;
+    if let (Some(at), Some(namespace)) = (plan.on_disk(), &running.namespace) {
+        disk = Some(upper::Disk::open(at, namespace.as_fd())?);
+    }
+    mapped::hand_over(plan, &running)?;
+    meanwhile(&mut running)?;
+    if !entered_by_clone {
+        leaf = holds.create_leaf(plan, hierarchy)?;
+        // An init that is gone has left word why, and the supervisor will read it.
+        for tasks in leaf.iter().flat_map(Leaf::join_fds) {
+            _ = running.control.enter_cgroup(tasks);
+        }
+    }
+    _ = running.control.order(Order::Entered);
+    Ok((disk, Made { running, streams, leaf, holds, oom: None, before: Before::default() }))
 }
 
 /// The sandbox's init, and the way to it. Dropped, it is killed, and with it all of the sandbox.
@@ -184,6 +218,18 @@ impl Running {
         }
     }
 
+    /// Lets others know of it.
+    fn enter_record(&mut self, plan: &Plan, runtime: Option<&str>) -> Result<(), LaunchError> {
+        let entry = Entry::create(plan, runtime, self.pid, &self.ports).map_err(LaunchError::State)?;
+        let listener = self.entry.insert(entry).listener().map(|listener| listener.try_clone_to_owned());
+        let listener = listener.transpose().map_err(|error| LaunchError::System {
+            what: "listen for what it is told",
+            errno: sys::Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)),
+        })?;
+        self.control_door = listener.map(Control::new);
+        Ok(())
+    }
+
     fn kill(&self) {
         // ESRCH: it is gone already, which is what was wanted.
         _ = process::signal(self.pidfd.as_fd(), libc::SIGKILL);
@@ -206,10 +252,9 @@ impl Drop for Running {
     }
 }
 
-/// Our ends of the program's streams, and where its files go.
+/// Our ends of the program's streams.
 #[derive(Debug)]
-struct Streams<'a> {
-    files: Vec<fetch::Target<'a>>,
+struct Streams {
     stdin: OwnedFd,
     stdout: OwnedFd,
     stderr: OwnedFd,
@@ -223,20 +268,22 @@ struct HostSide {
 }
 
 /// Clones the init and gives it its ids; it builds on while we go on.
-fn start<'a>(
+fn start(
     plan: &Plan,
     images: &[Image],
+    ahead: Option<Ahead<'_>>,
     holds: &Holds,
     leaf: Option<&Leaf>,
-    files: Vec<fetch::Target<'a>>,
     host: HostSide,
-) -> Result<(Running, Streams<'a>), LaunchError> {
+) -> Result<(Running, Streams), LaunchError> {
     let (ours, theirs) = socket::record_pair().map_err(system("make a socket pair"))?;
     let (in_read, in_write) = fs::pipe().map_err(system("make a pipe"))?;
     let (out_read, out_write) = fs::pipe().map_err(system("make a pipe"))?;
     let (err_read, err_write) = fs::pipe().map_err(system("make a pipe"))?;
     let stdio = [in_read.as_fd(), out_write.as_fd(), err_write.as_fd()];
-    let mut keep = [stdio[0], stdio[1], stdio[2], theirs.as_fd()].map(|fd| fd.as_raw_fd());
+    // Some twice, where there is no interpreter to be told anything.
+    let [told, tells] = ahead.as_ref().and_then(|ahead| ahead.booted).unwrap_or([theirs.as_fd(); 2]);
+    let mut keep = [stdio[0], stdio[1], stdio[2], theirs.as_fd(), told, tells].map(|fd| fd.as_raw_fd());
     keep.sort_unstable();
     if keep[0] < 3 {
         return Err(LaunchError::StandardStreamsClosed);
@@ -244,6 +291,7 @@ fn start<'a>(
     let world = World {
         plan,
         images,
+        ahead,
         control: theirs.as_fd(),
         stdio,
         filter_flags: filter_flags(plan),
@@ -283,9 +331,9 @@ fn start<'a>(
             Some(Inward { published: host.published, sockets: helper.sockets()? })
         };
         let first = Policy::clone(plan.setup_egress.as_ref().unwrap_or(policy));
-        running.egress = Some(Egress::start(first, listeners, host.logs, inward)?);
+        running.egress = Some(Egress::start(first, listeners, host.logs, inward, None)?);
     }
-    Ok((running, Streams { files, stdin: in_write, stdout: out_read, stderr: err_read }))
+    Ok((running, Streams { stdin: in_write, stdout: out_read, stderr: err_read }))
 }
 
 fn system(what: &'static str) -> impl Fn(sys::Errno) -> LaunchError {

@@ -6,7 +6,7 @@
 use std::{
     cell::{Cell, OnceCell},
     ffi::{CStr, CString},
-    os::fd::{AsFd, BorrowedFd, OwnedFd},
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
 };
 
 use super::{
@@ -23,7 +23,7 @@ use crate::{
 pub struct Image {
     /// The program's own working directory in its tree, where another program runs it.
     inside: Option<CString>,
-    candidates: Vec<CString>,
+    candidates: process::StringVector,
     argv: process::StringVector,
     env: process::StringVector,
     cwd: CString,
@@ -38,7 +38,7 @@ impl Image {
         };
         Ok(Self {
             inside: None,
-            candidates: strings("the program's name", &step.candidates)?,
+            candidates: process::StringVector::new(strings("the program's name", &step.candidates)?),
             argv: process::StringVector::new(strings("an argument", &step.argv)?),
             env: process::StringVector::new(strings("an environment variable", &step.env)?),
             cwd: CString::new(step.cwd.as_str()).map_err(|_| PlanError::Nul("the working directory"))?,
@@ -52,7 +52,7 @@ impl Image {
         let relative = if relative.is_empty() { "." } else { relative };
         Ok(Self {
             inside: Some(CString::new(relative).map_err(|_| PlanError::Nul("the working directory"))?),
-            candidates: vec![c"/runsc".to_owned()],
+            candidates: process::StringVector::new(vec![c"/runsc".to_owned()]),
             argv: process::StringVector::new(words.collect::<Result<_, _>>()?),
             env: process::StringVector::new(Vec::new()),
             cwd: c"/".to_owned(),
@@ -61,12 +61,34 @@ impl Image {
 }
 
 impl Image {
+    pub fn program(&self) -> Program<'_> {
+        Program {
+            inside: self.inside.as_deref(),
+            candidates: self.candidates.as_strings(),
+            argv: self.argv.as_strings(),
+            env: self.env.as_strings(),
+            cwd: &self.cwd,
+        }
+    }
+}
+
+/// As that, wherever it is.
+#[derive(Debug, Clone, Copy)]
+pub struct Program<'a> {
+    pub inside: Option<&'a CStr>,
+    pub candidates: process::Strings<'a>,
+    pub argv: process::Strings<'a>,
+    pub env: process::Strings<'a>,
+    pub cwd: &'a CStr,
+}
+
+impl Program<'_> {
     /// What was in the way of a program that execve refused, in place of the number of the refused candidate.
     pub fn examine(&self, failure: Failure) -> Failure {
         if failure.stage != Stage::Exec {
             return failure;
         }
-        let dir = fs::open_in(fs::cwd(), &self.cwd, libc::O_PATH | libc::O_DIRECTORY, 0, libc::RESOLVE_NO_MAGICLINKS);
+        let dir = fs::open_in(fs::cwd(), self.cwd, libc::O_PATH | libc::O_DIRECTORY, 0, libc::RESOLVE_NO_MAGICLINKS);
         let Ok(dir) = dir else { return Failure { index: Obstacle::Unknown.code(), ..failure } };
         let mut found = Obstacle::Missing;
         for candidate in self.candidates.iter().skip(failure.index.into()) {
@@ -84,11 +106,13 @@ impl Image {
 #[derive(Debug)]
 pub struct Start<'a> {
     plan: &'a Plan,
-    image: &'a Image,
+    image: Program<'a>,
     stdio: [BorrowedFd<'a>; 3],
     terminal: bool,
     filter_flags: u32,
     processes: Option<u64>,
+    /// What it has open beside its streams.
+    hears: Option<BorrowedFd<'a>>,
     failure: Cell<Option<Failure>>,
     listener: OnceCell<OwnedFd>,
 }
@@ -96,7 +120,7 @@ pub struct Start<'a> {
 impl<'a> Start<'a> {
     pub fn new(
         plan: &'a Plan,
-        image: &'a Image,
+        image: Program<'a>,
         stdio: [BorrowedFd<'a>; 3],
         filter_flags: u32,
         processes: Option<u64>,
@@ -108,9 +132,15 @@ impl<'a> Start<'a> {
             terminal: plan.terminal,
             filter_flags,
             processes,
+            hears: None,
             failure: Cell::new(None),
             listener: OnceCell::new(),
         }
+    }
+
+    /// The program has this open too, under the number that it has here: by it, it is told what it is to do.
+    pub fn hearing(self, fd: BorrowedFd<'a>) -> Self {
+        Self { hears: Some(fd), ..self }
     }
 
     pub fn failure(&self) -> Option<Failure> {
@@ -142,10 +172,10 @@ impl<'a> Start<'a> {
             process::install_fd(*fd, number as i32).map_err(at(Stage::ProgramIo, 2 + number))?;
         }
         // Never through /proc/self/fd, where what we hold open could lead elsewhere (CVE-2024-21626).
-        fs::open_in(fs::cwd(), &self.image.cwd, libc::O_PATH | libc::O_DIRECTORY, 0, libc::RESOLVE_NO_MAGICLINKS)
+        fs::open_in(fs::cwd(), self.image.cwd, libc::O_PATH | libc::O_DIRECTORY, 0, libc::RESOLVE_NO_MAGICLINKS)
             .and_then(|dir| fs::change_dir(dir.as_fd()))
             .map_err(at(Stage::WorkingDirectory, 0))?;
-        if let Some(inside) = &self.image.inside {
+        if let Some(inside) = self.image.inside {
             return self.become_runsc(inside);
         }
         for (index, limit) in plan.rlimits.iter().enumerate() {
@@ -175,6 +205,9 @@ impl<'a> Start<'a> {
             restrict(layer).map_err(at(Stage::Landlock, index))?;
         }
         process::close_on_exec_from(3).map_err(at(Stage::Descriptors, 3))?;
+        if let Some(fd) = self.hears {
+            process::install_fd(fd, fd.as_raw_fd()).map_err(at(Stage::Descriptors, 4))?;
+        }
         // From here on every call is filtered: only execve and exit_group follow, which every filter lets by.
         if let Some(filter) = &plan.no_setuid {
             install(filter.program.quiet(), 0).map_err(at(Stage::Seccomp, 2))?;
@@ -194,12 +227,19 @@ impl<'a> Start<'a> {
         // It would be made if it is missing.
         fs::open_in(tree.as_fd(), inside, libc::O_PATH | libc::O_DIRECTORY, 0, fs::LINKS_IN_ROOT)
             .map_err(at(Stage::WorkingDirectory, 0))?;
+        if self.terminal {
+            // runsc waits for it all the same, and hands it on. Its file server inherits this, which in the release of 2022
+            // has the terminal as well, and would die of it.
+            process::ignore_signal(libc::SIGINT);
+        }
         process::set_limit(libc::RLIMIT_CORE as _, 1, 1).map_err(at(Stage::ResourceLimit, 0))?;
         if let Some(processes) = self.processes {
             process::set_limit(libc::RLIMIT_NPROC as _, processes, processes).map_err(at(Stage::ResourceLimit, 0))?;
         }
         process::set_no_new_privileges().map_err(at(Stage::NoNewPrivileges, 0))?;
         process::close_on_exec_from(3).map_err(at(Stage::Descriptors, 3))?;
+        // What it has no use for: it and its file server stay root of the sandbox, and it waits without a filter.
+        install(self.plan.seccomp.program.quiet(), 0).map_err(at(Stage::Seccomp, 0))?;
         // It is gVisor's file server that makes the program's files.
         if let Some(filter) = &self.plan.no_setuid {
             install(filter.program.quiet(), 0).map_err(at(Stage::Seccomp, 2))?;
@@ -212,7 +252,7 @@ impl<'a> Start<'a> {
     fn exec(&self) -> Failure {
         let mut best = (Errno::ENOENT, 0);
         for (index, candidate) in self.image.candidates.iter().enumerate() {
-            match process::exec(candidate, &self.image.argv, &self.image.env) {
+            match process::exec_strings(candidate, self.image.argv, self.image.env) {
                 Errno::ENOENT | Errno::ENOTDIR => {}
                 Errno::EACCES => best = (Errno::EACCES, index),
                 errno => return at(Stage::Exec, index)(errno),

@@ -22,6 +22,8 @@ pub enum Report {
     Upper(OwnedFd),
     /// runsc's log of the step that ends next.
     Log(OwnedFd),
+    /// All is made, and waits for [`Order::Go`].
+    Ready,
     /// The program of this step is running.
     Started,
     /// The program of this step has ended, with a waitpid(2) status.
@@ -92,6 +94,8 @@ pub enum Order {
     Entered = b'd',
     /// Run the next step.
     Next = b'n',
+    /// What is to be done is known: do it.
+    Go = b'g',
 }
 
 /// A record: a tag, a stage, an index, a number.
@@ -110,6 +114,10 @@ impl InitEnd<'_> {
     pub fn failed(self, failure: Failure) {
         // The supervisor may be gone; then nobody wants to know.
         _ = socket::send(self.0, &record(b'F', failure.stage as u8, failure.index, failure.errno as i32), None);
+    }
+
+    pub fn ready(self) -> sys::Result<()> {
+        socket::send(self.0, &record(b'Y', 0, 0, 0), None)
     }
 
     pub fn started(self) -> sys::Result<()> {
@@ -202,6 +210,7 @@ impl SupervisorEnd {
                 let stage = *STAGES.get(usize::from(stage))?;
                 Report::Failed(Failure { stage, index, errno: Errno::from_raw(number) })
             }
+            (b'Y', None) => Report::Ready,
             (b'S', None) => Report::Started,
             (b'E', None) => Report::Ended { status: number, disk_full: stage == 1 },
             (b'L', Some(fd)) => Report::Listener(fd),

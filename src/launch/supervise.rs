@@ -16,7 +16,7 @@ use std::{
 };
 
 use super::{
-    Extras, Holds, LaunchError, Running, Streams,
+    Extras, Holds, LaunchError, Made, Running,
     control::Control,
     fetch,
     gvisor::End,
@@ -73,6 +73,8 @@ pub(super) struct Supervisor<'a> {
     disk_full: bool,
     /// What the cgroup counted, as of the program's end.
     counted: Option<(Events, cgroup::Usage)>,
+    /// What it had counted when the sandbox was made, if that was ahead: none of it is the program's.
+    counted_before: (Events, cgroup::Usage),
     killed_by: Option<Reason>,
     failure: Option<protocol::Failure>,
     files: Vec<ProducedFile>,
@@ -97,19 +99,19 @@ enum Source {
 impl<'a> Supervisor<'a> {
     pub(super) fn new(
         plan: &'a Plan,
-        running: Running,
-        streams: Streams<'a>,
-        leaf: Option<Leaf>,
-        holds: Holds,
+        made: Made,
+        targets: Vec<fetch::Target<'a>>,
         controls: Controls,
         mut extras: Extras<'a>,
     ) -> Result<Self, LaunchError> {
+        let Made { running, streams, leaf, holds, oom, before } = made;
         let input = std::mem::replace(&mut extras.input, Input::Empty);
         let outputs = [streams.stdout, streams.stderr];
-        let relay = Relay::new(streams.stdin, outputs, input, extras.secrets, plan.limits.output)
+        let mut relay = Relay::new(streams.stdin, outputs, input, extras.secrets, plan.limits.output)
             .map_err(system("make a pipe non-blocking"))?;
-        // Only v1 needs it, and the program is not running yet.
-        let oom = leaf.as_ref().map(Leaf::watch_oom).transpose().map_err(LaunchError::Cgroup)?.flatten();
+        if plan.gvisor.is_some() {
+            relay.hold_back();
+        }
         let watched = holds.memory == Means::Watched;
         Ok(Self {
             watch: watched.then(|| Watch::new(running.pid, &plan.setup)),
@@ -121,14 +123,15 @@ impl<'a> Supervisor<'a> {
             controls,
             extras,
             control_open: true,
-            listener: None,
-            root: None,
+            listener: before.listener,
+            root: before.root,
             upper: None,
             logs: Vec::new(),
             out_of_threads: false,
             not_run: None,
             oom,
-            denials: Denials::default(),
+            denials: before.denials,
+            counted_before: (before.events, before.usage),
             step: 0,
             prepared: None,
             policy_untold: None,
@@ -142,7 +145,7 @@ impl<'a> Supervisor<'a> {
             killed_by: None,
             failure: None,
             files: Vec::new(),
-            targets: streams.files,
+            targets,
             fetch_error: None,
         })
     }
@@ -224,6 +227,8 @@ impl<'a> Supervisor<'a> {
                 self.running.kill();
             }
             Some(Report::Failed(failure)) => self.failure = Some(failure),
+            // Said before it was used.
+            Some(Report::Ready) => {}
             Some(Report::Listener(fd)) => self.listener = Some(fd),
             Some(Report::Root(fd)) => self.root = Some(fd),
             Some(Report::Upper(fd)) => self.upper = Some(fd),
@@ -277,7 +282,8 @@ impl<'a> Supervisor<'a> {
         if self.plan.gvisor.is_none() {
             return wait_status(status);
         }
-        match End::of(status, &std::mem::take(&mut self.logs)) {
+        let logs = std::mem::take(&mut self.logs);
+        match End::of(status, &logs) {
             End::Status(status) => wait_status(status),
             End::OutOfThreads => {
                 self.out_of_threads = true;
@@ -285,6 +291,7 @@ impl<'a> Supervisor<'a> {
             }
             other => {
                 self.not_run = Some(other);
+                self.logs = logs;
                 WaitStatus::Signaled(libc::SIGKILL as u8)
             }
         }
@@ -341,6 +348,12 @@ impl<'a> Supervisor<'a> {
         if !self.relay.read(number) {
             return false;
         }
+        self.hand_on(number, observer);
+        true
+    }
+
+    /// Of what was just read of a stream, what may be seen.
+    fn hand_on(&mut self, number: usize, observer: &mut dyn Observer) {
         self.begin(observer);
         // What a compiler says is not the program's output.
         let stream = match (self.plan.steps[self.step].kind, number) {
@@ -352,11 +365,14 @@ impl<'a> Supervisor<'a> {
             Passed::Refused => self.kill(Reason::Cancelled(libc::SIGPIPE as u8)),
             Passed::Full => self.kill(Reason::Output),
         }
-        true
     }
 
     fn drain(&mut self, number: usize, observer: &mut dyn Observer) {
         while self.pass_on(number, observer) {}
+        let why = self.not_run.as_ref().and_then(End::words);
+        if self.relay.release(number, why) {
+            self.hand_on(number, observer);
+        }
     }
 
     /// Calls that the filter refuses come here to be told; the answer is the filter's own.

@@ -25,7 +25,7 @@ pub use self::{
     log::{Allowed, Contact},
     policy::Policy,
     pool::{FAKE_FIRST, FAKE_LAST},
-    proxy::{Log, Proxy},
+    proxy::{Log, Outward, Proxy},
 };
 
 /// What the kernel keeps for each direction of a socket. Left to itself it takes megabytes for one that is not read, from
@@ -43,6 +43,15 @@ pub struct Listeners {
     pub explicit: OwnedFd,
     /// Where UDP is let out.
     pub udp: Option<Datagrams>,
+    /// For questions that never get to the gateway: see [`gateway::listen_within`].
+    pub within: Option<Within>,
+}
+
+/// Sockets for DNS on a loopback address of the sandbox's own.
+#[derive(Debug)]
+pub struct Within {
+    pub udp: OwnedFd,
+    pub tcp: OwnedFd,
 }
 
 /// Sockets for UDP, made there too.

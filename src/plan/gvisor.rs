@@ -21,6 +21,8 @@ use crate::request::{
 
 /// Where the program's tree is in the enclosure.
 pub const ROOT: &std::ffi::CStr = c"/rootfs";
+/// Where its terminals are there; the program sees gVisor's own.
+pub const TERMINALS: &std::ffi::CStr = c"/rootfs/dev/pts/ptmx";
 /// What gVisor's own processes take of the sandbox's memory, idle, and with what they keep of files in use.
 pub const MEMORY: Bytes = Bytes::mib(96);
 /// Threads of runsc, of its kernel and of its file server.
@@ -29,7 +31,7 @@ const OWN_THREADS: u32 = 128;
 const THREADS_EACH: u32 = 8;
 
 /// A sandbox whose kernel is gVisor's.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Gvisor {
     pub platform: &'static str,
     /// How runsc is called, for each step.
@@ -37,7 +39,7 @@ pub struct Gvisor {
 }
 
 /// What is around the program's tree.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Enclosure {
     pub runsc: HostPath,
     /// A config.json for each step.
@@ -55,7 +57,7 @@ pub struct Enclosure {
 
 /// Something in the program's tree of which gVisor is told, since of the root's mount it would not know that no program
 /// is run from there. It is held in the enclosure: the path to it may lead elsewhere by the time that a later step starts.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Inner {
     pub path: BoxPath,
     /// Where it is not known what is mounted, it is looked at.
@@ -97,6 +99,7 @@ pub(super) struct Program<'a> {
     pub groups: &'a [u32],
     pub rlimits: &'a [ResourceLimit],
     pub network: &'a Network,
+    pub terminal: bool,
 }
 
 /// Has `setup` end in the enclosure instead of the program's root.
@@ -191,7 +194,7 @@ fn config(program: &Program<'_>, step: &Step, inner: &[Inner], gateway: bool) ->
             "user": {
                 "uid": program.identity.uid, "gid": program.identity.gid, "additionalGids": program.groups,
             },
-            "capabilities": {},
+            "capabilities": {}, "terminal": program.terminal,
         },
         "root": { "path": "/rootfs", "readonly": false },
         "hostname": program.hostname.unwrap_or_default(),

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use crate::sys::landlock as kernel;
 
 /// One layer: all handled rights are denied but where a rule gives them.
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Layer {
     pub abi: u32,
     pub handled_files: u64,
@@ -21,7 +21,7 @@ pub struct Layer {
     pub rules: Vec<Rule>,
 }
 
-#[derive(Debug, Clone, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Rule {
     #[serde(serialize_with = "lossy")]
     pub path: CString,

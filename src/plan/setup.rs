@@ -13,7 +13,7 @@ use super::{
     path::{BoxPath, HostPath},
 };
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "op", rename_all = "snake_case")]
 pub enum SetupOp {
     /// Cut all mounts of the new namespace off from the host's.
@@ -167,7 +167,7 @@ pub enum SetupOp {
 }
 
 /// A directory of the host that a writable layer is in.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct OnDisk {
     pub path: HostPath,
     /// Only the supervisor may enter it, so it is given to the sandbox's root and handed in.
@@ -176,7 +176,7 @@ pub struct OnDisk {
 }
 
 /// Something that must exist before it can be mounted on.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Skeleton {
     pub path: BoxPath,
     pub kind: Kind,
@@ -198,7 +198,7 @@ pub enum Owner {
 }
 
 /// Bytes of a file, printed as their number.
-#[derive(Clone)]
+#[derive(Clone, PartialEq)]
 pub struct Content(pub Arc<[u8]>);
 
 impl fmt::Debug for Content {

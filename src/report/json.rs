@@ -20,6 +20,15 @@ impl Serialize for Outcome {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut object = serializer.serialize_struct("Outcome", 25)?;
         object.serialize_field("id", &self.id)?;
+        self.serialize_fields(&mut object)?;
+        exact_streams(&mut object, &self.stdout, &self.stderr)?;
+        object.end()
+    }
+}
+
+impl Outcome {
+    /// All that has a key whatever happened, but for the id.
+    pub(crate) fn serialize_fields<S: SerializeStruct>(&self, object: &mut S) -> Result<(), S::Error> {
         object.serialize_field("runtime", &self.runtime)?;
         object.serialize_field("isolation", &self.isolation)?;
         object.serialize_field("verdict", &self.verdict)?;
@@ -41,9 +50,7 @@ impl Serialize for Outcome {
         object.serialize_field("denials_left_out", &self.denials.left_out())?;
         object.serialize_field("kept", &self.kept)?;
         object.serialize_field("ports", &self.ports)?;
-        object.serialize_field("setup", &self.prepared)?;
-        exact_streams(&mut object, &self.stdout, &self.stderr)?;
-        object.end()
+        object.serialize_field("setup", &self.prepared)
     }
 }
 
@@ -64,7 +71,11 @@ impl Serialize for Compile {
 }
 
 /// The streams whose text can't say what they hold.
-fn exact_streams<S: SerializeStruct>(object: &mut S, stdout: &Captured, stderr: &Captured) -> Result<(), S::Error> {
+pub(crate) fn exact_streams<S: SerializeStruct>(
+    object: &mut S,
+    stdout: &Captured,
+    stderr: &Captured,
+) -> Result<(), S::Error> {
     for (key, stream) in [("stdout_base64", stdout), ("stderr_base64", stderr)] {
         match std::str::from_utf8(&stream.bytes) {
             Ok(_) => object.skip_field(key)?,
@@ -140,7 +151,7 @@ impl Serialize for ControlsObject<'_> {
 }
 
 /// Milliseconds, rounded to a microsecond; without a point where there is no fraction.
-pub(super) struct Millis(pub(super) Duration);
+pub(crate) struct Millis(pub(crate) Duration);
 
 impl Serialize for Millis {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -154,7 +165,7 @@ impl Serialize for Millis {
 }
 
 /// Bytes as text, with U+FFFD for what is none.
-struct Text<'a>(&'a [u8]);
+pub(crate) struct Text<'a>(pub(crate) &'a [u8]);
 
 impl Serialize for Text<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -242,7 +253,7 @@ pub(super) mod tests {
             limits: Limits::default(),
             controls: Some(controls()),
             denials,
-            files: vec![ProducedFile { path: "plot.png".into(), bytes: 10213, sha256: [0xa0; 32] }],
+            files: vec![ProducedFile { path: "plot.png".into(), bytes: 10213, sha256: [0xa0; 32], content: None }],
             error: None,
             prepared: None,
             compile: None,

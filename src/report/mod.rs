@@ -8,7 +8,7 @@
 mod controls;
 mod denials;
 mod events;
-mod json;
+pub(crate) mod json;
 mod mask;
 mod outcome;
 mod stream;

@@ -1,6 +1,6 @@
 //! The result of one run: what DESIGN.md §4 shows, as a type.
 
-use std::{io, path::PathBuf, time::Duration};
+use std::{io, path::PathBuf, sync::Arc, time::Duration};
 
 use serde::Serialize;
 
@@ -138,6 +138,8 @@ pub struct ProducedFile {
     pub path: PathBuf,
     pub bytes: u64,
     pub sha256: [u8; 32],
+    /// Where it was asked for ([`crate::request::Fetched::Held`]).
+    pub content: Option<Arc<[u8]>>,
 }
 
 /// The run of a compiler, or of a setup, in the sandbox too.

@@ -53,6 +53,19 @@ pub struct Fetch {
     pub pattern: String,
     /// A file, or a directory when it exists as one or ends in `/`. `None`: the current directory.
     pub to: Option<PathBuf>,
+    pub how: Fetched,
+}
+
+/// What becomes of a file that is wanted.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Fetched {
+    /// It is copied to the host. That there is none is an error.
+    #[default]
+    Copied,
+    /// It is measured and hashed, if there is one.
+    Hashed,
+    /// It is in the result, if there is one; an error, if it is longer.
+    Held(Bytes),
 }
 
 impl Fetch {
@@ -71,7 +84,7 @@ impl Fetch {
         if pattern.is_empty() || pattern.split('/').any(|part| part == "..") || pattern.contains('\0') {
             return Err(FileError::Pattern { text: text.to_owned() });
         }
-        Ok(Self { pattern: pattern.to_owned(), to })
+        Ok(Self { pattern: pattern.to_owned(), to, how: Fetched::default() })
     }
 }
 

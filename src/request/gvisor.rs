@@ -4,6 +4,7 @@ use std::{
     ffi::OsStr,
     os::unix::fs::PermissionsExt,
     path::{Path, PathBuf},
+    process::{Command, Stdio},
 };
 
 use super::{Limits, Network};
@@ -39,6 +40,16 @@ impl Platform {
         Some([Self::Auto, Self::Systrap, Self::Kvm, Self::Ptrace][at])
     }
 
+    /// Those that `runsc flags` describes its option with.
+    fn described(flags: &str) -> Vec<Self> {
+        let line = flags.lines().skip_while(|line| line.split_ascii_whitespace().next() != Some("-platform")).nth(1);
+        let words = line.unwrap_or_default();
+        [Self::Systrap, Self::Kvm, Self::Ptrace]
+            .into_iter()
+            .filter(|platform| words.contains(platform.name()))
+            .collect()
+    }
+
     #[must_use]
     pub const fn name(self) -> &'static str {
         Self::NAMES[self as usize]
@@ -51,6 +62,8 @@ pub enum GvisorError {
     NotInstalled,
     #[error("FUMEHOOD_RUNSC: `{}` is no program", path.display())]
     NoProgram { path: PathBuf },
+    #[error("--gvisor-platform {}: `{}` has only {known}", platform.name(), runsc.display())]
+    NoPlatform { platform: Platform, runsc: PathBuf, known: String },
     #[error("{option} does not hold with --isolation gvisor: {why}")]
     Refused { option: &'static str, why: &'static str },
 }
@@ -62,6 +75,9 @@ impl crate::error::Hint for GvisorError {
                                    FUMEHOOD_RUNSC names one that is elsewhere"
                 .to_owned(),
             Self::NoProgram { .. } => "it names the runsc to be used".to_owned(),
+            Self::NoPlatform { .. } => {
+                "leave --gvisor-platform out for what that runsc takes by itself, or install another".to_owned()
+            }
             Self::Refused { option, .. } => format!("leave {option} out, or run without --isolation gvisor"),
         })
     }
@@ -75,10 +91,23 @@ impl Gvisor {
             Some(path) => return Err(GvisorError::NoProgram { path }),
             None => Self::installed().ok_or(GvisorError::NotInstalled)?,
         };
-        match runsc.canonicalize() {
-            Ok(runsc) => Ok(Self { runsc, platform }),
-            Err(_) => Err(GvisorError::NoProgram { path: runsc }),
+        let Ok(runsc) = runsc.canonicalize() else { return Err(GvisorError::NoProgram { path: runsc }) };
+        if platform != Platform::Auto {
+            let known = Self::platforms(&runsc);
+            if !known.is_empty() && !known.contains(&platform) {
+                let known: Vec<_> = known.into_iter().map(Platform::name).collect();
+                return Err(GvisorError::NoPlatform { platform, runsc, known: known.join(" and ") });
+            }
         }
+        Ok(Self { runsc, platform })
+    }
+
+    /// The platforms that a runsc says it has; none if it does not say.
+    #[must_use]
+    pub fn platforms(runsc: &Path) -> Vec<Platform> {
+        let flags = Command::new(runsc).arg("flags").stdin(Stdio::null()).output();
+        let text = flags.map(|told| [told.stdout, told.stderr].concat()).unwrap_or_default();
+        Platform::described(&String::from_utf8_lossy(&text))
     }
 
     fn installed() -> Option<PathBuf> {
@@ -106,7 +135,6 @@ pub(crate) fn check(
     own_rules: bool,
     limits: &Limits,
     network: &Network,
-    terminal: bool,
 ) -> Result<(), GvisorError> {
     let refusals = [
         (
@@ -126,7 +154,6 @@ pub(crate) fn check(
             "gVisor counts no processes; those that it needs itself are capped, which ends the whole sandbox",
         ),
         (*network == Network::Host, "--net host", "gVisor's own network stack cannot share this host's addresses"),
-        (terminal, "--tty", "runsc is not given a terminal"),
     ];
     match refusals.into_iter().find(|(asked, ..)| *asked) {
         Some((_, option, why)) => Err(GvisorError::Refused { option, why }),
@@ -151,6 +178,14 @@ mod tests {
     }
 
     #[test]
+    fn platforms_are_those_of_the_description() {
+        let flags = "  -pcap-log string\n    \tkvm of something else\n  -platform string\n    \tspecifies which platform to use: \
+            ptrace (default), kvm. (default \"ptrace\")\n  -platform_device_path string\n    \tsystrap\n";
+        assert_eq!(Platform::described(flags), [Platform::Kvm, Platform::Ptrace]);
+        assert_eq!(Platform::described("nothing"), []);
+    }
+
+    #[test]
     fn a_runsc_that_is_named_must_be_a_program() {
         for bad in ["/etc/passwd", "/usr", "runsc", "/nonexistent/runsc"] {
             let error = Gvisor::find(Platform::Auto, Some(OsStr::new(bad))).unwrap_err();
@@ -163,14 +198,13 @@ mod tests {
     #[test]
     fn what_does_not_hold_is_told_by_name() {
         let limits = Limits::default();
-        let check = |limits: &Limits, network, terminal| {
-            check(profile::DEFAULT, false, false, limits, &network, terminal).map_err(|error| error.to_string())
+        let check = |limits: &Limits, network| {
+            check(profile::DEFAULT, false, false, limits, &network).map_err(|error| error.to_string())
         };
-        assert_eq!(check(&limits, Network::None, false), Ok(()));
-        assert!(check(&limits, Network::Host, false).unwrap_err().starts_with("--net host does not hold"));
-        assert!(check(&limits, Network::None, true).unwrap_err().starts_with("--tty does not hold"));
+        assert_eq!(check(&limits, Network::None), Ok(()));
+        assert!(check(&limits, Network::Host).unwrap_err().starts_with("--net host does not hold"));
         let mut asked = Limits::default();
         asked.asked.pids = true;
-        assert!(check(&asked, Network::None, false).unwrap_err().starts_with("--pids-limit does not hold"));
+        assert!(check(&asked, Network::None).unwrap_err().starts_with("--pids-limit does not hold"));
     }
 }

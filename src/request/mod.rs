@@ -19,7 +19,7 @@ use std::{
     sync::Arc,
 };
 
-pub use files::{Fetch, Placed};
+pub use files::{Fetch, Fetched, Placed};
 pub use gvisor::Gvisor;
 pub use hostname::Hostname;
 pub use id::SandboxId;
@@ -155,6 +155,8 @@ pub struct Profile {
 pub enum RequestError {
     #[error("the image names no program")]
     NoProgram,
+    #[error("nothing says what to run")]
+    NothingSaid,
     #[error(transparent)]
     Quantity(#[from] limits::QuantityError),
     #[error(transparent)]
@@ -195,6 +197,9 @@ impl crate::error::Hint for RequestError {
             Self::NoSetup => Some("leave --setup out, or --net host".to_owned()),
             Self::NoPublish(_) => Some("leave -p out, or --net host".to_owned()),
             Self::NoProgram => Some("name one: fumehood run --image IMAGE -- COMMAND".to_owned()),
+            Self::NothingSaid => {
+                Some("a job has `code`, `file`, `argv` or `cmd`, or an image that names a program".to_owned())
+            }
             Self::NotKept { .. } => Some("it takes --image IMAGE, or --rootfs DIR --writable".to_owned()),
             Self::Quantity(_) | Self::Id(_) | Self::Random(_) | Self::User(_) => None,
         }

@@ -42,6 +42,9 @@ pub struct Record {
     /// Its group of resctrl's, if it has one.
     #[serde(default)]
     pub resctrl: Option<crate::cgroup::container::resctrl::Place>,
+    /// Who filters its network, if somebody does.
+    #[serde(default)]
+    pub egress: Option<Egress>,
     /// Whether killing its init kills all of it.
     pub pid_namespace_own: bool,
     pub user_namespace: bool,
@@ -62,6 +65,33 @@ pub struct Init {
     pub pid: i32,
     /// Clock ticks after boot at which it started (proc_pid_stat(5), starttime).
     pub start_time: u64,
+}
+
+/// The process beside a container whose network is filtered.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Egress {
+    pub proxy: Init,
+    /// Device and inode of the network namespace that the engine knows as the container's, in which no process of it may
+    /// ever be.
+    pub engine: (u64, u64),
+}
+
+impl Egress {
+    /// Whether it is gone within `time`.
+    #[must_use]
+    pub fn ends_within(&self, time: Duration) -> bool {
+        match process::open(self.proxy.pid, self.proxy.start_time) {
+            Ok(None) => true,
+            Ok(Some(proxy)) => process::dies(&proxy, time).unwrap_or(false),
+            Err(_) => false,
+        }
+    }
+
+    pub fn kill(&self) {
+        if let Ok(Some(proxy)) = process::open(self.proxy.pid, self.proxy.start_time) {
+            _ = crate::sys::process::signal(std::os::fd::AsFd::as_fd(&proxy), libc::SIGKILL);
+        }
+    }
 }
 
 impl Init {
@@ -182,6 +212,7 @@ pub(super) mod tests {
             started: false,
             cgroup: None,
             resctrl: None,
+            egress: None,
             pid_namespace_own: true,
             user_namespace: false,
             rootless: false,

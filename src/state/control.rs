@@ -45,27 +45,36 @@ impl Door {
     /// `own`: what nobody else's is called.
     pub fn make(dir: &Path, own: &str) -> Result<Self, StateError> {
         let name = format!("{own}.{EXTENSION}");
-        let failed = |source: io::Error| StateError::Write { path: dir.join(&name), source };
-        let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        let listener = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).map_err(|e| failed(e.into()))?;
-        // The directory may have a longer path than a socket's address has room for.
-        let opened = File::open(dir).map_err(failed)?;
-        let address = address(&opened, &name).map_err(failed)?;
-        let bound = match bind(listener.as_raw_fd(), &address) {
-            // Whoever had this name is dead, and left it: it is that of a process, with the time of its start.
-            Err(Errno::EADDRINUSE) if refuses(&opened, &name) => {
-                std::fs::remove_file(dir.join(&name)).map_err(failed)?;
-                bind(listener.as_raw_fd(), &address)
-            }
-            other => other,
-        };
-        bound.map_err(|errno| failed(errno.into()))?;
-        let door = Self { listener, name: name.clone(), dir: dir.to_owned() };
-        std::fs::set_permissions(dir.join(&name), std::fs::Permissions::from_mode(0o600)).map_err(failed)?;
-        let waiting = Backlog::new(16).unwrap_or(Backlog::MAXCONN);
-        listen(&door.listener, waiting).map_err(|errno| failed(errno.into()))?;
-        Ok(door)
+        Ok(Self { listener: open(dir, &name)?, name, dir: dir.to_owned() })
     }
+}
+
+/// Listens at that name, in the place of one who is dead; it stays as long as the directory does.
+pub(super) fn open(dir: &Path, name: &str) -> Result<OwnedFd, StateError> {
+    let failed = |source: io::Error| StateError::Write { path: dir.join(name), source };
+    let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
+    let listener = socket(AddressFamily::Unix, SockType::SeqPacket, flags, None).map_err(|e| failed(e.into()))?;
+    // The directory may have a longer path than a socket's address has room for.
+    let opened = File::open(dir).map_err(failed)?;
+    let address = address(&opened, name).map_err(failed)?;
+    let bound = match bind(listener.as_raw_fd(), &address) {
+        // Whoever had this name is dead, and left it: it is that of a process, with the time of its start.
+        Err(Errno::EADDRINUSE) if refuses(&opened, name) => {
+            std::fs::remove_file(dir.join(name)).map_err(failed)?;
+            bind(listener.as_raw_fd(), &address)
+        }
+        other => other,
+    };
+    bound.map_err(|errno| failed(errno.into()))?;
+    let listening = std::fs::set_permissions(dir.join(name), std::fs::Permissions::from_mode(0o600)).and_then(|()| {
+        let waiting = Backlog::new(16).unwrap_or(Backlog::MAXCONN);
+        Ok(listen(&listener, waiting)?)
+    });
+    if listening.is_err() {
+        _ = std::fs::remove_file(dir.join(name));
+    }
+    listening.map_err(failed)?;
+    Ok(listener)
 }
 
 impl Drop for Door {
@@ -106,34 +115,38 @@ fn may_speak(caller: &OwnedFd) -> io::Result<bool> {
     Ok(same && !super::process::dies(&process, Duration::ZERO)?)
 }
 
+/// Says one thing to who listens at that name, on behalf of what is called `id`, and hears the answer.
+pub(super) fn say(dir: &Path, name: &str, id: &str, words: &[u8]) -> Result<Vec<u8>, StateError> {
+    let failed = |source: io::Error| StateError::Speak { id: id.to_owned(), source };
+    if words.len() > MOST {
+        return Err(failed(io::Error::other(format!("more than {MOST} bytes are not taken at once"))));
+    }
+    let opened = File::open(dir).map_err(failed)?;
+    let address = address(&opened, name).map_err(failed)?;
+    let said = (|| {
+        let socket = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
+        let patience = TimeVal::seconds(PATIENCE);
+        setsockopt(&socket, sockopt::ReceiveTimeout, &patience)?;
+        setsockopt(&socket, sockopt::SendTimeout, &patience)?;
+        connect(socket.as_raw_fd(), &address)?;
+        sys_socket::send(socket.as_fd(), words, None)?;
+        let mut answer = vec![0; ANSWER];
+        let (length, _) = sys_socket::receive(socket.as_fd(), &mut answer)?;
+        answer.truncate(length);
+        Ok::<_, Errno>(answer)
+    })();
+    match said {
+        Ok(answer) if answer.is_empty() => Err(failed(io::Error::other("it did not listen"))),
+        Ok(answer) => Ok(answer),
+        Err(errno) => Err(failed(errno.into())),
+    }
+}
+
 impl Record {
     /// Says one thing to the supervisor and hears the answer; `None` where it does not listen at all.
     pub fn say(&self, words: &[u8]) -> Result<Option<Vec<u8>>, StateError> {
         let Some(name) = &self.control else { return Ok(None) };
-        let dir = directory()?;
-        let failed = |source: io::Error| StateError::Speak { id: self.id.clone(), source };
-        if words.len() > MOST {
-            return Err(failed(io::Error::other(format!("more than {MOST} bytes are not taken at once"))));
-        }
-        let opened = File::open(&dir).map_err(failed)?;
-        let address = address(&opened, name).map_err(failed)?;
-        let said = (|| {
-            let socket = socket(AddressFamily::Unix, SockType::SeqPacket, SockFlag::SOCK_CLOEXEC, None)?;
-            let patience = TimeVal::seconds(PATIENCE);
-            setsockopt(&socket, sockopt::ReceiveTimeout, &patience)?;
-            setsockopt(&socket, sockopt::SendTimeout, &patience)?;
-            connect(socket.as_raw_fd(), &address)?;
-            sys_socket::send(socket.as_fd(), words, None)?;
-            let mut answer = vec![0; ANSWER];
-            let (length, _) = sys_socket::receive(socket.as_fd(), &mut answer)?;
-            answer.truncate(length);
-            Ok::<_, Errno>(answer)
-        })();
-        match said {
-            Ok(answer) if answer.is_empty() => Err(failed(io::Error::other("it did not listen"))),
-            Ok(answer) => Ok(Some(answer)),
-            Err(errno) => Err(failed(errno.into())),
-        }
+        say(&directory()?, name, &self.id, words).map(Some)
     }
 
     /// What is to be removed with the record of a supervisor that was killed.

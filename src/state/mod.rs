@@ -30,6 +30,7 @@ use self::control::Door;
 use crate::{
     net::publish::Publish,
     plan::Plan,
+    request::SandboxId,
     sys::{Errno, fs, process as sys_process},
 };
 
@@ -67,6 +68,10 @@ pub struct Entry {
 /// No record of ours comes near this.
 const MOST: u64 = 64 << 10;
 const COMMAND_LENGTH: usize = 200;
+/// Beside the records, in the same directory.
+const LOGS: &str = "logs";
+/// Each has a few kilobytes, and 8 MiB at the most.
+const MOST_LOGS: usize = 16;
 /// How long a killed sandbox may take to be gone: its memory has to be freed.
 const DYING: Duration = Duration::from_secs(2);
 
@@ -161,7 +166,8 @@ pub fn list() -> Result<Vec<(Record, Liveness)>, StateError> {
         let unseen = path.file_name().is_some_and(|name| name.as_encoded_bytes().starts_with(b"."));
         let age =
             std::fs::symlink_metadata(&path).and_then(|found| found.modified()).ok().and_then(|at| at.elapsed().ok());
-        if control::is_door(&path) || (unseen && age.is_none_or(|age| age < UNSEEN)) {
+        let logs = path.file_name().is_some_and(|name| name == LOGS);
+        if logs || control::is_door(&path) || (unseen && age.is_none_or(|age| age < UNSEEN)) {
             continue;
         }
         let id = path.file_stem().and_then(|stem| stem.to_str()).unwrap_or_default().to_owned();
@@ -183,6 +189,36 @@ pub fn list() -> Result<Vec<(Record, Liveness)>, StateError> {
     }
     records.sort_by(|(a, _), (b, _)| (a.created_ms, &a.id).cmp(&(b.created_ms, &b.id)));
     Ok(records)
+}
+
+/// Kills the sandbox of this name if nobody stands by it any more, and removes what there is of its record. `false`:
+/// somebody stands by it.
+pub fn forget(id: &SandboxId) -> Result<bool, StateError> {
+    let dir = directory()?;
+    let path = dir.join(format!("{id}.json"));
+    if let Some((mut file, held)) = look(&path) {
+        if held {
+            return Ok(false);
+        }
+        let mut text = String::new();
+        _ = Read::by_ref(&mut file).take(MOST).read_to_string(&mut text);
+        if let Ok(record) = serde_json::from_str::<Record>(&text) {
+            record.kill()?;
+            _ = record.door(&dir).map(std::fs::remove_file);
+        }
+        _ = std::fs::remove_file(&path);
+    }
+    // One that was not whole yet.
+    let unseen = format!(".{id}.");
+    let failed = |source| StateError::Read { path: dir.clone(), source };
+    for entry in std::fs::read_dir(&dir).map_err(failed)?.flatten() {
+        let name = entry.file_name();
+        let rest = name.to_str().and_then(|name| name.strip_prefix(&unseen));
+        if rest.is_some_and(|pid| pid.parse::<i32>().is_ok()) {
+            _ = std::fs::remove_file(entry.path());
+        }
+    }
+    Ok(true)
 }
 
 /// A record, and whether somebody holds it; `None`: there is none, or none that can be read.
@@ -254,6 +290,30 @@ fn directory() -> Result<PathBuf, StateError> {
     }
     ours_alone(&dir)?;
     Ok(dir)
+}
+
+/// Keeps a log for who wants to know why a sandbox failed, in place of the oldest one.
+pub fn keep_log(id: &str, bytes: &[u8]) -> Result<PathBuf, StateError> {
+    let dir = directory()?.join(LOGS);
+    let failed = |source| StateError::Write { path: dir.clone(), source };
+    match std::fs::DirBuilder::new().mode(0o700).create(&dir) {
+        Err(error) if error.kind() != io::ErrorKind::AlreadyExists => return Err(failed(error)),
+        _ => ours_alone(&dir)?,
+    }
+    let logs = std::fs::read_dir(&dir).map_err(failed)?.flatten();
+    let mut logs: Vec<_> = logs.filter_map(|log| Some((log.metadata().ok()?.modified().ok()?, log.path()))).collect();
+    logs.sort();
+    for (_, old) in logs.iter().rev().skip(MOST_LOGS - 1) {
+        // Another one, who keeps a log as well, may have been quicker.
+        _ = std::fs::remove_file(old);
+    }
+    let path = dir.join(format!("{id}.log"));
+    // One of that name may be there, and be longer.
+    _ = std::fs::remove_file(&path);
+    let file = File::options().write(true).create_new(true).mode(0o600).open(&path);
+    file.and_then(|mut file| file.write_all(bytes))
+        .map_err(|source| StateError::Write { path: path.clone(), source })?;
+    Ok(path)
 }
 
 /// `$XDG_RUNTIME_DIR`, if there is such a directory.

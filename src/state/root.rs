@@ -211,6 +211,7 @@ impl Drop for Lock {
 
 const RECORD: &str = "state.json";
 const CONFIG: &str = "config.json";
+const DOOR: &str = "egress.sock";
 /// No record and no config.json that was let in comes near this.
 const MOST: u64 = 8 << 20;
 
@@ -278,6 +279,16 @@ impl Dir {
     pub fn save(&self, record: &Record) -> Result<(), StateError> {
         let bytes = serde_json::to_vec(record).map_err(|error| self.unwritable(RECORD, error.into()))?;
         self.replace(RECORD, &bytes)
+    }
+
+    /// Where who filters the container's network listens, for as long as the directory is there.
+    pub fn open_door(&self) -> Result<OwnedFd, StateError> {
+        super::control::open(&self.path, DOOR)
+    }
+
+    /// Says one thing to who filters the container's network, and hears the answer.
+    pub fn say(&self, words: &[u8]) -> Result<Vec<u8>, StateError> {
+        super::control::say(&self.path, DOOR, self.id.as_str(), words)
     }
 
     /// The config.json as it was when the container was made: the bundle's may have been changed since.

@@ -78,6 +78,34 @@ pub fn spawn_sharing_memory<T>(
     if pid == -1 { Err(Errno::last()) } else { Ok(pid) }
 }
 
+/// Runs `body(argument)` on another thread of this process, and returns only if that thread has ended alone, with the error
+/// if there is none. The caller's thread stands still meanwhile; if the other one executes a program, the process
+/// goes on as that, under its own number, and the caller's thread is gone with its namespaces and identity.
+///
+/// The other thread has a working directory, a root and a umask of its own. It uses what is the caller's of the C library,
+/// and so `body` must make no other thread.
+pub fn go_on_in_thread<T>(stack: &mut [MaybeUninit<u8>], body: fn(&T) -> i32, argument: &T) -> Result<()> {
+    struct Call<'a, T> {
+        body: fn(&T) -> i32,
+        argument: &'a T,
+    }
+    extern "C" fn enter<T>(call: *mut libc::c_void) -> libc::c_int {
+        // SAFETY: `call` is the `Call` below; its owner stands still until we exec or end.
+        let call = unsafe { &*call.cast::<Call<'_, T>>() };
+        (call.body)(call.argument)
+    }
+    let call = Call { body, argument };
+    let top = stack.as_mut_ptr_range().end;
+    let top = top.wrapping_sub(top as usize % 16);
+    let shared = libc::CLONE_VM | libc::CLONE_FILES | libc::CLONE_SIGHAND | libc::CLONE_THREAD | libc::CLONE_SYSVSEM;
+    // SAFETY: the stack is exclusively the new thread's while the caller is suspended by CLONE_VFORK, and `call` and
+    // what it points to live on the caller's stack for as long. Of the two only one ever runs, so they may share what
+    // the C library keeps for a thread.
+    let tid =
+        unsafe { libc::clone(enter::<T>, top.cast(), shared | libc::CLONE_VFORK, (&raw const call).cast_mut().cast()) };
+    if tid == -1 { Err(Errno::last()) } else { Ok(()) }
+}
+
 /// Forks as the C library does it, which sees to its allocator: the child may allocate, whatever other threads the caller
 /// has, but must take no lock that one of them may hold. It has one thread. `None` in the child.
 pub fn fork() -> Result<Option<libc::pid_t>> {

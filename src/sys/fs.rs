@@ -260,6 +260,11 @@ pub fn remove_file(dir: BorrowedFd<'_>, name: &CStr) -> Result<()> {
     check(unsafe { libc::unlinkat(dir.as_raw_fd(), name.as_ptr(), 0) }.into()).map(drop)
 }
 
+pub fn remove_dir(dir: BorrowedFd<'_>, name: &CStr) -> Result<()> {
+    // SAFETY: the path is valid for the call.
+    check(unsafe { libc::unlinkat(dir.as_raw_fd(), name.as_ptr(), libc::AT_REMOVEDIR) }.into()).map(drop)
+}
+
 /// Sets an extended attribute of an open file or directory.
 pub fn set_attribute(file: BorrowedFd<'_>, name: &CStr, value: &[u8]) -> Result<()> {
     // SAFETY: name and value are valid for the call.

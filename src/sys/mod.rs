@@ -19,6 +19,7 @@ pub mod probe;
 pub mod process;
 pub mod remove;
 pub mod seccomp;
+pub mod shared;
 pub mod socket;
 pub mod trial;
 pub mod tty;

@@ -35,6 +35,26 @@ pub fn wait_to_be_killed(parent: i32) -> ! {
     }
 }
 
+/// Has this process sent `signal` when its parent ends, whose number is `parent`; `false`: it has ended already.
+pub fn hear_of_end(parent: i32, signal: i32) -> Result<bool> {
+    // SAFETY: takes no pointer.
+    check(unsafe { libc::prctl(libc::PR_SET_PDEATHSIG, signal, 0, 0, 0) }.into())?;
+    // SAFETY: takes nothing and cannot fail.
+    Ok(unsafe { libc::getppid() } == parent)
+}
+
+/// As [`close_range`], for all descriptors above 2 but `keep`, which is in order.
+pub fn close_others(keep: &[i32]) -> Result<()> {
+    let mut next = 3;
+    for fd in keep.iter().map(|fd| *fd as u32) {
+        if next < fd {
+            close_range(next, fd - 1)?;
+        }
+        next = next.max(fd + 1);
+    }
+    close_range(next, u32::MAX)
+}
+
 pub fn new_session() -> Result<()> {
     // SAFETY: takes no argument.
     check(unsafe { libc::setsid() }.into()).map(drop)
@@ -175,6 +195,39 @@ impl StringVector {
     pub(super) fn as_ptr(&self) -> *const *const c_char {
         self.pointers.as_ptr()
     }
+
+    #[must_use]
+    pub fn as_strings(&self) -> Strings<'_> {
+        Strings(&self.pointers)
+    }
+}
+
+/// A null-terminated vector of strings that somebody else owns.
+#[derive(Debug, Clone, Copy)]
+pub struct Strings<'a>(&'a [*const c_char]);
+
+impl<'a> Strings<'a> {
+    /// Strings that lie one after the other, each with its NUL, with `room` for pointers to them, of which what is not
+    /// needed is given back. Allocates nothing. `None`: there is not enough room, or the last has no NUL.
+    pub fn lay_out(text: &'a [u8], room: &'a mut [*const c_char]) -> Option<(Self, &'a mut [*const c_char])> {
+        if text.last().is_some_and(|last| *last != 0) {
+            return None;
+        }
+        let mut count = 0;
+        for string in text.split_inclusive(|byte| *byte == 0) {
+            *room.get_mut(count)? = string.as_ptr().cast();
+            count += 1;
+        }
+        *room.get_mut(count)? = std::ptr::null();
+        let (used, left) = room.split_at_mut(count + 1);
+        Some((Self(used), left))
+    }
+
+    pub fn iter(self) -> impl Iterator<Item = &'a CStr> {
+        let strings = self.0.split_last().map_or(&[][..], |(_, strings)| strings);
+        // SAFETY: each leads to a string with a NUL that lives as long as `'a`: both constructors saw to that.
+        strings.iter().map(|string| unsafe { CStr::from_ptr(*string) })
+    }
 }
 
 // SAFETY: the pointers lead into `_strings`, which is owned, never changed, and heap-allocated.
@@ -184,8 +237,13 @@ unsafe impl Sync for StringVector {}
 
 /// Replaces the process; returns only on failure.
 pub fn exec(path: &CStr, arguments: &StringVector, environment: &StringVector) -> Errno {
+    exec_strings(path, arguments.as_strings(), environment.as_strings())
+}
+
+/// As [`exec`].
+pub fn exec_strings(path: &CStr, arguments: Strings<'_>, environment: Strings<'_>) -> Errno {
     // SAFETY: both vectors are null-terminated and their strings alive.
-    unsafe { libc::execve(path.as_ptr(), arguments.pointers.as_ptr(), environment.pointers.as_ptr()) };
+    unsafe { libc::execve(path.as_ptr(), arguments.0.as_ptr(), environment.0.as_ptr()) };
     Errno::last()
 }
 
@@ -312,6 +370,16 @@ pub fn reset_signals() {
         }
     }
     unblock_signals();
+}
+
+/// Also what is executed next ignores it.
+pub fn ignore_signal(signal: i32) {
+    // SAFETY: plain data for which all zeroes is valid, and an action that calls nothing.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = libc::SIG_IGN;
+        libc::sigaction(signal, &raw const action, std::ptr::null_mut());
+    }
 }
 
 /// No signal is blocked any more.

@@ -14,6 +14,46 @@ pub fn record_pair() -> Result<(OwnedFd, OwnedFd)> {
     Ok(unsafe { (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])) })
 }
 
+/// A connected pair that keeps no boundaries; both ends close on exec.
+pub fn stream_pair() -> Result<(OwnedFd, OwnedFd)> {
+    let mut ends = [-1; 2];
+    let kind = libc::SOCK_STREAM | libc::SOCK_CLOEXEC;
+    // SAFETY: room for two descriptors.
+    check(unsafe { libc::socketpair(libc::AF_UNIX, kind, 0, ends.as_mut_ptr()) }.into())?;
+    // SAFETY: both are new.
+    Ok(unsafe { (OwnedFd::from_raw_fd(ends[0]), OwnedFd::from_raw_fd(ends[1])) })
+}
+
+/// Sends all of it over a stream. A closed peer is EPIPE, never a signal.
+pub fn send_all(socket: BorrowedFd<'_>, bytes: &[u8]) -> Result<()> {
+    send_whole(socket, bytes, 0)
+}
+
+/// As [`send_all`], without waiting for anybody to read: what there is no room for is EAGAIN.
+pub fn send_all_now(socket: BorrowedFd<'_>, bytes: &[u8]) -> Result<()> {
+    send_whole(socket, bytes, libc::MSG_DONTWAIT)
+}
+
+fn send_whole(socket: BorrowedFd<'_>, mut bytes: &[u8], flags: libc::c_int) -> Result<()> {
+    let flags = flags | libc::MSG_NOSIGNAL;
+    while !bytes.is_empty() {
+        // SAFETY: the slice is valid for its length.
+        let sent = unsafe { libc::send(socket.as_raw_fd(), bytes.as_ptr().cast(), bytes.len(), flags) };
+        match check(sent as libc::c_long) {
+            Err(nix::errno::Errno::EINTR) => {}
+            sent => bytes = &bytes[sent? as usize..],
+        }
+    }
+    Ok(())
+}
+
+/// Reads what has come on a stream, without waiting. 0 bytes: the peer is gone.
+pub fn receive_now(socket: BorrowedFd<'_>, buffer: &mut [u8]) -> Result<usize> {
+    // SAFETY: the slice is valid for its length.
+    let got = unsafe { libc::recv(socket.as_raw_fd(), buffer.as_mut_ptr().cast(), buffer.len(), libc::MSG_DONTWAIT) };
+    check(got as libc::c_long).map(|got| got as usize)
+}
+
 /// Room for one control header with one descriptor, aligned as a `cmsghdr`.
 type ControlBuffer = [u64; 3];
 

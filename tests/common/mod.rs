@@ -377,6 +377,10 @@ impl Run {
         command.args(&words[1..]).current_dir(self.place.path()).env_clear();
         command.env("PATH", PATH).env("HOME", self.place.path()).env("LANG", "C.UTF-8");
         command.env("XDG_RUNTIME_DIR", self.place.join("runtime-dir")).env(host::TAG, &self.name);
+        // To run a ring of gVisor's again with another release.
+        if let Some(runsc) = std::env::var_os("FUMEHOOD_TEST_RUNSC") {
+            command.env("FUMEHOOD_RUNSC", runsc);
+        }
         command.envs(self.env.iter().map(|(name, value)| (name, value)));
         if let Some((uid, gid)) = self.who.ids() {
             command.uid(uid).gid(gid);

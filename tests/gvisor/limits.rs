@@ -5,7 +5,19 @@ use crate::{both, common::Who, gvisor};
 both! {
     fn time_is_limited(who: Who) {
         let Some(run) = gvisor(who, "time_is_limited") else { return };
-        run.args(["--json", "--timeout", "2s"]).cmd("sleep 100").done().expect_code(124).expect_verdict("timeout");
+        let done = run.args(["--json", "--timeout", "5s"]).cmd("echo before; sleep 1000").done();
+        let json = done.expect_code(124).expect_verdict("timeout").json();
+        assert_eq!((json["stdout"].as_str(), json["exit_code"].as_u64()), (Some("before\n"), None), "{json}");
+    }
+
+    fn time_of_the_processor_is_limited(who: Who) {
+        let Some(run) = gvisor(who, "time_of_the_processor_is_limited") else { return };
+        let done = run.args(["--json", "--cpu-time", "2s"]).cmd("while :; do :; done").done();
+        if who.has_cgroup() {
+            done.expect_code(124).expect_verdict("cpu_timeout");
+        } else {
+            done.expect_code(125).expect_verdict("setup_error");
+        }
     }
 
     fn output_is_limited(who: Who) {
@@ -26,6 +38,22 @@ both! {
         let code = "x = bytearray(600 << 20)\nfor i in range(0, len(x), 4096): x[i] = 1\nprint('had it')";
         let Some(run) = gvisor(who, "memory_is_limited") else { return };
         run.args(["--json", "--memory", "64m"]).python(code).done().expect_code(137).expect_verdict("oom");
+    }
+
+    /// gVisor ends as a whole, whoever of the program's processes took the memory.
+    fn memory_is_of_all_processes_together(who: Who) {
+        let code = "import os, time\nfor _ in range(4):\n  if os.fork() == 0:\n    x = bytearray(100 << 20)\n    \
+            for i in range(0, len(x), 4096): x[i] = 1\n    time.sleep(1000)\ntime.sleep(1000)";
+        let Some(run) = gvisor(who, "memory_is_of_all_processes_together") else { return };
+        run.args(["--json", "--memory", "128m"]).python(code).done().expect_code(137).expect_verdict("oom");
+    }
+
+    /// A program that is ended by its own hand, or ends so, is none that a limit has ended.
+    fn what_looks_like_a_limit_is_none(who: Who) {
+        for (line, verdict) in [("kill -9 $$", "signaled"), ("exit 124", "failed"), ("exit 137", "failed")] {
+            let Some(run) = gvisor(who, "what_looks_like_a_limit_is_none") else { return };
+            run.json_result().cmd(line).done().expect_verdict(verdict);
+        }
     }
 
     /// What is asked for is the program's: gVisor's own is on top.

@@ -17,6 +17,7 @@ mod cve_links;
 mod cve_races;
 mod cve_terminals;
 mod documents;
+mod egress;
 mod exec;
 mod gvisor;
 mod hooks;
@@ -30,3 +31,6 @@ mod seccomp;
 mod shared_mounts;
 mod systemd;
 mod unified;
+#[path = "../egress/world.rs"]
+#[allow(dead_code, reason = "this ring runs no sandboxes")]
+mod world;

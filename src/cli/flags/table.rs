@@ -29,7 +29,8 @@ const ISOLATIONS: &[&str] = &["native", "gvisor"];
 const NETWORK_MODES: &[&str] = &["none", "filtered", "packages", "web", "public", "open", "host"];
 
 /// For who means by zero or less, as docker-run(1) does, that there be no limit.
-const BOUNDED: &str = "0 and -1 mean no limit elsewhere; here every sandbox has one: give the most it may need";
+pub(super) const BOUNDED: &str =
+    "0 and -1 mean no limit elsewhere; here every sandbox has one: give the most it may need";
 /// Fewer, and it could not be set up under its own limit.
 const LEAST_FILES: u64 = 16;
 

@@ -105,6 +105,7 @@ pub fn restore(context: &Context, given: &Given) -> Result<ExitCode> {
         driver: context.driver,
         rootless: context.rootless,
         isolation: context.isolation,
+        egress: context.egress()?,
         options,
         warn: log::warn,
     })?;

@@ -33,6 +33,7 @@ fn wanted(context: &Context, given: &Given) -> Result<container::Create> {
         driver: context.driver,
         rootless: context.rootless,
         isolation: context.isolation,
+        egress: context.egress()?,
         guard_binary: true,
         warn: log::warn,
     })

@@ -8,6 +8,7 @@ mod checkpoint;
 mod contract;
 mod create;
 mod delete;
+mod egress;
 mod events;
 mod exec;
 mod features;
@@ -27,14 +28,14 @@ mod user;
 
 use std::{
     ffi::OsString,
-    os::unix::ffi::OsStrExt,
+    os::unix::{ffi::OsStrExt, fs::OpenOptionsExt},
     path::{Path, PathBuf},
     process::ExitCode,
 };
 
 use fumehood::{
     Error, Result,
-    container::{Driver, Isolation},
+    container::{self, Driver, Isolation},
     error::Hint,
     request::gvisor::Platform,
     state::{
@@ -64,6 +65,9 @@ pub struct Context {
     /// Instead of the one in PATH.
     pub criu: Option<PathBuf>,
     pub isolation: Isolation,
+    egress: Option<String>,
+    egress_from_host: bool,
+    egress_log: Option<PathBuf>,
 }
 
 /// By this name every container is on gVisor's kernel.
@@ -161,7 +165,20 @@ impl Context {
             rootless,
             criu: given.path("criu"),
             isolation: Isolation { gvisor: program == GVISOR, platform: platform.transpose()?.unwrap_or_default() },
+            egress: given.text("egress")?.map(str::to_owned),
+            egress_from_host: given.is_on("egress-from-host"),
+            egress_log: given.path("egress-log"),
         })
+    }
+
+    /// What holds for the network of a container that is made.
+    pub fn egress(&self) -> Result<container::Egress> {
+        let policy = self.egress.as_deref().map(|text| egress::policy("--egress", text)).transpose()?;
+        let log = self.egress_log.as_deref().map(|path| {
+            let opened = std::fs::File::options().append(true).create(true).mode(0o600).open(path);
+            opened.map_err(|error| Error::new(format!("--egress-log `{}`: {error}", path.display())))
+        });
+        Ok(container::Egress { policy: policy.map(Box::new), from_host: self.egress_from_host, log: log.transpose()? })
     }
 
     pub fn root(&self) -> Result<StateRoot> {

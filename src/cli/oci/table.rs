@@ -5,7 +5,7 @@ use std::process::ExitCode;
 use fumehood::Result;
 
 use super::{
-    Context, FAILURE, checkpoint, create, delete, events, exec, features,
+    Context, FAILURE, checkpoint, create, delete, egress, events, exec, features,
     flags::{Flag, Given, Until, switch, value},
     freeze, kill, list, ps, spec, start, state, update,
 };
@@ -65,6 +65,13 @@ pub static GLOBALS: &[Flag] = &[
     value("rootless", "WHEN", "true, false or auto (default): pass over control groups that may not be changed"),
     value("criu", "PATH", "the criu to checkpoint and restore with; the first in PATH by default"),
     value("gvisor-platform", "PLATFORM", "auto (default), systrap, kvm or ptrace, for containers on gVisor's kernel"),
+    value(
+        "egress",
+        "POLICY",
+        "what the networks of containers let through: a mode and rules, packages,allow=example.com",
+    ),
+    switch("egress-from-host", "a filtered container to which nobody gives a network reaches out by the host's"),
+    value("egress-log", "FILE", "a line of JSON for each connection of containers whose network is filtered"),
     switch("version", "print the version").short(b'v'),
 ];
 
@@ -214,6 +221,14 @@ pub static VERBS: &[Verb] = &[
             value("interval", "DURATION", "how long between two lines; 5s by default"),
         ],
         events::run,
+    ),
+    verb(
+        "egress",
+        "<container-id> [policy]",
+        "print what the network of a container lets through, or change it",
+        (1, 2),
+        &[],
+        egress::run,
     ),
     verb("features", "", "print what this runtime can do, as JSON", (0, 0), &[], features::run),
     verb(

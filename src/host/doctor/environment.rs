@@ -15,7 +15,7 @@ use crate::{
     host::{Granted, Host, circumstances::Circumstances, explain::refused_ids},
     launch::ids::{INSTALL, Which, is_powerless, write_through_helpers},
     plan::ids::{Map, subordinate},
-    request::gvisor::Platform,
+    request::gvisor::{Gvisor, Platform},
     sys::probe,
 };
 
@@ -137,9 +137,9 @@ fn gvisor() -> Check {
     let output = Command::new(&program).arg("--version").stdin(Stdio::null()).stderr(Stdio::null()).output();
     match output.ok().filter(|output| output.status.success()).and_then(|output| parse_runsc_version(&output.stdout)) {
         Some(version) => {
-            let flags = Command::new(&program).arg("flags").stdin(Stdio::null()).output();
-            let text = flags.map(|told| [told.stdout, told.stderr].concat()).unwrap_or_default();
-            let platforms = platforms(&String::from_utf8_lossy(&text));
+            let known = Gvisor::platforms(&program).into_iter().map(Platform::name);
+            let platforms: String = known.map(|name| format!(" {name}")).collect();
+            let platforms = if platforms.is_empty() { platforms } else { format!(", platforms{platforms}") };
             let lacks = lacks(&version, &platforms);
             Check::ok("gvisor", format!("{} {version}{platforms}{lacks}", program.display()))
         }
@@ -149,14 +149,6 @@ fn gvisor() -> Check {
         )
         .or_fix("reinstall runsc: https://gvisor.dev/docs/user_guide/install/"),
     }
-}
-
-/// What `runsc flags` says of its platforms.
-fn platforms(flags: &str) -> String {
-    let described = flags.lines().skip_while(|line| line.split_ascii_whitespace().next() != Some("-platform")).nth(1);
-    let known = Platform::NAMES[1..].iter().filter(|name| described.is_some_and(|words| words.contains(**name)));
-    let words: Vec<&str> = known.copied().collect();
-    if words.is_empty() { String::new() } else { format!(", platforms {}", words.join(" ")) }
 }
 
 /// What that release cannot do and later ones can, as far as it was tried.
@@ -233,14 +225,6 @@ mod tests {
         for bad in [&b""[..], b"runsc version ", b"error", b"\xff\xfe", &[b'x'; 1000]] {
             assert_eq!(parse_runsc_version(bad), None);
         }
-    }
-
-    #[test]
-    fn platforms_are_those_of_the_description() {
-        let flags = "  -pcap-log string\n    \tkvm of something else\n  -platform string\n    \tspecifies which platform to use: \
-            ptrace (default), kvm. (default \"ptrace\")\n  -platform_device_path string\n    \tsystrap\n";
-        assert_eq!(platforms(flags), ", platforms kvm ptrace");
-        assert_eq!(platforms("nothing"), "");
     }
 
     #[test]

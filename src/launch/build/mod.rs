@@ -116,6 +116,12 @@ impl<'a, S: Supply> Builder<'a, S> {
         }
     }
 
+    /// For what is added to a tree that is whole, and whose root this is.
+    #[must_use]
+    pub fn within(root: OwnedFd, control: S, program: Identity, setup: (u32, u32)) -> Self {
+        Self { root: Some(root), ..Self::new(control, program, setup) }
+    }
+
     /// For a container, in whose tree all that is made belongs to its root.
     #[must_use]
     pub const fn for_container(control: S) -> Self {
@@ -204,23 +210,28 @@ impl<'a, S: Supply> Builder<'a, S> {
 
     fn dir(&mut self, path: &'a BoxPath, mode: u32, owner: Owner) -> sys::Result<()> {
         let program = self.receiver(owner);
-        let parent = self.parent(path)?;
-        match fs::make_dir(parent, path.name(), mode) {
-            Ok(()) => give(parent, path.name(), program),
-            // There already, or in a tree that is not ours to add to: what needs it will tell.
-            Err(Errno::EEXIST | Errno::EROFS) => Ok(()),
-            Err(errno) => Err(errno),
-        }
+        place_dir(self.parent(path)?, path.name(), mode, program)
     }
 
     fn file(&mut self, path: &'a BoxPath, mode: u32, owner: Owner, content: &[u8]) -> sys::Result<()> {
         let program = self.receiver(owner);
-        let parent = self.parent(path)?;
-        // Never over what is there: a writable mount may have brought a file of the host's.
-        let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
-        let file = fs::open_in(parent, path.name(), flags, mode, fs::BENEATH)?;
-        fs::write_all(file.as_fd(), content)?;
-        give(file.as_fd(), c"", program)
+        place_file(self.parent(path)?, path.name(), mode, program, content)
+    }
+
+    /// As [`SetupOp::File`], and without content as [`SetupOp::Dir`], at a parent and a name.
+    pub fn place(
+        &mut self,
+        (parent, name): (&CStr, &CStr),
+        mode: u32,
+        owner: Owner,
+        content: Option<&[u8]>,
+    ) -> sys::Result<()> {
+        let parent = fs::open_in(self.root()?, parent, PATH_ONLY | libc::O_DIRECTORY, 0, fs::IN_ROOT)?;
+        let program = self.receiver(owner);
+        match content {
+            None => place_dir(parent.as_fd(), name, mode, program),
+            Some(content) => place_file(parent.as_fd(), name, mode, program, content),
+        }
     }
 
     fn over(&mut self, path: &'a BoxPath, content: &[u8]) -> sys::Result<()> {
@@ -336,6 +347,29 @@ fn own_terminals() -> sys::Result<OwnedFd> {
     mount::configure(context.as_fd(), c"ptmxmode", c"0666")?;
     mount::configure(context.as_fd(), c"mode", c"0620")?;
     mount::create(context.as_fd(), mount::NO_SUID | mount::NO_EXEC)
+}
+
+fn place_dir(parent: BorrowedFd<'_>, name: &CStr, mode: u32, program: Option<Identity>) -> sys::Result<()> {
+    match fs::make_dir(parent, name, mode) {
+        Ok(()) => give(parent, name, program),
+        // There already, or in a tree that is not ours to add to: what needs it will tell.
+        Err(Errno::EEXIST | Errno::EROFS) => Ok(()),
+        Err(errno) => Err(errno),
+    }
+}
+
+fn place_file(
+    parent: BorrowedFd<'_>,
+    name: &CStr,
+    mode: u32,
+    program: Option<Identity>,
+    content: &[u8],
+) -> sys::Result<()> {
+    // Never over what is there: a writable mount may have brought a file of the host's.
+    let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;
+    let file = fs::open_in(parent, name, flags, mode, fs::BENEATH)?;
+    fs::write_all(file.as_fd(), content)?;
+    give(file.as_fd(), c"", program)
 }
 
 fn give(dir: BorrowedFd<'_>, path: &CStr, to: Option<Identity>) -> sys::Result<()> {

@@ -43,6 +43,12 @@ pub fn give(devices: &[NetDevice], pid: i32) -> Result<(), String> {
     Ok(())
 }
 
+/// The numbers of all devices in a network namespace.
+pub(super) fn indices(namespace: &File) -> Result<Vec<u32>, String> {
+    let routes = Routes::within(namespace)?;
+    routes.indices().map_err(failed("list the devices of a network namespace"))
+}
+
 fn move_one(device: &NetDevice, namespace: &File, here: &Routes, there: &Routes) -> Result<(), String> {
     use std::os::fd::AsRawFd;
     let index = match here.index(&device.name).map_err(failed("look for the device"))? {

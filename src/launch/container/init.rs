@@ -11,7 +11,9 @@ use std::{
 
 use super::{
     channel::ChildEnd,
-    console, guest, hooks,
+    console,
+    egress::Gate,
+    guest, hooks,
     pipes::Pipes,
     program::{self, Label, Program, failed},
 };
@@ -43,29 +45,65 @@ pub struct World<'a> {
     pub record: &'a Record,
     /// What gVisor brings the container back from.
     pub image: Option<BorrowedFd<'a>>,
+    /// Where its network is filtered.
+    pub gate: Option<Gate<'a>>,
 }
+
+/// What a thread needs that goes on in another network namespace than its process is seen in.
+const STACK: usize = 4 << 20;
 
 impl World<'_> {
     /// Never returns.
     pub fn run(&self) -> ! {
+        let end = ChildEnd(self.control);
+        if let Err(why) = self.begin() {
+            end.failed(&why);
+            process::exit_now(1)
+        }
+        match self.gate {
+            // What the engine finds by our number, until the program runs, is the namespace that it puts its devices in.
+            // This thread stays there, and is gone with execve.
+            Some(gate) if gate.engine_is_here => {
+                let mut stack = Vec::with_capacity(STACK);
+                let gone =
+                    clone::go_on_in_thread(stack.spare_capacity_mut(), |world: &Self| -> i32 { world.go_on() }, self);
+                end.failed(&gone.map_or_else(failed("make a thread"), |()| "it ended".to_owned()));
+                process::exit_now(1)
+            }
+            _ => self.go_on(),
+        }
+    }
+
+    fn go_on(&self) -> ! {
         let end = ChildEnd(self.control);
         let Err(why) = self.become_program(end);
         end.failed(&why);
         process::exit_now(1)
     }
 
-    fn become_program(&self, end: ChildEnd<'_>) -> Result<std::convert::Infallible, String> {
-        let plan = self.plan;
+    /// Leaves the runtime behind, and enters the groups.
+    fn begin(&self) -> Result<(), String> {
         let mut keep = vec![self.control];
         keep.extend(self.start.into_iter().flat_map(Pipes::ends));
         keep.extend(self.console);
         keep.extend(self.image);
+        keep.extend(self.gate.map(|gate| gate.socket));
         program::close_all_but(keep, self.preserve).map_err(failed("close inherited descriptors"))?;
         process::reset_signals();
         let orders = InitEnd(self.control);
         if !orders.wait_for(Order::Build) {
             process::exit_now(1);
         }
+        while let Some(tasks) = orders.next_cgroup().map_err(failed("wait for the cgroup"))? {
+            fs::write_all(tasks.as_fd(), b"0").map_err(failed("join cgroup"))?;
+        }
+        program::reset_affinity();
+        Ok(())
+    }
+
+    fn become_program(&self, end: ChildEnd<'_>) -> Result<std::convert::Infallible, String> {
+        let plan = self.plan;
+        let orders = InitEnd(self.control);
         let label = match Label::is_wanted(&plan.process) {
             true => Some(Label::open(&plan.process, program::host_proc()?.as_fd())?),
             false => None,
@@ -73,10 +111,6 @@ impl World<'_> {
         // The maps are written: from here on nobody inside may look into what is still a copy of the runtime.
         process::set_undumpable().map_err(failed("set undumpable"))?;
         self.take_place()?;
-        while let Some(tasks) = orders.next_cgroup().map_err(failed("wait for the cgroup"))? {
-            fs::write_all(tasks.as_fd(), b"0").map_err(failed("join cgroup"))?;
-        }
-        program::reset_affinity();
         if plan.namespaces.new & libc::CLONE_NEWCGROUP != 0 {
             clone::unshare_cgroup_namespace().map_err(failed("make a cgroup namespace"))?;
         }
@@ -114,6 +148,9 @@ impl World<'_> {
             }
             why
         };
+        if let Some(gate) = self.gate {
+            gate.begin().map_err(told)?;
+        }
         hooks::run_with(&for_hooks, "startContainer", hooks, &state).map_err(told)?;
         program.confine(&hand).map_err(told)?;
         let errno = process::exec(&path, &argv, &env);
@@ -143,6 +180,12 @@ impl World<'_> {
         }
         if new & libc::CLONE_NEWNET != 0 {
             namespace::raise_loopback().map_err(failed("bring loopback up"))?;
+        }
+        if let Some(gate) = self.gate {
+            if gate.engine_is_here {
+                namespace::leave(libc::CLONE_NEWNET).map_err(failed("make a network namespace"))?;
+            }
+            gate.link()?;
         }
         if let Some(name) = &plan.hostname {
             process::set_hostname(name).map_err(failed("set hostname"))?;

@@ -8,6 +8,7 @@
 mod channel;
 mod console;
 mod devices;
+mod egress;
 mod exec;
 mod foreground;
 pub mod guest;
@@ -36,7 +37,7 @@ use crate::{
         protocol::{Order, SupervisorEnd},
     },
     plan::{
-        container::{IdMaps, NEW_TIME, Plan, process::Process},
+        container::{IdMaps, NEW_TIME, Plan, egress::Network, process::Process},
         ids::{IdsKind, Map},
         setup::SetupOp,
     },
@@ -50,6 +51,8 @@ use crate::{
 use channel::{ChildEnd, Word, hear};
 pub use console::connect as connect_console;
 pub use devices::give as give_devices;
+use egress::{Beside, Gate};
+pub use egress::{GRACE as EGRESS_GRACE, network_of};
 pub use exec::{Exec, exec};
 pub use foreground::Foreground;
 use init::World;
@@ -81,6 +84,9 @@ pub struct Create<'a> {
     pub record: &'a Record,
     /// The directory of what a gVisor kernel is brought back from.
     pub image: Option<BorrowedFd<'a>>,
+    /// Where the policy of a filtered network is asked for, and where its connections are written down.
+    pub egress_door: Option<BorrowedFd<'a>>,
+    pub egress_log: Option<BorrowedFd<'a>>,
 }
 
 /// A process of a container that this process is the parent of. Dropped before [`Child::keep`], it is killed.
@@ -91,13 +97,15 @@ pub struct Child {
     /// On which it waits for the word that it is on record.
     control: Option<SupervisorEnd>,
     kept: bool,
+    /// Who filters its network.
+    pub egress: Option<crate::state::container::Egress>,
 }
 
 impl Child {
     /// A child that somebody else made for us.
     #[must_use]
     pub fn new(pid: i32, pidfd: OwnedFd) -> Self {
-        Self { pid, pidfd, control: None, kept: false }
+        Self { pid, pidfd, control: None, kept: false, egress: None }
     }
 
     /// It is on record, and may outlive us.
@@ -155,7 +163,12 @@ impl Drop for Child {
 pub fn create(create: &Create<'_>) -> Result<Child, String> {
     let plan = create.plan;
     let (ours, theirs) = socket::record_pair().map_err(failed("make a socket pair"))?;
+    let gate = plan.egress.is_some().then(socket::record_pair).transpose().map_err(failed("make a socket pair"))?;
     let world = World {
+        gate: gate.as_ref().zip(plan.egress.as_ref()).map(|((_, theirs), egress)| Gate {
+            socket: theirs.as_fd(),
+            engine_is_here: matches!(egress.network, Network::New { .. }),
+        }),
         plan,
         control: theirs.as_fd(),
         start: create.start,
@@ -169,6 +182,20 @@ pub fn create(create: &Create<'_>) -> Result<Child, String> {
     let into = group.as_ref().and_then(Group::clone_into);
     let mut child = clone_into_place(&world, create.privileged, into)?;
     drop(theirs);
+    if let (Some(egress), Some((gate, theirs))) = (&plan.egress, gate) {
+        drop(theirs);
+        let beside = Beside {
+            id: &create.record.id,
+            egress,
+            gate: gate.as_fd(),
+            init: child.pidfd.as_fd(),
+            init_pid: child.pid,
+            privileged: create.privileged,
+            door: create.egress_door,
+            log: create.egress_log,
+        };
+        child.egress = Some(beside.start()?);
+    }
     let control = SupervisorEnd(ours);
     if let Some(maps) = &plan.ids {
         write_maps(child.pid, maps, create.privileged)?;
@@ -223,6 +250,7 @@ fn clone_into_place(world: &World<'_>, privileged: bool, into: Option<BorrowedFd
         keep.extend(world.start.into_iter().flat_map(Pipes::ends));
         keep.extend(world.console);
         keep.extend(world.image);
+        keep.extend(world.gate.map(|gate| gate.socket));
         keep.extend(joined.descriptors());
         return Between::start(into, keep, world.preserve, privileged, |end| {
             joined.enter()?;

@@ -91,7 +91,7 @@ pub fn make_time(namespaces: &Namespaces) -> Result<(), String> {
     file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|error| format!("write timens_offsets: {error}"))
 }
 
-fn open(path: &Path) -> std::io::Result<OwnedFd> {
+pub(super) fn open(path: &Path) -> std::io::Result<OwnedFd> {
     let file = File::open(path)?;
     // NSFS_MAGIC of linux/magic.h.
     let stat = nix::sys::statfs::fstatfs(&file).map_err(std::io::Error::from)?;

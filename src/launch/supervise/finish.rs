@@ -9,7 +9,7 @@ use std::{
 use super::{
     super::{
         LaunchError,
-        gvisor::End,
+        gvisor::{self, End},
         init,
         observer::Observer,
         obstacle::Obstacle,
@@ -50,7 +50,8 @@ impl Supervisor<'_> {
         if let Some(failure) = self.failure {
             return match failure.stage {
                 Stage::Exec if self.plan.gvisor.is_some() => {
-                    Err(LaunchError::Gvisor { why: format!("runsc cannot be executed: {}", failure.errno.desc()) })
+                    let why = format!("runsc cannot be executed: {}", failure.errno.desc());
+                    Err(LaunchError::Gvisor { why, log: None })
                 }
                 Stage::Exec => {
                     // A setup may have had a network.
@@ -167,7 +168,12 @@ impl Supervisor<'_> {
 
     pub(super) fn count(&mut self) -> Result<(), LaunchError> {
         if let (None, Some(leaf)) = (self.counted, &self.leaf) {
-            self.counted = Some((leaf.events().map_err(LaunchError::Cgroup)?, leaf.usage()));
+            let (mut events, mut used) = (leaf.events().map_err(LaunchError::Cgroup)?, leaf.usage());
+            let (events_before, used_before) = self.counted_before;
+            events.oom_kills = events.oom_kills.saturating_sub(events_before.oom_kills);
+            events.pids_max_hits = events.pids_max_hits.saturating_sub(events_before.pids_max_hits);
+            used.cpu_time = used.cpu_time.map(|time| time.saturating_sub(used_before.cpu_time.unwrap_or_default()));
+            self.counted = Some((events, used));
         }
         Ok(())
     }
@@ -211,7 +217,10 @@ impl Supervisor<'_> {
                 let index = Obstacle::Unknown.code();
                 Ok(self.not_executed(protocol::Failure { stage: Stage::Exec, index, errno }))
             }
-            End::Failed(why) => Err(LaunchError::Gvisor { why }),
+            End::Failed(why) => {
+                let log = gvisor::keep(&self.logs, &self.plan.id, self.extras.secrets);
+                Err(LaunchError::Gvisor { why, log })
+            }
             End::Status(_) | End::OutOfThreads => Err(LaunchError::Lost),
         }
     }

@@ -42,7 +42,8 @@ impl Supervisor<'_> {
         }
         let counted =
             self.leaf.as_ref().filter(|_| self.plan.limits.cpu_time.is_some()).and_then(|leaf| leaf.usage().cpu_time);
-        if self.plan.limits.cpu_time.zip(counted).is_some_and(|(limit, used)| used >= limit) {
+        let before = self.counted_before.1.cpu_time.unwrap_or_default();
+        if self.plan.limits.cpu_time.zip(counted).is_some_and(|(limit, used)| used.saturating_sub(before) >= limit) {
             self.kill(Reason::CpuTime);
         }
         let root = self.root.as_ref().map(AsFd::as_fd);

@@ -33,6 +33,36 @@ pub(super) struct Relay {
     fed: usize,
     /// What was read last.
     chunk: Vec<u8>,
+    /// Of gVisor's runsc, which tells its errors where the program has its own.
+    last_words: Option<LastWords>,
+}
+
+/// A line of runsc's, which is the last there is. What begins as one is held back until more comes, or the end: a
+/// program's own is passed on, and runsc's is told in the error.
+#[derive(Debug, Default)]
+struct LastWords {
+    held: Vec<u8>,
+    within_line: bool,
+}
+
+impl LastWords {
+    const BEGIN: &[u8] = b"running container: ";
+
+    /// Leaves in `chunk` what can be passed on.
+    fn hold(&mut self, chunk: &mut Vec<u8>) {
+        if !self.held.is_empty() {
+            chunk.splice(..0, self.held.drain(..));
+        }
+        let Some((last, before)) = chunk.split_last() else { return };
+        let before = if *last == b'\n' { before } else { &chunk[..] };
+        let start = before.iter().rposition(|byte| *byte == b'\n').map_or(0, |at| at + 1);
+        if chunk[start..].starts_with(Self::BEGIN) && (start > 0 || !self.within_line) {
+            self.held = chunk.split_off(start);
+            self.within_line = false;
+        } else {
+            self.within_line = *last != b'\n';
+        }
+    }
 }
 
 #[derive(Debug)]
@@ -78,7 +108,13 @@ impl Relay {
             pending,
             fed: 0,
             chunk: Vec::with_capacity(CHUNK),
+            last_words: None,
         })
+    }
+
+    /// What runsc says to its end is not the program's.
+    pub(super) fn hold_back(&mut self) {
+        self.last_words = Some(LastWords::default());
     }
 
     /// The program has a terminal, which is all its streams.
@@ -117,7 +153,13 @@ impl Relay {
         let Some(from) = &output.from else { return false };
         self.chunk.clear();
         match fs::read_more(from.as_fd(), &mut self.chunk) {
-            Ok(1..) => true,
+            Ok(1..) => {
+                if let Some(words) = self.last_words.as_mut().filter(|_| number == usize::from(self.terminal.is_none()))
+                {
+                    words.hold(&mut self.chunk);
+                }
+                true
+            }
             Err(Errno::EAGAIN | Errno::EINTR) => false,
             // EIO: nobody has the terminal open any more.
             Ok(0) | Err(_) => {
@@ -125,6 +167,19 @@ impl Relay {
                 false
             }
         }
+    }
+
+    /// Whether a stream at its end had something held back for [`Self::pass_on`], which was not `why` runsc ended.
+    pub(super) fn release(&mut self, number: usize, why: Option<&str>) -> bool {
+        self.chunk.clear();
+        if let Some(words) = self.last_words.as_mut().filter(|_| number == usize::from(self.terminal.is_none())) {
+            // It keeps its room, into which is read.
+            self.chunk.append(&mut words.held);
+            if why.is_some_and(|why| self.chunk.trim_ascii_end() == why.as_bytes()) {
+                self.chunk.clear();
+            }
+        }
+        !self.chunk.is_empty()
     }
 
     /// Hands to `to` what may be seen of what was just read of this stream.
@@ -202,5 +257,29 @@ impl Relay {
             // A terminal that is gone has no size.
             _ = tty::set_window_size(terminal.as_fd(), size);
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_last_line_is_held_back_if_it_may_be_runscs() {
+        let mut words = LastWords::default();
+        let mut pass = |chunk: &str| {
+            let mut chunk = chunk.as_bytes().to_vec();
+            words.hold(&mut chunk);
+            (String::from_utf8(chunk).unwrap(), String::from_utf8(words.held.clone()).unwrap())
+        };
+        let shown = |shown: &str, held: &str| (shown.to_owned(), held.to_owned());
+        assert_eq!(pass("said\n"), shown("said\n", ""));
+        assert_eq!(pass("no "), shown("no ", ""));
+        assert_eq!(pass("running container: x\n"), shown("running container: x\n", ""));
+        assert_eq!(pass("said\nrunning container: x\n"), shown("said\n", "running container: x\n"));
+        assert_eq!(pass("more\n"), shown("running container: x\nmore\n", ""));
+        assert_eq!(pass("running container: y"), shown("", "running container: y"));
+        assert_eq!(pass(" and z\n"), shown("", "running container: y and z\n"));
+        assert_eq!(pass("running container: z\n"), shown("running container: y and z\n", "running container: z\n"));
     }
 }

@@ -24,7 +24,7 @@ use nix::{
     unistd::dup3,
 };
 
-use super::{BUFFER, Datagrams, Listeners};
+use super::{BUFFER, Datagrams, Listeners, Within};
 use crate::sys::{Errno, netlink::Netlink};
 
 /// In a range for tests of networks (RFC 2544), which no host has and which names stand for inside.
@@ -193,6 +193,7 @@ fn wait_for(socket: &Netlink, question: &[u8]) -> Result<(), Errno> {
 fn listen_all(udp: bool) -> Result<Listeners, Errno> {
     Ok(Listeners {
         udp: udp.then(datagrams).transpose()?,
+        within: None,
         tcp: listener(SockType::Stream, PORTS.tcp)?,
         dns_udp: listener(SockType::Datagram, PORTS.dns)?,
         dns_tcp: listener(SockType::Stream, PORTS.dns)?,
@@ -200,8 +201,17 @@ fn listen_all(udp: bool) -> Result<Listeners, Errno> {
     })
 }
 
+/// Where Docker's containers ask for names in networks that have one: on their own loopback, in the namespace of the caller.
+pub fn listen_within() -> Result<Within, Errno> {
+    const DOCKER: Ipv4Addr = Ipv4Addr::new(127, 0, 0, 11);
+    Ok(Within {
+        udp: bound(SockType::Datagram, DOCKER, PORTS.dns, |_| Ok(()))?,
+        tcp: bound(SockType::Stream, DOCKER, PORTS.dns, |_| Ok(()))?,
+    })
+}
+
 fn datagrams() -> Result<Datagrams, Errno> {
-    let listener = bound(SockType::Datagram, PORTS.udp, |socket| {
+    let listener = bound(SockType::Datagram, Ipv4Addr::UNSPECIFIED, PORTS.udp, |socket| {
         setsockopt(socket, sockopt::IpTransparent, &true)?;
         setsockopt(socket, sockopt::Ipv4OrigDstAddr, &true)
     })?;
@@ -212,10 +222,15 @@ fn datagrams() -> Result<Datagrams, Errno> {
 }
 
 fn listener(kind: SockType, port: u16) -> Result<OwnedFd, Errno> {
-    bound(kind, port, |_| Ok(()))
+    bound(kind, Ipv4Addr::UNSPECIFIED, port, |_| Ok(()))
 }
 
-fn bound(kind: SockType, port: u16, set: impl Fn(&OwnedFd) -> Result<(), Errno>) -> Result<OwnedFd, Errno> {
+fn bound(
+    kind: SockType,
+    address: Ipv4Addr,
+    port: u16,
+    set: impl Fn(&OwnedFd) -> Result<(), Errno>,
+) -> Result<OwnedFd, Errno> {
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     let socket = socket(AddressFamily::Inet, kind, flags, None)?;
     setsockopt(&socket, sockopt::ReuseAddr, &true)?;
@@ -223,7 +238,7 @@ fn bound(kind: SockType, port: u16, set: impl Fn(&OwnedFd) -> Result<(), Errno>)
     setsockopt(&socket, sockopt::RcvBuf, &BUFFER)?;
     setsockopt(&socket, sockopt::SndBuf, &BUFFER)?;
     set(&socket)?;
-    let address = SockaddrIn::from(SocketAddrV4::new(Ipv4Addr::UNSPECIFIED, port));
+    let address = SockaddrIn::from(SocketAddrV4::new(address, port));
     bind(socket.as_raw_fd(), &address)?;
     if kind == SockType::Stream {
         listen(&socket, Backlog::new(1024).unwrap_or(Backlog::MAXCONN))?;

@@ -15,7 +15,7 @@ use std::{
 
 use nix::{
     cmsg_space,
-    sys::socket::{ControlMessageOwned, MsgFlags, SockaddrIn, recvmsg, sendto},
+    sys::socket::{AddressFamily, ControlMessageOwned, MsgFlags, SockType, SockaddrIn, recvmsg, sendto},
 };
 use tokio::{
     io::Interest,
@@ -153,12 +153,9 @@ async fn open(shared: &Shared, target: &Target) -> Result<Option<(UdpSocket, IpA
             continue;
         }
         let place = (shared.outside.route)(SocketAddr::new(address, target.port));
-        let any: SocketAddr = if place.is_ipv4() {
-            (Ipv4Addr::UNSPECIFIED, 0).into()
-        } else {
-            (std::net::Ipv6Addr::UNSPECIFIED, 0).into()
-        };
-        let Ok(socket) = UdpSocket::bind(any).await else { continue };
+        let family = if place.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+        let Ok(socket) = shared.outside.socket(family, SockType::Datagram) else { continue };
+        let Ok(socket) = UdpSocket::from_std(socket.into()) else { continue };
         if socket.connect(place).await.is_ok() {
             return Ok(Some((socket, address)));
         }

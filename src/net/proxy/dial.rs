@@ -8,6 +8,7 @@ use std::{
     time::Duration,
 };
 
+use nix::sys::socket::{AddressFamily, SockType};
 use tokio::{
     net::{TcpSocket, TcpStream},
     time::timeout_at,
@@ -68,7 +69,7 @@ pub(super) async fn dial(shared: &Shared, target: &Target) -> Result<(TcpStream,
             continue;
         }
         let place = (shared.outside.route)(SocketAddr::new(address, target.port));
-        match timeout_at(deadline, connect(place)).await {
+        match timeout_at(deadline, connect(shared, place)).await {
             Ok(Ok(server)) => {
                 prepare(&server).map_err(|error| failed(error.to_string()))?;
                 return Ok((server, Dialled { address, own }));
@@ -87,8 +88,9 @@ pub(super) async fn dial(shared: &Shared, target: &Target) -> Result<(TcpStream,
     }
 }
 
-async fn connect(place: SocketAddr) -> io::Result<TcpStream> {
-    let socket = if place.is_ipv4() { TcpSocket::new_v4() } else { TcpSocket::new_v6() }?;
+async fn connect(shared: &Shared, place: SocketAddr) -> io::Result<TcpStream> {
+    let family = if place.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
+    let socket = TcpSocket::from_std_stream(shared.outside.socket(family, SockType::Stream)?.into());
     socket.set_recv_buffer_size(BUFFER as u32)?;
     socket.set_send_buffer_size(BUFFER as u32)?;
     socket.connect(place).await

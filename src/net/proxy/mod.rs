@@ -71,6 +71,7 @@ use super::{
     pool::Pool,
     publish::Inward,
 };
+pub use outside::Outward;
 
 /// What a sandbox may take of the proxy.
 #[derive(Debug, Clone, Copy)]
@@ -126,7 +127,7 @@ impl fmt::Debug for Proxy {
 }
 
 impl Proxy {
-    /// On a thread of its own, in the calling thread's network namespace. `denied` is called on that thread, and so is
+    /// On a thread of its own, in the calling thread's network namespace; what is dialled, from `outward`. `denied` is called on that thread, and so is
     /// `log`, which hears of everything.
     pub fn start(
         policy: Policy,
@@ -134,8 +135,9 @@ impl Proxy {
         denied: impl Fn(Denied) + Send + 'static,
         log: Option<Log>,
         inward: Option<Inward>,
+        outward: Option<Outward>,
     ) -> Result<Self, NetError> {
-        let outside = Outside::real().map_err(NetError::proxy("ask the kernel for routes"))?;
+        let outside = Outside::real(outward).map_err(NetError::proxy("ask the kernel for routes"))?;
         Self::start_with(policy, listeners, Box::new(denied), log, inward, outside, Limits::default())
     }
 
@@ -194,8 +196,10 @@ impl Proxy {
                 let _entered = local.enter();
                 doors.open(&shared);
             }
-            local.spawn_local(answer_udp(shared.clone(), sockets.dns_udp));
-            local.spawn_local(answer_tcp(shared.clone(), sockets.dns_tcp));
+            for (udp, tcp) in sockets.dns {
+                local.spawn_local(answer_udp(shared.clone(), udp));
+                local.spawn_local(answer_tcp(shared.clone(), tcp));
+            }
             local.spawn_local(take(shared.clone(), explicit.clone(), Way::Explicit));
             local.spawn_local(take(shared.clone(), tcp.clone(), Way::Redirected));
             if let Some((listener, answers)) = sockets.udp {
@@ -327,8 +331,7 @@ impl Shared {
 
 struct Sockets {
     tcp: TcpListener,
-    dns_udp: UdpSocket,
-    dns_tcp: TcpListener,
+    dns: Vec<(UdpSocket, TcpListener)>,
     explicit: TcpListener,
     udp: Option<(UdpSocket, OwnedFd)>,
 }
@@ -348,8 +351,14 @@ impl TryFrom<Listeners> for Sockets {
         }
         Ok(Self {
             tcp: listener(listeners.tcp)?,
-            dns_udp: UdpSocket::from_std(waiting(listeners.dns_udp)?.into())?,
-            dns_tcp: listener(listeners.dns_tcp)?,
+            dns: [
+                Some((listeners.dns_udp, listeners.dns_tcp)),
+                listeners.within.map(|within| (within.udp, within.tcp)),
+            ]
+            .into_iter()
+            .flatten()
+            .map(|(udp, tcp)| Ok((UdpSocket::from_std(waiting(udp)?.into())?, listener(tcp)?)))
+            .collect::<std::io::Result<_>>()?,
             explicit: listener(listeners.explicit)?,
             udp: match listeners.udp {
                 Some(udp) => Some((UdpSocket::from_std(waiting(udp.listener)?.into())?, waiting(udp.answers)?)),

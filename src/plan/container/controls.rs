@@ -22,9 +22,6 @@ pub fn tighten(
     landlock_abi: u32,
 ) -> Result<(), ContainerError> {
     let refuse = |name: &str, why: &str| ContainerError::spec(format!("annotations.io.fumehood.{name}"), why);
-    if controls.egress.is_some() {
-        return Err(refuse("egress", "filtered egress is not supported by this version"));
-    }
     let mut filters = Vec::new();
     let mut policies = Vec::new();
     if let Some(profile) = controls.profile {

@@ -5,6 +5,7 @@
 
 pub mod controls;
 pub mod devices;
+pub mod egress;
 pub mod gvisor;
 pub mod masks;
 pub mod mounts;
@@ -42,6 +43,8 @@ pub struct Plan {
     pub namespaces: Namespaces,
     /// Of a new user namespace.
     pub ids: Option<IdMaps>,
+    /// Where its network is filtered.
+    pub egress: Option<egress::Egress>,
     /// To be moved into the container's network namespace, before its tree is built: sysctls may be about them.
     pub net_devices: Vec<NetDevice>,
     pub hostname: Option<CString>,
@@ -199,13 +202,16 @@ pub fn linux(spec: &oci::Spec) -> Result<&oci::Linux, ContainerError> {
 /// Pure: the same spec and facts give the same plan.
 pub fn make(spec: &oci::Spec, controls: &Controls, around: &Circumstances<'_>) -> Result<Plan, ContainerError> {
     let linux = linux(spec)?;
-    let namespaces = Namespaces::new(linux)?;
+    let mut namespaces = Namespaces::new(linux)?;
     let shared = shared::shares_mounts(linux);
     if shared {
         shared::check(spec, linux, &namespaces, around.rootless)?;
     }
     let ids = if namespaces.new & libc::CLONE_NEWUSER != 0 { Some(IdMaps::new(linux)?) } else { None };
     let net_devices = NetDevice::of(linux);
+    let egress = controls.egress.as_ref();
+    let filtered = |wanted| egress::Egress::new(wanted, &mut namespaces, !net_devices.is_empty(), around.rootless);
+    let egress = egress.map(filtered).transpose()?;
     if !net_devices.is_empty() && around.rootless {
         let why = "network devices are the host's root's to give: not supported for rootless containers";
         return Err(ContainerError::spec("linux.netDevices", why));
@@ -259,7 +265,13 @@ pub fn make(spec: &oci::Spec, controls: &Controls, around: &Circumstances<'_>) -
         Some(_) => gvisor::strip(&mut process),
         None => controls::tighten(&mut process, controls, around.kernel, around.landlock_abi)?,
     }
+    if egress.is_some() {
+        let own = |flag: i32| namespaces.new & flag != 0;
+        let users = namespaces.has(libc::CLONE_NEWUSER);
+        egress::check_capabilities(&process.capabilities, users, own(libc::CLONE_NEWPID))?;
+    }
     Ok(Plan {
+        egress,
         timeout: controls.timeout,
         hostname: name("hostname", spec.hostname())?,
         domainname: name("domainname", spec.domainname())?,

@@ -10,7 +10,7 @@ use crate::plan::{
 };
 
 /// One mount.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Mount {
     pub path: BoxPath,
     /// The destination must be a directory itself, not a link to one: whoever can say where `/proc` is can read what
@@ -41,7 +41,7 @@ impl fmt::Display for Mount {
 }
 
 /// Where a mount comes from.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 #[serde(tag = "kind", rename_all = "snake_case")]
 pub enum From {
     /// A part of the host's tree.
@@ -67,7 +67,7 @@ pub enum From {
 }
 
 /// A file system to be mounted anew.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct FileSystem {
     #[serde(serialize_with = "lossy")]
     pub name: CString,
@@ -80,14 +80,14 @@ pub struct FileSystem {
     pub copy_up: bool,
 }
 
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Instead {
     pub source: HostPath,
     pub read_only: bool,
 }
 
 /// How files' owners are shown.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct IdMapping {
     /// Also on the mounts below.
     pub recursive: bool,
@@ -224,7 +224,7 @@ impl Serialize for Propagation {
 }
 
 /// A device, or a pipe.
-#[derive(Debug, Serialize)]
+#[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Node {
     pub path: BoxPath,
     #[serde(rename = "type")]

@@ -6,8 +6,9 @@
 
 use std::{collections::HashMap, path::Path, time::Duration};
 
-use super::{ContainerSpecError, bad, read};
+use super::{ContainerSpecError, bad, egress, read};
 use crate::{
+    net::Policy,
     plan::{landlock, profile, seccomp},
     request::limits::parse_duration,
 };
@@ -28,7 +29,7 @@ pub struct Controls {
     pub isolation: Option<Isolation>,
     /// `io.fumehood.timeout`: how long the container may run.
     pub timeout: Option<Duration>,
-    /// `io.fumehood.egress`.
+    /// `io.fumehood.egress`: what its network lets through.
     pub egress: Option<Egress>,
 }
 
@@ -45,10 +46,13 @@ pub enum Isolation {
     Gvisor,
 }
 
-/// The names that may be reached; none for `none`.
-#[derive(Debug, Clone, PartialEq, Eq)]
+/// What a container's network lets through.
+#[derive(Debug, Clone)]
 pub struct Egress {
-    pub allow: Vec<String>,
+    pub policy: Box<Policy>,
+    /// A container to which nobody gives a network reaches out by the host's. No annotation says so: they may come from
+    /// an image, and only take away.
+    pub from_host: bool,
 }
 
 impl Controls {
@@ -87,7 +91,10 @@ impl Controls {
                     });
                 }
                 "timeout" => controls.timeout = Some(parse_duration(value).map_err(|error| bad(at(), error))?),
-                "egress" => controls.egress = Some(egress(value).ok_or_else(|| bad(at(), NO_EGRESS))?),
+                "egress" => {
+                    let policy = text(value).and_then(|text| egress::parse(&text)).map_err(|why| bad(at(), why))?;
+                    controls.egress = Some(Egress { policy: Box::new(policy), from_host: false });
+                }
                 _ => return Err(bad(at(), format_args!("it is not known: there are {}", NAMES.join(", ")))),
             }
         }
@@ -108,20 +115,6 @@ fn text(value: &str) -> Result<String, String> {
     String::from_utf8(bytes.to_vec()).map_err(|_| format!("`{value}` is not UTF-8"))
 }
 
-const NO_EGRESS: &str = "it is neither `none` nor a list of names, such as example.com:443,*.example.org";
-
-fn egress(value: &str) -> Option<Egress> {
-    if value == "none" {
-        return Some(Egress { allow: Vec::new() });
-    }
-    let allowed = |byte: u8| byte.is_ascii_alphanumeric() || b".-_*:/[]".contains(&byte);
-    let names = value.split(',').map(str::trim);
-    let allow: Vec<String> = names
-        .map(|name| (!name.is_empty() && name.bytes().all(allowed)).then(|| name.to_owned()))
-        .collect::<Option<_>>()?;
-    Some(Egress { allow })
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -140,9 +133,8 @@ mod tests {
         assert!(matches!(filter(r#"{"defaultAction":"SCMP_ACT_ALLOW","syscalls":[]}"#), Filter::Own(_)));
         assert_eq!(read("io.fumehood.isolation", "gvisor").unwrap().isolation, Some(Isolation::Gvisor));
         assert_eq!(read("io.fumehood.timeout", "1m").unwrap().timeout, Some(Duration::from_secs(60)));
-        let allow = |value: &str| read("io.fumehood.egress", value).unwrap().egress.unwrap().allow;
-        assert!(allow("none").is_empty());
-        assert_eq!(allow("example.com:443, *.example.org"), ["example.com:443", "*.example.org"]);
+        let egress = read("io.fumehood.egress", "web").unwrap().egress.unwrap();
+        assert!(!egress.from_host && egress.policy.mode() == crate::net::policy::Mode::Web);
     }
 
     #[test]

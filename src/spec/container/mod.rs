@@ -5,6 +5,7 @@
 //! document it is: `process.user.uid: …`.
 
 mod controls;
+pub mod egress;
 mod hooks;
 mod kernel;
 mod lists;

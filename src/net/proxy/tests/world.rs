@@ -81,6 +81,7 @@ impl World {
                 // Nothing listens on the discard port.
                 answers.places.get(&address).copied().unwrap_or(SocketAddr::new(Ipv4Addr::LOCALHOST.into(), 9))
             }),
+            elsewhere: None,
         };
         // None that a slow machine could reach; a test of one sets it.
         let long = Duration::from_secs(60);
@@ -99,6 +100,7 @@ impl World {
             dns_tcp: dns_tcp.into(),
             explicit: explicit.into(),
             udp: None,
+            within: None,
         };
         let proxy = Proxy::start_with(policy(json), listeners, tell, None, None, outside, limits).unwrap();
         Self { proxy, answers, denied, tcp: places.0, dns_udp: places.1, dns_tcp: places.2, explicit: places.3 }

@@ -1,0 +1,124 @@
+//! The workers of a batch: who is idle, who has what, and how many there may be.
+
+use std::{
+    os::fd::AsFd,
+    time::{Duration, Instant},
+};
+
+use super::{apply::Images, attempt, error::BatchError, settings::Settings};
+use crate::spawn::{Jobs, SpawnError, Spawner, Worker};
+
+/// Workers and the process that makes them.
+#[derive(Debug)]
+pub(super) struct Crew<T> {
+    spawner: Spawner,
+    idle: Vec<Worker>,
+    pub(super) busy: Vec<(Worker, T)>,
+    most: usize,
+    /// More than there could be had.
+    short: bool,
+}
+
+/// What became of something that was given.
+pub(super) enum Answer<T> {
+    Done(T, Vec<u8>),
+    /// Its worker died.
+    Lost(T),
+}
+
+/// Forks the process that makes the workers: this process must have no threads yet.
+pub(super) fn start(settings: &Settings) -> Result<Spawner, SpawnError> {
+    Spawner::start(|jobs: &mut Jobs| {
+        let mut images = Images::default();
+        while let Some(task) = jobs.next() {
+            let done = attempt::run(&task, settings, &mut images, &mut |sandbox| jobs.run(sandbox, &mut attempt::Deaf));
+            jobs.answer(&done);
+        }
+    })
+}
+
+impl<T> Crew<T> {
+    pub(super) fn new(spawner: Spawner, most: usize) -> Self {
+        Self { spawner, idle: Vec::new(), busy: Vec::new(), most, short: false }
+    }
+
+    pub(super) fn has_room(&self) -> bool {
+        self.busy.len() < self.most && (!self.short || !self.idle.is_empty())
+    }
+
+    /// Gives a task to a worker, or back. The worker is chosen here: for a task of a kind that one is ready for, that one.
+    pub(super) fn give(&mut self, what: T, task: &[u8]) -> Result<Option<T>, BatchError> {
+        loop {
+            let mut worker = match self.idle.pop() {
+                Some(worker) => worker,
+                None => match self.spawner.worker() {
+                    Ok(worker) => worker,
+                    // Processes or descriptors are short: with those that there are it goes on.
+                    Err(SpawnError::Worker { .. }) if !self.busy.is_empty() => {
+                        self.short = true;
+                        return Ok(Some(what));
+                    }
+                    Err(error) => return Err(error.into()),
+                },
+            };
+            match worker.give(task) {
+                Ok(()) => {
+                    self.busy.push((worker, what));
+                    return Ok(None);
+                }
+                // It died while it was idle.
+                Err(SpawnError::Died) => {}
+                Err(error) => return Err(error.into()),
+            }
+        }
+    }
+
+    /// What has come from the worker at this place of `busy`, if anything. It is gone from there then.
+    pub(super) fn take(&mut self, place: usize) -> Option<Answer<T>> {
+        match self.busy[place].0.take() {
+            Ok(None) => None,
+            Ok(Some(answer)) => {
+                let (worker, what) = self.busy.swap_remove(place);
+                self.idle.push(worker);
+                Some(Answer::Done(what, answer))
+            }
+            Err(_) => {
+                let (_, what) = self.busy.swap_remove(place);
+                // Perhaps it was too many.
+                self.short = false;
+                Some(Answer::Lost(what))
+            }
+        }
+    }
+
+    pub(super) fn spawner(&self) -> impl AsFd + '_ {
+        self.spawner.as_fd()
+    }
+}
+
+/// Lets so many begin in a second, evenly.
+#[derive(Debug)]
+pub(super) struct Rate {
+    every: Option<Duration>,
+    next: Instant,
+}
+
+impl Rate {
+    pub(super) fn new(per_second: Option<f64>) -> Self {
+        Self { every: per_second.map(|rate| Duration::from_secs_f64(1.0 / rate)), next: Instant::now() }
+    }
+
+    /// How long to wait; nothing once it is time.
+    pub(super) fn wait(&self) -> Option<Duration> {
+        self.every?;
+        let left = self.next.saturating_duration_since(Instant::now());
+        (!left.is_zero()).then_some(left)
+    }
+
+    pub(super) fn begun(&mut self) {
+        if let Some(every) = self.every {
+            // What was not begun in time is not made up for.
+            self.next = self.next.max(Instant::now() - every) + every;
+        }
+    }
+}

@@ -1,0 +1,317 @@
+//! Hands jobs to workers and takes their results, in one thread that waits for everything at once.
+
+use std::{
+    collections::{HashMap, VecDeque},
+    fs,
+    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    path::{Path, PathBuf},
+    time::Duration,
+};
+
+use super::{
+    Progress, Watch, apply,
+    attempt::{self, Finished, Task},
+    crew::{Answer, Crew, Rate},
+    error::BatchError,
+    expect::hex,
+    job::Job,
+    journal::Done,
+    output::{Order, Output},
+    settings::{Pace, Settings},
+    source::{Jobs, Next},
+    summary::Summary,
+};
+use crate::{Error, Verdict, request::Bytes, sys::process};
+
+/// Results that wait for one before them, or for their reader; beyond it nothing new is begun.
+const MOST_HELD: usize = 64 << 20;
+/// Jobs that are read ahead.
+const MOST_READ: usize = 8 << 20;
+const TICK: Duration = Duration::from_millis(100);
+
+/// A job between its line and its result.
+#[derive(Debug)]
+struct Pending {
+    /// Its place among the results.
+    number: u64,
+    from: u64,
+    task: Task,
+    bytes: Vec<u8>,
+    memory: u64,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum State {
+    Going,
+    /// What runs is ended in peace, and nothing new begun.
+    Ending,
+}
+
+pub(super) struct Run<'a> {
+    settings: &'a Settings,
+    pace: &'a Pace,
+    jobs: Jobs,
+    input_ended: bool,
+    crew: Crew<Pending>,
+    read: VecDeque<Pending>,
+    read_bytes: usize,
+    memory: u64,
+    memory_used: u64,
+    rate: Rate,
+    /// Of each who sends jobs.
+    orders: HashMap<u64, Order<Finished>>,
+    held: usize,
+    output: Output<'a>,
+    done: Done,
+    /// Where `done` is from.
+    journal: PathBuf,
+    summary: Summary,
+    state: State,
+    signals: Option<BorrowedFd<'a>>,
+    watch: &'a mut dyn Watch,
+    total: Option<u64>,
+}
+
+impl<'a> Run<'a> {
+    #[allow(clippy::too_many_arguments, reason = "each is another thing, and there is one caller")]
+    pub(super) fn new(
+        settings: &'a Settings,
+        pace: &'a Pace,
+        jobs: Jobs,
+        spawner: crate::spawn::Spawner,
+        output: Output<'a>,
+        (journal, done): (&Path, Done),
+        summary: Summary,
+        signals: Option<BorrowedFd<'a>>,
+        watch: &'a mut dyn Watch,
+    ) -> Self {
+        let total = watch.wants_total().then(|| jobs.count()).flatten();
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        Self {
+            settings,
+            pace,
+            jobs,
+            input_ended: false,
+            crew: Crew::new(spawner, pace.workers.map_or(cpus, usize::from)),
+            read: VecDeque::new(),
+            read_bytes: 0,
+            memory: pace.memory.map_or_else(available_memory, Bytes::get),
+            memory_used: 0,
+            rate: Rate::new(pace.rate),
+            orders: HashMap::new(),
+            held: 0,
+            output,
+            done,
+            journal: journal.to_owned(),
+            summary,
+            state: State::Going,
+            signals,
+            watch,
+            total,
+        }
+    }
+
+    pub(super) fn run(mut self) -> Result<Summary, BatchError> {
+        loop {
+            self.read_jobs()?;
+            self.begin()?;
+            self.output.flush()?;
+            let progress = Progress { summary: &self.summary, total: self.total, running: self.crew.busy.len() };
+            self.watch.progress(&progress);
+            let no_more = self.state == State::Ending || (self.input_ended && self.read.is_empty());
+            if no_more && self.crew.busy.is_empty() && self.output.waiting() == 0 {
+                break;
+            }
+            if !self.wait()? {
+                // Asked twice: what runs is killed with its workers, and has no results.
+                break;
+            }
+        }
+        self.output.finish()?;
+        self.summary.end();
+        Ok(self.summary)
+    }
+
+    /// Takes in what has come, as far as it is needed soon.
+    fn read_jobs(&mut self) -> Result<(), BatchError> {
+        while self.state == State::Going && !self.input_ended && self.wants_jobs() {
+            match self.jobs.next()? {
+                Next::Wait => break,
+                Next::End => self.input_ended = true,
+                Next::Some(job) => {
+                    if self.done.has(job.line, &job.sha256, &self.journal)? {
+                        continue;
+                    }
+                    let task = Task { line: job.line, sha256: hex(&job.sha256), attempt: 1 };
+                    let from = job.from;
+                    let number = self.orders.entry(from).or_default().number();
+                    let template = self.settings.template.its_limits();
+                    let limits = job.job.and_then(|(job, bytes)| {
+                        let limits = apply::limits(&job.over(&self.settings.defaults), template)?;
+                        Ok((limits.memory.get(), bytes))
+                    });
+                    match limits {
+                        Ok((memory, bytes)) => {
+                            self.read_bytes += bytes.len();
+                            self.read.push_back(Pending { number, from, task, bytes, memory });
+                        }
+                        Err(error) => {
+                            let refused = attempt::refused(&task, None, &error, template);
+                            self.finished(from, number, refused)?;
+                        }
+                    }
+                }
+            }
+        }
+        Ok(())
+    }
+
+    fn wants_jobs(&self) -> bool {
+        self.read.len() < 16 && self.read_bytes < MOST_READ && !self.is_backed_up()
+    }
+
+    fn is_backed_up(&self) -> bool {
+        self.held + self.output.waiting() > MOST_HELD
+    }
+
+    fn begin(&mut self) -> Result<(), BatchError> {
+        while self.state == State::Going && self.crew.has_room() && !self.is_backed_up() {
+            let Some(next) = self.read.front() else { break };
+            // One alone may have more than there is.
+            let fits = self.memory_used + next.memory <= self.memory || self.crew.busy.is_empty();
+            if !fits || self.rate.wait().is_some() {
+                break;
+            }
+            let Some(next) = self.read.pop_front() else { break };
+            self.read_bytes -= next.bytes.len();
+            if !self.give(next)? {
+                break;
+            }
+            self.rate.begun();
+        }
+        Ok(())
+    }
+
+    fn give(&mut self, pending: Pending) -> Result<bool, BatchError> {
+        let task = pending.task.pack(&pending.bytes);
+        let memory = pending.memory;
+        if let Some(back) = self.crew.give(pending, &task)? {
+            self.read_bytes += back.bytes.len();
+            self.read.push_front(back);
+            return Ok(false);
+        }
+        self.memory_used += memory;
+        Ok(true)
+    }
+
+    /// Waits until something happens, and takes it. `false` when it is to end at once.
+    fn wait(&mut self) -> Result<bool, BatchError> {
+        let mut fds: Vec<(i32, i16)> =
+            self.crew.busy.iter().map(|(worker, _)| (worker.as_fd().as_raw_fd(), libc::POLLIN)).collect();
+        let workers = fds.len();
+        fds.push((self.crew.spawner().as_fd().as_raw_fd(), libc::POLLIN));
+        fds.push((self.signals.map_or(-1, |fd| fd.as_raw_fd()), libc::POLLIN));
+        let (output, events) = self.output.fd().map_or((-1, 0), |(fd, events)| (fd.as_raw_fd(), events));
+        fds.push((output, events));
+        if self.state == State::Going && !self.input_ended && self.wants_jobs() {
+            fds.extend(self.jobs.fds(true));
+        } else {
+            fds.extend(self.jobs.fds(false));
+        }
+        let mut ready: Vec<_> =
+            fds.iter().map(|(fd, events)| libc::pollfd { fd: *fd, events: *events, revents: 0 }).collect();
+        let timeout = match (self.rate.wait().filter(|_| !self.read.is_empty()), self.watch.ticks()) {
+            (Some(wait), true) => Some(wait.min(TICK)),
+            (Some(wait), false) => Some(wait),
+            (None, ticks) => ticks.then_some(TICK),
+        };
+        match process::poll(&mut ready, timeout) {
+            Ok(_) | Err(crate::sys::Errno::EINTR) => {}
+            Err(errno) => return Err(BatchError::System { what: "wait for the workers", source: errno.into() }),
+        }
+        if ready[workers + 2].revents & (libc::POLLERR | libc::POLLNVAL) != 0 {
+            let source = std::io::ErrorKind::BrokenPipe.into();
+            return Err(BatchError::Output { source });
+        }
+        if let Some(signal) = self.signals.filter(|_| ready[workers + 1].revents != 0).and_then(process::read_signal) {
+            let again = self.summary.interrupted.replace(signal).is_some();
+            if again {
+                return Ok(false);
+            }
+            self.state = State::Ending;
+            self.watch.interrupted(self.crew.busy.len());
+        }
+        // From the end: the place of one that is taken is filled with the last.
+        for place in (0..workers).rev().filter(|place| ready[*place].revents != 0) {
+            match self.crew.take(place) {
+                None => {}
+                Some(Answer::Done(pending, answer)) => match Finished::unpack(answer) {
+                    Some(finished) => self.answered(pending, finished)?,
+                    None => self.lost(pending)?,
+                },
+                Some(Answer::Lost(pending)) => self.lost(pending)?,
+            }
+        }
+        if ready[workers].revents != 0 {
+            return Err(crate::spawn::SpawnError::Lost.into());
+        }
+        Ok(true)
+    }
+
+    fn lost(&mut self, pending: Pending) -> Result<(), BatchError> {
+        let error = Error::new("the process that ran it died").with_hint("perhaps for want of memory: see `dmesg`");
+        let job = Job::parse(&pending.bytes).ok().map(|job| job.over(&self.settings.defaults));
+        let refused = attempt::refused(&pending.task, job.as_ref(), &error, self.settings.template.its_limits());
+        self.answered(pending, refused)
+    }
+
+    fn answered(&mut self, mut pending: Pending, finished: Finished) -> Result<(), BatchError> {
+        self.memory_used -= pending.memory;
+        let again = finished.verdict == Verdict::SetupError && pending.task.attempt <= self.pace.retries;
+        if again && self.state == State::Going {
+            pending.task.attempt += 1;
+            self.read_bytes += pending.bytes.len();
+            self.read.push_front(pending);
+            return Ok(());
+        }
+        self.finished(pending.from, pending.number, finished)
+    }
+
+    fn finished(&mut self, from: u64, number: u64, finished: Finished) -> Result<(), BatchError> {
+        if self.pace.fail_fast && !finished.good && self.state == State::Going {
+            self.state = State::Ending;
+            self.summary.stopped = true;
+        }
+        if !self.pace.ordered {
+            return self.write(from, finished);
+        }
+        let order = self.orders.entry(from).or_default();
+        self.held += finished.line.len();
+        order.put(number, finished);
+        while let Some(finished) = self.orders.get_mut(&from).and_then(Order::next) {
+            self.held -= finished.line.len();
+            self.write(from, finished)?;
+        }
+        if from != 0 && self.orders.get(&from).is_some_and(Order::is_idle) {
+            // It counts from the beginning again, should there be more.
+            self.orders.remove(&from);
+        }
+        Ok(())
+    }
+
+    /// What is counted is what is written: the rest is to be done again.
+    fn write(&mut self, from: u64, finished: Finished) -> Result<(), BatchError> {
+        self.output.write(from, finished.line)?;
+        self.summary.add(finished.verdict, finished.passed, finished.good, finished.took);
+        Ok(())
+    }
+}
+
+/// What the kernel says can be had without swapping.
+fn available_memory() -> u64 {
+    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
+    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
+    let kibibytes =
+        line.and_then(|rest| rest.trim().strip_suffix("kB")).and_then(|number| number.trim().parse::<u64>().ok());
+    kibibytes.map_or(u64::MAX, |kibibytes| kibibytes << 10)
+}

@@ -1,0 +1,385 @@
+//! Sandboxes that are made before anybody knows what for: all of the launch but the program.
+//!
+//! ```text
+//! plan ──prepare──► Prepared ──go(plan of the job)──► Outcome
+//! ```
+//!
+//! [`Prepared::make`] does what [`super::launch`] does up to the program's execution, without all that is only the
+//! job's; the init then waits at its control socket. [`Prepared::go`] hands it the rest and supervises it as ever. What
+//! fits is decided by the two whole plans ([`Plan::makes_the_same`]). Each is used once: it is consumed.
+//!
+//! With a [`Boot`], a program is executed at once, an interpreter under everything that will be in force, which gets
+//! ready and then waits for its job at a socket. From its execution on it is as hostile as any program: nothing that it
+//! says is believed but what can only harm itself, and one that does anything but wait is not used.
+
+use std::{
+    os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
+    time::{Duration, Instant},
+};
+
+use super::{
+    Before, Extras, Holds, HostSide, LaunchError, Made, controls,
+    init::Ahead,
+    late, make,
+    observer::Observer,
+    protocol::{Order, Report},
+    refused, supervise, system,
+};
+use crate::{
+    cgroup::{Hierarchy, Leaf},
+    net::{Policy, policy::Mode, publish::Published},
+    plan::{Plan, Step, path::BoxPath, setup::SetupOp},
+    report::{Means, Outcome},
+    request::SandboxId,
+    sys::{process, seccomp, shared::Shared, socket},
+};
+
+/// Room for what a job brings. Only what is used of it is memory.
+const ROOM: usize = 32 << 20;
+/// An interpreter imports what it is told to, on a machine that may have much to do.
+const BOOT_TIME: Duration = Duration::from_secs(60);
+/// Of what an interpreter says when it is ready.
+const MOST_SAID: usize = 64 << 10;
+
+/// An interpreter to be started ahead.
+#[derive(Debug, Clone)]
+pub struct Boot {
+    /// What it reads when it starts, with the directories that they are alone in; removed when it is used.
+    pub files: Vec<SetupOp>,
+    /// Its variables beside those of the plan's program; the number of the descriptor at which it hears of its job is
+    /// put where one has `{fd}`. The first may be set already, and is put in front with a colon then, if it is one that
+    /// can be so.
+    pub env: Vec<(String, String)>,
+    pub joins: bool,
+}
+
+/// A sandbox that waits.
+#[derive(Debug)]
+pub struct Prepared {
+    plan: Plan,
+    hierarchy: Hierarchy,
+    made: Made,
+    shared: Shared,
+    booted: Option<Booted>,
+    logs: bool,
+}
+
+#[derive(Debug)]
+struct Booted {
+    /// Our copy of the end at which the interpreter is told.
+    socket: OwnedFd,
+    files: Vec<BoxPath>,
+    /// What it says that it has loaded.
+    loaded: Vec<String>,
+}
+
+/// A sandbox that could not be used: nothing of the job has reached it, and here it is again.
+#[derive(Debug)]
+pub struct Gone<'a> {
+    pub plan: Plan,
+    pub extras: Extras<'a>,
+}
+
+impl Prepared {
+    /// Makes the sandbox of `plan`, whose program and files are forgotten. `id` names its cgroup.
+    ///
+    /// # Errors
+    /// When it cannot be made, or the interpreter does not get ready.
+    pub fn make(
+        mut plan: Plan,
+        id: SandboxId,
+        hierarchy: &Hierarchy,
+        boot: Option<&Boot>,
+        logs: bool,
+    ) -> Result<Self, LaunchError> {
+        let holds = Holds::decide(&plan, hierarchy)?;
+        plan.without_late();
+        plan.id = id;
+        if let Some(policy) = &mut plan.egress {
+            // Nothing gets out before it is used. What UDP takes is made or not.
+            let mode = if policy.passes_udp() { Mode::Open } else { Mode::Filtered };
+            **policy = Policy::new(mode).map_err(|_| LaunchError::Lost)?;
+        }
+        let mut shared = Shared::new(ROOM).map_err(system("map memory"))?;
+        let pair = boot.map(|_| socket::stream_pair().map_err(system("make a socket pair"))).transpose()?;
+        if let (Some(boot), Some((_, its))) = (boot, &pair) {
+            let step = boot_step(&plan, boot, its.as_fd())?;
+            let placed: Vec<_> = boot.files.iter().enumerate().collect();
+            let job = late::Writer::write(&[], &placed, &[step], None, &[]).filter(|job| shared.put(job));
+            job.ok_or(LaunchError::Lost)?;
+        }
+        let ends = pair.as_ref().map(|(ours, its)| [ours.as_fd(), its.as_fd()]);
+        let ahead = Ahead { shared: &shared, booted: ends };
+        let host = HostSide { window: None, logs, published: Published::take(&[]).map_err(LaunchError::Egress)? };
+        let (_, mut made) = make(&plan, hierarchy, holds, &[], Some(ahead), host, |_| Ok(()))?;
+        // Those who are made later have nothing to do with it.
+        shared.keep_to_these().map_err(system("keep memory to one sandbox"))?;
+        made.oom = made.leaf.as_ref().map(Leaf::watch_oom).transpose().map_err(LaunchError::Cgroup)?.flatten();
+        let booted = pair.zip(boot).map(|((socket, _), boot)| Booted {
+            socket,
+            files: boot.files.iter().filter_map(file_path).collect(),
+            loaded: Vec::new(),
+        });
+        let mut prepared = Self { plan, hierarchy: hierarchy.clone(), made, shared, booted, logs };
+        prepared.wait_until_ready()?;
+        if let Some(leaf) = &prepared.made.leaf {
+            prepared.made.before.events = leaf.events().map_err(LaunchError::Cgroup)?;
+            prepared.made.before.usage = leaf.usage();
+        }
+        Ok(prepared)
+    }
+
+    /// Whether the sandbox is the one that this plan wants, and can be told all of it.
+    #[must_use]
+    pub fn fits(&self, plan: &Plan, logs: bool) -> bool {
+        self.logs == logs
+            && self.plan.makes_the_same(plan)
+            && self.booted.as_ref().is_none_or(|booted| booted.fits(&self.plan, plan))
+    }
+
+    #[must_use]
+    pub const fn is_booted(&self) -> bool {
+        self.booted.is_some()
+    }
+
+    /// Whether it still waits, and has done nothing else.
+    #[must_use]
+    pub fn waits(&self) -> bool {
+        let streams = &self.made.streams;
+        let mut fds = vec![
+            readable(self.made.running.pidfd.as_fd()),
+            readable(self.made.running.control.0.as_fd()),
+            readable(streams.stdout.as_fd()),
+            readable(streams.stderr.as_fd()),
+        ];
+        fds.extend(self.booted.as_ref().map(|booted| readable(booted.socket.as_fd())));
+        process::poll(&mut fds, Some(Duration::ZERO)) == Ok(0)
+    }
+
+    /// Does what `plan` wants done in it, which must be one that it [fits](Self::fits). All times count from here.
+    ///
+    /// # Errors
+    /// As [`super::launch`]. One that could not be used is none: [`Gone`].
+    pub fn go<'a>(
+        self,
+        mut plan: Plan,
+        extras: Extras<'a>,
+        observer: &mut dyn Observer,
+    ) -> Result<Result<Outcome, Box<Gone<'a>>>, LaunchError> {
+        if !self.waits() {
+            return Ok(Err(Box::new(Gone { plan, extras })));
+        }
+        let Self { plan: own, hierarchy, mut made, mut shared, booted, logs: _ } = self;
+        let (removed, message) = match &booted {
+            None => (&[][..], Vec::new()),
+            Some(booted) => (&booted.files[..], booted_message(&own, &plan)),
+        };
+        let steps = if booted.is_some() { &[][..] } else { &plan.steps[..] };
+        let placed: Vec<_> = plan.placed_late().collect();
+        let job = late::Writer::write(removed, &placed, steps, plan.longest(), &message);
+        if !job.is_some_and(|job| shared.put(&job)) {
+            return Ok(Err(Box::new(Gone { plan, extras })));
+        }
+        let files = extras.fetch.iter().map(super::fetch::Target::open).collect::<Result<Vec<_>, _>>()?;
+        plan.ids = own.ids;
+        if let (Some(policy), Some(egress)) = (&plan.egress, &made.running.egress) {
+            egress.set_policy(Policy::clone(policy));
+        }
+        made.running.enter_record(&plan, extras.runtime.as_deref())?;
+        let first = plan.steps.first().map(|step| step.limits).unwrap_or_default();
+        if let Some(leaf) = &made.leaf {
+            // Of a compiler, which has its own.
+            if made.holds.memory == Means::Cgroup && first.memory.is_some() {
+                leaf.set_memory(plan.memory(&first)).map_err(LaunchError::Cgroup)?;
+            }
+            if made.holds.pids == Means::Cgroup && first.pids.is_some() {
+                leaf.set_pids(plan.pids(&first).saturating_add(1)).map_err(LaunchError::Cgroup)?;
+            }
+        }
+        let controls = controls(&plan, &hierarchy, &made.holds, extras.secrets.len());
+        // What the interpreter reads ends when the init has written it.
+        drop(booted);
+        _ = made.running.control.order(Order::Go);
+        let supervisor = supervise::Supervisor::new(&plan, made, files, controls, extras)?;
+        supervisor.run(observer).map(Ok)
+    }
+
+    /// Hears of the init and of the program until both wait.
+    fn wait_until_ready(&mut self) -> Result<(), LaunchError> {
+        let until = Instant::now() + BOOT_TIME;
+        let (mut made, mut said, mut has_spoken) = (false, Vec::new(), self.booted.is_none());
+        while !(made && has_spoken) {
+            let left = until.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Err(LaunchError::Lost);
+            }
+            let Made { running, before, .. } = &mut self.made;
+            let mut fds = vec![readable(running.control.0.as_fd()), readable(running.pidfd.as_fd())];
+            let number = fds.len();
+            fds.extend(self.booted.as_ref().filter(|_| !has_spoken).map(|booted| readable(booted.socket.as_fd())));
+            let listener = fds.len();
+            fds.extend(before.listener.as_ref().map(|listener| readable(listener.as_fd())));
+            process::poll(&mut fds, Some(left)).map_err(system("poll"))?;
+            let ready = |at: usize| fds.get(at).is_some_and(|fd| fd.revents != 0);
+            if listener < fds.len() && ready(listener) {
+                answer(&self.plan, before);
+            }
+            if ready(0) {
+                match running.control.receive() {
+                    Some(Report::Ready) => made = true,
+                    Some(Report::Listener(fd)) => before.listener = Some(fd),
+                    Some(Report::Root(fd)) => before.root = Some(fd),
+                    Some(Report::Failed(failure)) => return Err(LaunchError::at(&self.plan, 0, failure)),
+                    _ => return Err(LaunchError::Lost),
+                }
+                continue;
+            }
+            if ready(1) {
+                return Err(LaunchError::Lost);
+            }
+            if number < listener
+                && ready(number)
+                && let Some(booted) = &mut self.booted
+            {
+                has_spoken = booted.hear(&mut said)?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl Booted {
+    /// Takes what the interpreter says: names, each on a line, and an empty line at the end. They are its own affair: one
+    /// that lies about them differs from one that was started for its job, which it may as well do without a lie.
+    fn hear(&mut self, said: &mut Vec<u8>) -> Result<bool, LaunchError> {
+        let mut part = [0; 4096];
+        match socket::receive_now(self.socket.as_fd(), &mut part) {
+            Ok(1..) if said.len() > MOST_SAID => Err(LaunchError::Lost),
+            Ok(got @ 1..) => {
+                said.extend_from_slice(&part[..got]);
+                if !(said.ends_with(b"\n\n") || *said == b"\n") {
+                    return Ok(false);
+                }
+                let names = String::from_utf8_lossy(said);
+                self.loaded = names.lines().filter(|name| !name.is_empty()).map(str::to_owned).collect();
+                self.loaded.sort_unstable();
+                Ok(true)
+            }
+            Err(sys_errno) if sys_errno == crate::sys::Errno::EAGAIN || sys_errno == crate::sys::Errno::EINTR => {
+                Ok(false)
+            }
+            _ => Err(LaunchError::Lost),
+        }
+    }
+
+    /// Whether the job is for the interpreter as it was started: the same words but for arguments at the end, the same
+    /// variables but for others at the end that no interpreter looks at when it starts.
+    fn fits(&self, own: &Plan, job: &Plan) -> bool {
+        let ([own], [step]) = (&own.steps[..], &job.steps[..]) else { return false };
+        let more = |own: &[String], step: &[String]| step.strip_prefix(own).map(<[String]>::to_vec);
+        let Some(variables) = more(&own.env, &step.env) else { return false };
+        let file = own.argv.last().map_or("", String::as_str);
+        own.cwd == step.cwd
+            && own.candidates == step.candidates
+            && more(&own.argv, &step.argv).is_some_and(|args| args.iter().map(String::len).sum::<usize>() < MOST_SAID)
+            && variables.iter().all(|variable| !is_looked_at(variable))
+            && variables.iter().map(String::len).sum::<usize>() < MOST_SAID
+            && !job.placed_late().any(|(_, op)| self.is_hidden_by(op, file))
+    }
+
+    /// Whether a file beside the program would have been loaded in place of what is loaded already.
+    fn is_hidden_by(&self, op: &SetupOp, program: &str) -> bool {
+        let (SetupOp::File { path, .. } | SetupOp::Dir { path, .. }) = op else { return false };
+        let beside = program.trim_start_matches('/').rsplit_once('/').map_or("", |(dir, _)| dir);
+        let name = path.name().to_string_lossy();
+        let stem = name.split('.').next().unwrap_or_default();
+        path.parent().to_bytes() == beside.as_bytes()
+            && self.loaded.binary_search_by(|loaded| loaded.as_str().cmp(stem)).is_ok()
+    }
+}
+
+/// What is looked at by an interpreter, a C library or what is imported when they start, and not again.
+pub fn is_looked_at(variable: &str) -> bool {
+    const STARTS: [&str; 32] = [
+        "PYTHON", "NODE", "RUBY", "GEM_", "BUNDLE", "BASH", "LANG", "LC_", "TZ", "LD_", "GLIBC", "MALLOC_", "OPENSSL",
+        "SSL_", "OMP_", "OPENBLAS", "MKL", "GOTO", "NUMEXPR", "BLIS", "VECLIB", "KMP_", "UV_", "HOME", "PATH", "TMP",
+        "TEMP", "TERM", "IFS", "ENV=", "SHELL", "FUMEHOOD",
+    ];
+    const ALONE: [&str; 20] = [
+        "NO_COLOR",
+        "FORCE_COLOR",
+        "COLUMNS",
+        "LINES",
+        "PS4",
+        "POSIXLY_CORRECT",
+        "CDPATH",
+        "OPTIND",
+        "OPTERR",
+        "PWD",
+        "OLDPWD",
+        "SECONDS",
+        "RANDOM",
+        "SHLVL",
+        "USER",
+        "LOGNAME",
+        "http_proxy",
+        "GCONV_PATH",
+        "HOSTALIASES",
+        "RES_OPTIONS",
+    ];
+    let name = variable.split('=').next().unwrap_or_default();
+    STARTS.iter().any(|start| variable.starts_with(start)) || ALONE.contains(&name)
+}
+
+/// The program that is executed at once: the plan's, with the variables by which it finds what to do first.
+fn boot_step(plan: &Plan, boot: &Boot, hears: BorrowedFd<'_>) -> Result<Step, LaunchError> {
+    let [step] = &plan.steps[..] else { return Err(LaunchError::Lost) };
+    let mut step = step.clone();
+    for (name, value) in &boot.env {
+        let value = value.replace("{fd}", &hears.as_raw_fd().to_string());
+        let start = format!("{name}=");
+        match step.env.iter_mut().find(|known| known.starts_with(&start)) {
+            // In front of what is there, as search paths have it.
+            Some(known) if boot.joins => *known = format!("{start}{value}:{}", &known[start.len()..]),
+            Some(_) => return Err(LaunchError::Lost),
+            None => step.env.push(format!("{start}{value}")),
+        }
+    }
+    Ok(step)
+}
+
+/// The number of arguments, the arguments, the variables: each with a NUL.
+fn booted_message(own: &Plan, job: &Plan) -> Vec<u8> {
+    let ([own], [step]) = (&own.steps[..], &job.steps[..]) else { return Vec::new() };
+    let args = step.argv.get(own.argv.len()..).unwrap_or_default();
+    let env = step.env.get(own.env.len()..).unwrap_or_default();
+    let mut message = args.len().to_string().into_bytes();
+    message.push(0);
+    for text in args.iter().chain(env) {
+        message.extend_from_slice(text.as_bytes());
+        message.push(0);
+    }
+    message
+}
+
+fn file_path(op: &SetupOp) -> Option<BoxPath> {
+    match op {
+        SetupOp::File { path, .. } => Some(path.clone()),
+        _ => None,
+    }
+}
+
+fn readable(fd: BorrowedFd<'_>) -> libc::pollfd {
+    libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 }
+}
+
+/// Calls that are refused while an interpreter starts are refused as ever.
+fn answer(plan: &Plan, before: &mut Before) {
+    let Some(listener) = &before.listener else { return };
+    if let Ok(Some(call)) = seccomp::recv(listener.as_fd()) {
+        let errno = plan.seccomp.program.errno(call.number, &call.args);
+        // A caller that is gone needs no answer.
+        _ = seccomp::reply_errno(listener.as_fd(), call.id, errno);
+        refused::record(&mut before.denials, &plan.seccomp.name, &call);
+    }
+}

@@ -1,0 +1,90 @@
+//! What interpreters read when they are started ahead: a file of ours that each of them reads by itself before the
+//! program, so that the program is run by the interpreter alone, as ever, with nothing of ours around it.
+
+use std::path::Path;
+
+use crate::{
+    launch::Boot,
+    plan::{
+        path::{BoxPath, PathError},
+        setup::{Content, Owner, SetupOp},
+    },
+};
+
+struct Way {
+    runtime: &'static str,
+    file: &'static str,
+    code: &'static str,
+    /// By which the interpreter finds it.
+    variable: (&'static str, &'static str),
+    joins: bool,
+    preload: &'static str,
+}
+
+/// In a directory of its own, where every sandbox has memory that can be written.
+const DIR: &str = "/tmp/.fumehood";
+
+/// Of Python's modules those that many programs import, that take their time, and that do nothing but define things: no
+/// hook, no thread, no exit handler, and no part of a package that the package alone would not have.
+const PYTHON: &str = "argparse array base64 bisect collections contextlib copy csv dataclasses datetime decimal enum \
+    fractions functools hashlib heapq io itertools json math operator os pathlib queue random re statistics string \
+    struct subprocess tempfile textwrap threading time traceback types typing";
+
+const WAYS: [Way; 4] = [
+    Way {
+        runtime: "python",
+        file: "sitecustomize.py",
+        code: include_str!("python.py"),
+        variable: ("PYTHONPATH", "/tmp/.fumehood"),
+        joins: true,
+        preload: PYTHON,
+    },
+    Way {
+        runtime: "node",
+        file: "boot.js",
+        code: include_str!("node.js"),
+        variable: ("NODE_OPTIONS", "--require=/tmp/.fumehood/boot.js"),
+        joins: false,
+        preload: "",
+    },
+    Way {
+        runtime: "bash",
+        file: "boot.sh",
+        code: include_str!("bash.sh"),
+        variable: ("BASH_ENV", "/tmp/.fumehood/boot.sh"),
+        joins: false,
+        preload: "",
+    },
+    Way {
+        runtime: "ruby",
+        file: "did_you_mean.rb",
+        code: include_str!("ruby.rb"),
+        variable: ("RUBYLIB", "/tmp/.fumehood"),
+        joins: true,
+        preload: "",
+    },
+];
+
+/// How the interpreter of a runtime is started ahead, with modules beside those that it imports anyway.
+pub fn boot(runtime: &str, preload: &[String]) -> Option<Result<Boot, PathError>> {
+    let way = WAYS.iter().find(|way| way.runtime == runtime)?;
+    Some(way.boot(preload))
+}
+
+impl Way {
+    fn boot(&self, preload: &[String]) -> Result<Boot, PathError> {
+        let path = |path: &Path| BoxPath::new(path);
+        let code = Content(self.code.as_bytes().into());
+        let owner = Owner::Setup;
+        let files = vec![
+            SetupOp::Dir { path: path(Path::new(DIR))?, mode: 0o755, owner },
+            SetupOp::File { path: path(&Path::new(DIR).join(self.file))?, mode: 0o644, owner, content: code },
+        ];
+        let mut names: Vec<&str> = self.preload.split_ascii_whitespace().collect();
+        names.extend(preload.iter().map(String::as_str));
+        let env =
+            [(self.variable.0, self.variable.1), ("FUMEHOOD_BOOT", "{fd}"), ("FUMEHOOD_PRELOAD", &names.join(" "))];
+        let env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+        Ok(Boot { files, env, joins: self.joins })
+    }
+}

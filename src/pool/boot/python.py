@@ -1,0 +1,50 @@
+# Imported by Python as `sitecustomize` when it starts, in a sandbox that is made ahead: imports what is asked for, waits
+# for its job, and leaves nothing of itself. Python then goes on as it does without this.
+def boot():
+    import os, sys
+    here = os.path.dirname(__file__)
+    sys.path[:] = [path for path in sys.path if path != here]
+    sys.path_importer_cache.pop(here, None)
+    here, _, rest = os.environ["PYTHONPATH"].partition(":")
+    if rest:
+        os.environ["PYTHONPATH"] = rest
+    else:
+        del os.environ["PYTHONPATH"]
+    fd = int(os.environ.pop("FUMEHOOD_BOOT"))
+    # That of the system, if there is one.
+    me = sys.modules.pop("sitecustomize")
+    real = None
+    try:
+        import sitecustomize as real
+    except ImportError as error:
+        if error.name != "sitecustomize":
+            sys.modules["sitecustomize"] = me
+            raise
+    for name in os.environ.pop("FUMEHOOD_PRELOAD", "").split():
+        __import__(name)
+    # What a file beside the program would have been imported in place of.
+    loaded = {name.partition(".")[0] for name in sys.modules} - set(sys.builtin_module_names)
+    os.write(fd, "".join(f"{name}\n" for name in loaded).encode() + b"\n")
+    said = bytearray()
+    while part := os.read(fd, 65536):
+        said += part
+    os.close(fd)
+    if not said:
+        os._exit(1)
+    count, *words = [os.fsdecode(bytes(word)) for word in bytes(said).split(b"\0")[:-1]]
+    count = int(count)
+    sys.argv[1:] = words[:count]
+    sys.orig_argv += words[:count]
+    for variable in words[count:]:
+        name, _, value = variable.partition("=")
+        os.environ[name] = value
+    return real
+
+
+real = boot()
+if real is None:
+    # As it is where there is none.
+    raise ImportError("No module named 'sitecustomize'", name="sitecustomize")
+import sys
+
+sys.modules["sitecustomize"] = real

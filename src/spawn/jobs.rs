@@ -1,0 +1,96 @@
+//! A worker, as it sees itself: what it is given, and the way back.
+
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
+
+use super::{
+    note::Notes,
+    stream::{self, Came, Incoming},
+};
+use crate::{
+    Error, Observer, Outcome, Result, Sandbox,
+    request::SandboxId,
+    sys::{self, Errno, process},
+};
+
+/// What a worker is given. It hears of the end of its spawner and of being cancelled by [`Self::signals`].
+#[derive(Debug)]
+pub struct Jobs<'a> {
+    pub(super) socket: OwnedFd,
+    pub(super) signals: OwnedFd,
+    pub(super) spawner: i32,
+    pub(super) notes: &'a Notes,
+    pub(super) place: usize,
+}
+
+impl Jobs<'_> {
+    /// Waits for the next one. `None`: there will be no more, and it is time to end.
+    #[allow(clippy::should_implement_trait)]
+    pub fn next(&mut self) -> Option<Vec<u8>> {
+        let mut incoming = Incoming::default();
+        loop {
+            self.ready(libc::POLLIN).ok()?;
+            match incoming.read(self.socket.as_fd()) {
+                Ok(Came::Whole(job)) => return Some(job),
+                Ok(Came::Part) | Err(Errno::EINTR) => {}
+                Ok(Came::End) | Err(_) => return None,
+            }
+        }
+    }
+
+    /// Answers it. An owner that is gone, or that lets go of this worker, hears nothing.
+    pub fn answer(&mut self, answer: &[u8]) {
+        // What was ended because the spawner was is no answer.
+        if self.is_orphan() {
+            process::exit_now(1);
+        }
+        if stream::send(self.socket.as_fd(), answer).is_err() {
+            process::exit_now(1);
+        }
+    }
+
+    /// Readable when what is done now is to end: for [`Sandbox::run`].
+    #[must_use]
+    pub fn signals(&self) -> BorrowedFd<'_> {
+        self.signals.as_fd()
+    }
+
+    /// Says that a sandbox of this name is about to be made, so that what is left of it is found should this process be
+    /// killed. [`Self::run`] says so by itself.
+    pub fn begin(&mut self, id: &SandboxId) -> Result<()> {
+        self.notes.write(self.place, id).map_err(|error| Error::new(format!("no note of sandbox {id}: {error}")))
+    }
+
+    /// Says that nothing is left of it.
+    pub fn end(&mut self) {
+        // At worst it is looked for in vain.
+        _ = self.notes.clear(self.place);
+    }
+
+    /// [`Sandbox::run`], noted, and ended when the worker is cancelled.
+    pub fn run(&mut self, sandbox: &mut Sandbox, observer: &mut dyn Observer) -> Result<Outcome> {
+        let id = sandbox.known_as()?;
+        self.begin(&id)?;
+        let outcome = sandbox.run(Some(self.signals.as_fd()), observer);
+        self.end();
+        outcome
+    }
+
+    fn is_orphan(&self) -> bool {
+        nix::unistd::getppid().as_raw() != self.spawner
+    }
+
+    /// Waits for the socket; fails when it is time to end.
+    fn ready(&self, events: i16) -> sys::Result<()> {
+        loop {
+            let watched = [(self.socket.as_fd(), events), (self.signals.as_fd(), libc::POLLIN)];
+            let mut ready = watched.map(|(fd, events)| libc::pollfd { fd: fd.as_raw_fd(), events, revents: 0 });
+            process::poll(&mut ready, None)?;
+            if ready[1].revents != 0 {
+                return Err(Errno::ECANCELED);
+            }
+            if ready[0].revents != 0 {
+                return Ok(());
+            }
+        }
+    }
+}

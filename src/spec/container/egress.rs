@@ -1,0 +1,128 @@
+//! `io.fumehood.egress` and `--egress`: the policy of a container's network, as one word of text.
+
+use crate::{
+    error::Hint,
+    net::{
+        Policy,
+        policy::{LISTS, Mode, Rule},
+    },
+};
+
+/// Before the name of a list that comes with fumehood.
+const LIST: char = '@';
+
+/// A mode and rules over it, separated by commas: `packages,allow=example.com,deny=*.example.net`; or, as `--net @FILE`
+/// takes it, JSON.
+///
+/// # Errors
+/// What is not understood, and what a container's proxy does not do.
+pub fn parse(text: &str) -> Result<Policy, String> {
+    let policy = match text.trim_start().starts_with('{') {
+        true => Policy::from_json(text.as_bytes()).map_err(said)?,
+        false => words(text)?,
+    };
+    match policy.inspects_any() {
+        true => Err(
+            "rules about requests (methods, paths, headers) are for `fumehood run` alone: a container does not know \
+                     the authority that they take"
+                .to_owned(),
+        ),
+        false => Ok(policy),
+    }
+}
+
+fn words(text: &str) -> Result<Policy, String> {
+    let mut words = text.split(',').map(str::trim).peekable();
+    let first = words.peek().copied().unwrap_or_default();
+    let mode = match (first, first.parse::<Mode>()) {
+        // Nothing passes.
+        ("none", _) => Mode::Filtered,
+        (_, Ok(mode)) => mode,
+        _ if first.contains('=') => Mode::Filtered,
+        _ => return Err(unknown(first)),
+    };
+    if !first.contains('=') {
+        words.next();
+    }
+    let mut policy = Policy::new(mode).map_err(said)?;
+    if first == "none" && words.peek().is_some() {
+        return Err("after `none` comes nothing: `filtered` is what rules are over".to_owned());
+    }
+    for word in words {
+        match word.split_once('=') {
+            Some(("allow", rule)) => {
+                rules(rule)?.into_iter().try_for_each(|rule| policy.allow(rule)).map_err(said)?;
+            }
+            Some(("deny", rule)) => rules(rule)?.into_iter().try_for_each(|rule| policy.deny(rule)).map_err(said)?,
+            Some(("allow-private", place)) => policy.allow_private(place.parse().map_err(said)?),
+            _ => return Err(unknown(word)),
+        }
+    }
+    Ok(policy)
+}
+
+fn rules(text: &str) -> Result<Vec<Rule>, String> {
+    match text.strip_prefix(LIST).map(|name| LISTS.iter().find(|(list, _)| *list == name).ok_or(name)) {
+        None => Ok(vec![text.parse().map_err(said)?]),
+        Some(Ok((_, list))) => Rule::list(list).map_err(said),
+        Some(Err(name)) => Err(format!("there is no list called `{name}`: there is {}", LISTS[0].0)),
+    }
+}
+
+fn unknown(word: &str) -> String {
+    let modes = Mode::ALL.map(Mode::as_str).join(", ");
+    format!(
+        "`{word}` is not understood: it is none or one of {modes}, then allow=RULE, deny=RULE and allow-private=HOST:PORT, \
+         all separated by commas; or JSON, as --net @FILE of `fumehood run` takes it"
+    )
+}
+
+fn said(error: impl Hint) -> String {
+    let error = error.into_error();
+    error.hint().map_or_else(|| error.message().to_owned(), |hint| format!("{} ({hint})", error.message()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn json(text: &str) -> String {
+        serde_json::to_string(&parse(text).unwrap_or_else(|why| panic!("{text}: {why}"))).unwrap()
+    }
+
+    #[test]
+    fn a_word_is_a_mode_and_rules_over_it() {
+        assert_eq!(json("none"), r#"{"mode":"filtered"}"#);
+        assert_eq!(json("web"), r#"{"mode":"web"}"#);
+        assert_eq!(json("allow=example.com:443"), r#"{"mode":"filtered","allow":["example.com:443"]}"#);
+        assert_eq!(
+            json("packages, allow=*.example.org,deny=x.example.org,allow-private=10.1.2.3:5432"),
+            r#"{"mode":"packages","allow":["*.example.org"],"deny":["x.example.org"],"allow_private":["10.1.2.3:5432"]}"#
+        );
+        assert_eq!(json(r#" {"mode":"web","deny":["a.example"]}"#), r#"{"mode":"web","deny":["a.example"]}"#);
+        assert!(json("allow=@packages").len() > json("allow=a.example").len() + 500);
+    }
+
+    #[test]
+    fn what_is_not_understood_is_an_error() {
+        for (text, why) in [
+            ("", "is not understood"),
+            ("host", "is not understood"),
+            ("example.com", "is not understood"),
+            ("web,example.com", "is not understood"),
+            ("web,packages", "is not understood"),
+            ("none,allow=example.com", "`none`"),
+            ("allow=*.com", "*.com"),
+            ("allow=@nope", "nope"),
+            ("allow=", "rule"),
+            ("allow-private=example.com", "example.com"),
+            ("allow=GET https://example.com/x", "requests"),
+            (r#"{"mode":"host"}"#, "host"),
+            (r#"{"mode":"web""#, "EOF"),
+            (r#"{"allow":[{"host":"a.example","methods":["GET"]}]}"#, "requests"),
+        ] {
+            let said = parse(text).expect_err(text);
+            assert!(said.contains(why), "{text}: {said}");
+        }
+    }
+}
