@@ -42,6 +42,7 @@ fn job(n: u64) -> (Value, &'static str) {
 }
 
 fn mixed(who: Who, count: u64) {
+    let cgroup = who.has_cgroup();
     let jobs: Vec<_> = (0..count).map(|n| job(n)).collect();
     let text: Vec<Value> = jobs.iter().map(|(job, _)| job.clone()).collect();
     let done = Batch::of(who, &text).args(["-o", "results.jsonl", "-j", "4", "--summary", "summary.json", "-q"]).done();
@@ -49,7 +50,9 @@ fn mixed(who: Who, count: u64) {
     assert_eq!(results.len(), jobs.len(), "{done}");
     for (n, (result, (job, verdict))) in (0..).zip(results.iter().zip(&jobs)) {
         assert_eq!((&result["id"], &result["metadata"]["n"], &result["line"]), (&job["id"], &json!(n), &json!(n + 1)));
-        assert_eq!(result["verdict"], *verdict, "{result}");
+        // Where no cgroup counts, forks that failed are known only if they are seen.
+        let unseen = *verdict == "pids_limit" && !cgroup && result["verdict"] == "failed";
+        assert!(result["verdict"] == *verdict || unseen, "not {verdict}: {result}");
         let passes = if job["expect"].is_null() { Value::Null } else { json!(true) };
         assert_eq!(result["passed"], passes, "{result}");
     }
