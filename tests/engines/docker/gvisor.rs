@@ -50,7 +50,8 @@ fn containers_on_gvisor_are_looked_after() {
     assert!(logged("up"));
     let said = docker.call(&["exec", "live", "sh", "-c", "grep -c 2016 /proc/version; exit 3"]);
     assert_eq!((said.code, said.out.as_str()), (3, "1\n"));
-    assert_eq!(docker.call(&["exec", "live", "nope"]).code, 127);
+    // dockerd of 20.10 makes 126 of it, newer ones 127, with every runtime.
+    assert!([126, 127].contains(&docker.call(&["exec", "live", "nope"]).code));
     assert!(docker.call(&["stats", "--no-stream", "live"]).ok().contains("live"));
     assert!(docker.call(&["top", "live"]).ok().contains("runsc"));
     docker.call(&["pause", "live"]).ok();
