@@ -76,3 +76,24 @@ fn containers_on_gvisor_are_looked_after() {
     session.type_in("exit 5\n");
     assert_eq!(session.end(), 5, "{}", session.text());
 }
+
+#[test]
+fn containers_on_gvisor_are_in_the_engines_networks() {
+    let Some(docker) = start("docker gvisor network", &["--bip=10.233.0.1/24"]) else { return };
+    let serve = "while :; do echo served | nc -l -p 80; done";
+    docker.begin("web", &[&ON_GVISOR[..], &["--publish", "127.0.0.1:8081:80"]].concat(), serve);
+    let address = docker.field("web", "NetworkSettings.IPAddress");
+    let ask = format!("until nc -w 2 {address} 80; do :; done");
+    // Of this kernel's, of gVisor's, and the host by a published port.
+    assert_eq!(docker.run(&["box", "sh", "-c", &ask]).ok(), "served\n");
+    assert_eq!(docker.run(&[&ON_GVISOR[..], &["box", "sh", "-c", &ask]].concat()).ok(), "served\n");
+    let from_host = || {
+        let mut said = String::new();
+        let stream = std::net::TcpStream::connect(("127.0.0.1", 8081));
+        _ = stream.and_then(|mut stream| std::io::Read::read_to_string(&mut stream, &mut said));
+        said == "served\n"
+    };
+    assert!(crate::common::host::eventually(from_host));
+    let named = docker.call(&["exec", "web", "cat", "/etc/hosts"]).ok();
+    assert!(named.contains(&address), "{named}");
+}
