@@ -60,18 +60,15 @@ impl World<'_> {
             end.failed(&why);
             process::exit_now(1)
         }
-        match self.gate {
-            // What the engine finds by our number, until the program runs, is the namespace that it puts its devices in.
-            // This thread stays there, and is gone with execve.
-            Some(gate) if gate.engine_is_here => {
-                let mut stack = Vec::with_capacity(STACK);
-                let gone =
-                    clone::go_on_in_thread(stack.spare_capacity_mut(), |world: &Self| -> i32 { world.go_on() }, self);
-                end.failed(&gone.map_or_else(failed("make a thread"), |()| "it ended".to_owned()));
-                process::exit_now(1)
-            }
-            _ => self.go_on(),
+        if !self.goes_on_in_thread() {
+            self.go_on();
         }
+        // What the engine finds by our number, until the program runs, is the namespace that it puts its devices in. This
+        // thread stays there, and is gone with execve.
+        let mut stack = Vec::with_capacity(STACK);
+        let gone = clone::go_on_in_thread(stack.spare_capacity_mut(), |world: &Self| -> i32 { world.go_on() }, self);
+        end.failed(&gone.map_or_else(failed("make a thread"), |()| "container init ended".to_owned()));
+        process::exit_now(1)
     }
 
     fn go_on(&self) -> ! {
@@ -81,7 +78,7 @@ impl World<'_> {
         process::exit_now(1)
     }
 
-    /// Leaves the runtime behind, and enters the groups.
+    /// Leaves the runtime behind.
     fn begin(&self) -> Result<(), String> {
         let mut keep = vec![self.control];
         keep.extend(self.start.into_iter().flat_map(Pipes::ends));
@@ -94,6 +91,15 @@ impl World<'_> {
         if !orders.wait_for(Order::Build) {
             process::exit_now(1);
         }
+        // Of all threads that there will be.
+        if self.goes_on_in_thread() { self.enter_groups(orders) } else { Ok(()) }
+    }
+
+    fn goes_on_in_thread(&self) -> bool {
+        self.gate.is_some_and(|gate| gate.engine_is_here)
+    }
+
+    fn enter_groups(&self, orders: InitEnd<'_>) -> Result<(), String> {
         while let Some(tasks) = orders.next_cgroup().map_err(failed("wait for the cgroup"))? {
             fs::write_all(tasks.as_fd(), b"0").map_err(failed("join cgroup"))?;
         }
@@ -111,6 +117,9 @@ impl World<'_> {
         // The maps are written: from here on nobody inside may look into what is still a copy of the runtime.
         process::set_undumpable().map_err(failed("set undumpable"))?;
         self.take_place()?;
+        if !self.goes_on_in_thread() {
+            self.enter_groups(orders)?;
+        }
         if plan.namespaces.new & libc::CLONE_NEWCGROUP != 0 {
             clone::unshare_cgroup_namespace().map_err(failed("make a cgroup namespace"))?;
         }
