@@ -278,6 +278,14 @@ fn refuse_ours(plan: &Plan, ours: i32) -> Result<(), String> {
     if ours & settings != 0 && plan.setup.iter().any(|operation| matches!(operation, SetupOp::Sysctl { .. })) {
         return Err("linux.sysctl: a namespace to be joined is the host's".to_owned());
     }
+    // dockerd names the host's by a path as well. gVisor would take its addresses over.
+    if ours & libc::CLONE_NEWNET != 0 && plan.gvisor.is_some() {
+        return Err(
+            "linux.namespaces: it does not hold on gVisor's kernel: its network stack cannot share this host's \
+                    addresses"
+                .to_owned(),
+        );
+    }
     if ours & libc::CLONE_NEWNET != 0 && !plan.net_devices.is_empty() {
         return Err("linux.netDevices: the network namespace to be joined is the host's".to_owned());
     }
