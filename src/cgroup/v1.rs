@@ -60,8 +60,8 @@ impl Tree {
     }
 
     pub(super) fn remove(&self, name: &str) -> Result<(), CgroupError> {
-        // All of them, whichever fails.
         let mut result = Ok(());
+        // One that stays does not keep the others.
         for mount in &self.mounts {
             result = result.and(mount.group.remove(name));
         }

@@ -33,6 +33,31 @@ const HOSTS: &str = "127.0.0.1 localhost
 ";
 const ADDRESSES: [&str; 6] = ["93.184.215.14", "93.184.215.15", "10.9.9.9", "169.254.169.254", "1.1.1.1", "8.8.8.8"];
 
+/// A script of busybox's shell that tries everything, and tells each that came to nothing.
+pub const TRY: &str = r#"
+get() {
+    address=$1
+    case $1 in *.org) address=$(busybox nslookup -type=a $1 2>&1 | busybox awk "/^Name:/ { found = 1 } found && /^Address/ { print \$2 }") ;; esac
+    busybox timeout 20 busybox wget -q -O - --header "Host: $1" "http://${address:-0.0.0.0}$2" 2>/dev/null || echo "not $1"
+}
+get allowed.example.org /a
+get other.example.org /b
+get rebound.example.org /c
+get 1.1.1.1 /d
+get 10.9.9.9 /e
+get 169.254.169.254 /f
+get 5.5.5.1 /g
+get 127.0.0.1 /h
+get 198.18.0.1 /i
+busybox timeout 5 busybox tftp -g -r x -l /dev/null 1.1.1.1 9999 2>/dev/null
+busybox timeout 5 busybox tftp -g -r x -l /dev/null 93.184.215.14 443 2>/dev/null
+busybox ping -c 1 -W 1 1.1.1.1 >/dev/null 2>&1 && echo ping
+true
+"#;
+/// What it says where [`ALLOWED`] is allowed, and whatever is at [`REBOUND`].
+pub const OUTCOME: &str = "/a of allowed.example.org\nnot other.example.org\nnot rebound.example.org\nnot 1.1.1.1\n\
+not 10.9.9.9\nnot 169.254.169.254\nnot 5.5.5.1\nnot 127.0.0.1\nnot 198.18.0.1\n";
+
 /// Answers each request with what it was asked, over HTTP and HTTPS, and writes a line for whatever reaches it.
 const SERVER: &str = r#"
 import hashlib, http.server, socket, socketserver, ssl, sys, threading

@@ -11,3 +11,6 @@ mod containerd;
 mod docker;
 mod podman;
 mod said;
+#[path = "../egress/world.rs"]
+#[allow(dead_code, reason = "this ring runs no sandboxes")]
+mod world;

@@ -25,6 +25,7 @@ use super::{
     super::{
         control::{Answer, Control, Request},
         egress::Egress,
+        ids,
     },
     devices,
     program::{self, failed},
@@ -64,14 +65,14 @@ impl Gate<'_> {
     /// Has the network namespace that this thread is in linked to a gateway.
     pub fn link(self) -> Result<(), String> {
         let own = File::open("/proc/thread-self/ns/net").map_err(|error| format!("open network namespace: {error}"))?;
-        socket::send(self.socket, NETWORK, Some(own.as_fd())).map_err(failed("have a gateway made"))?;
+        socket::send(self.socket, NETWORK, Some(own.as_fd())).map_err(|_| gone())?;
         self.hear()
     }
 
     /// The program is about to run: from here on somebody listens behind the gateway. With write(2) and read(2), which
     /// every filter that is loaded by now lets by.
     pub fn begin(self) -> Result<(), String> {
-        fs::write_all(self.socket, BEGIN).map_err(failed("tell the proxy behind the gateway to begin"))?;
+        fs::write_all(self.socket, BEGIN).map_err(|_| gone())?;
         self.hear()
     }
 
@@ -80,9 +81,13 @@ impl Gate<'_> {
         match fs::read(self.socket, &mut words).map(|length| words[..length].split_first()) {
             Ok(Some((&GO, []))) => Ok(()),
             Ok(Some((&FAILED, why))) => Err(String::from_utf8_lossy(why).into_owned()),
-            _ => Err("the process that filters the container's network has ended".to_owned()),
+            _ => Err(gone()),
         }
     }
+}
+
+fn gone() -> String {
+    "the process that filters the container's network has ended".to_owned()
 }
 
 /// What it is made of.
@@ -117,8 +122,14 @@ impl Beside<'_> {
             Network::New { .. } if self.privileged => devices::indices(&engine)?,
             _ => Vec::new(),
         };
+        // An ordinary user has rights over the container's network as root of its user namespace alone, which is to be had
+        // as long as its process may be looked into.
+        let users = match self.privileged {
+            true => None,
+            false => Some(ids::namespace(self.init_pid).map_err(|error| error.into_error().message().to_owned())?),
+        };
         let Cloned::Parent { pid, .. } = clone::clone_process(0, None).map_err(failed("start the proxy"))? else {
-            let status = self.live(engine, &before).map_or(1, |()| 0);
+            let status = self.live(engine, &before, users).map_or(1, |()| 0);
             process::exit_now(status)
         };
         let proxy = Init::of(pid).map_err(|error| format!("look at the proxy: {error}"))?;
@@ -143,12 +154,12 @@ impl Beside<'_> {
         }
     }
 
-    fn live(&self, engine: File, before: &[u32]) -> Result<(), String> {
-        self.part_from_caller(&engine)?;
+    fn live(&self, engine: File, before: &[u32], users: Option<OwnedFd>) -> Result<(), String> {
+        self.part_from_caller(&engine, users.as_ref())?;
         let listeners = self.told(|| {
             let mut word = [0; 1];
             match socket::receive(self.gate, &mut word) {
-                Ok((1, Some(network))) if word == NETWORK => self.make_gateway(&network),
+                Ok((1, Some(network))) if word == NETWORK => self.make_gateway(&network, users.as_ref()),
                 // It has ended, and nobody hears this.
                 _ => Err("nothing was heard of the container's network".to_owned()),
             }
@@ -166,7 +177,7 @@ impl Beside<'_> {
     }
 
     /// Nobody who waits for the caller's end waits for ours, and nothing of the caller's is held.
-    fn part_from_caller(&self, engine: &File) -> Result<(), String> {
+    fn part_from_caller(&self, engine: &File, users: Option<&OwnedFd>) -> Result<(), String> {
         let null = File::options().read(true).write(true).open("/dev/null");
         let null = null.map_err(|error| format!("open /dev/null: {error}"))?;
         for number in 0..3 {
@@ -174,6 +185,7 @@ impl Beside<'_> {
         }
         drop(null);
         let mut keep = vec![self.gate, self.init, engine.as_fd()];
+        keep.extend(users.map(AsFd::as_fd));
         keep.extend(self.door);
         keep.extend(self.log);
         program::close_all_but(keep, 0).map_err(failed("close inherited descriptors"))?;
@@ -207,14 +219,14 @@ impl Beside<'_> {
     }
 
     /// By a process that ends with it: in the gateway's namespace is nobody.
-    fn make_gateway(&self, network: &OwnedFd) -> Result<Listeners, String> {
+    fn make_gateway(&self, network: &OwnedFd, users: Option<&OwnedFd>) -> Result<Listeners, String> {
         let (ours, theirs) = socket::record_pair().map_err(failed("make a socket pair"))?;
         let reserved = theirs.try_clone().map_err(|error| format!("copy a descriptor: {error}"))?;
         let udp = self.egress.policy.passes_udp();
         let making = gateway::Gateway::new(reserved.as_fd(), udp);
         let Cloned::Parent { pid, .. } = clone::clone_process(0, None).map_err(failed("clone"))? else {
             drop(ours);
-            let made = self.make(&making, reserved, network);
+            let made = make(&making, reserved, network, users);
             let sent = match &made {
                 Ok(listeners) => {
                     descriptors(listeners).try_for_each(|fd| socket::send(theirs.as_fd(), &[GO], Some(fd.as_fd())))
@@ -227,22 +239,6 @@ impl Beside<'_> {
         let made = receive_listeners(&ours, udp);
         _ = process::wait(pid, true);
         made
-    }
-
-    fn make(&self, gateway: &gateway::Gateway, reserved: OwnedFd, network: &OwnedFd) -> Result<Listeners, String> {
-        if !self.privileged {
-            // An ordinary user has rights over the container's network as root of its user namespace alone.
-            namespace::enter(self.init, libc::CLONE_NEWUSER).map_err(failed("enter the container's user namespace"))?;
-        }
-        let step = |(step, errno): (gateway::Step, crate::sys::Errno)| {
-            let hint = step.hint(errno).map_or_else(String::new, |hint| format!(" ({hint})"));
-            format!("cannot {}: {}{hint}", step.what(), errno.desc().to_lowercase())
-        };
-        namespace::leave(libc::CLONE_NEWNET).map_err(failed("make a network namespace"))?;
-        let begun = gateway.begin(reserved, || namespace::enter(network.as_fd(), libc::CLONE_NEWNET)).map_err(step)?;
-        let (listeners, _) = begun.finish().map_err(step)?;
-        let within = gateway::listen_within().map_err(failed("listen for questions for names"))?;
-        Ok(Listeners { within: Some(within), ..listeners })
     }
 
     /// From where the proxy dials: none for the host's network.
@@ -289,6 +285,27 @@ impl Beside<'_> {
         let contacts: Vec<_> = egress.contacts().collect();
         write_down(self.id, contacts.iter(), log)
     }
+}
+
+/// What the process that makes the gateway does, which ends where the container is.
+fn make(
+    gateway: &gateway::Gateway,
+    reserved: OwnedFd,
+    network: &OwnedFd,
+    users: Option<&OwnedFd>,
+) -> Result<Listeners, String> {
+    if let Some(users) = users {
+        namespace::enter(users.as_fd(), libc::CLONE_NEWUSER).map_err(failed("enter the container's user namespace"))?;
+    }
+    let step = |(step, errno): (gateway::Step, crate::sys::Errno)| {
+        let hint = step.hint(errno).map_or_else(String::new, |hint| format!(" ({hint})"));
+        format!("cannot {}: {}{hint}", step.what(), errno.desc().to_lowercase())
+    };
+    namespace::leave(libc::CLONE_NEWNET).map_err(failed("make a network namespace"))?;
+    let begun = gateway.begin(reserved, || namespace::enter(network.as_fd(), libc::CLONE_NEWNET)).map_err(step)?;
+    let (listeners, _) = begun.finish().map_err(step)?;
+    let within = gateway::listen_within().map_err(failed("listen for questions for names"))?;
+    Ok(Listeners { within: Some(within), ..listeners })
 }
 
 fn answer(egress: &Egress, request: Request) -> Answer {

@@ -61,7 +61,7 @@ pub fn check_exec(linux: &oci::Linux, held: &Capabilities) -> Result<(), Contain
 /// Who may do these things has other ways out of a network namespace than its devices.
 pub fn check_capabilities(held: &Capabilities, own_users: bool, own_processes: bool) -> Result<(), ContainerError> {
     const PTRACE: (u32, &str) = (19, "CAP_SYS_PTRACE");
-    const ALWAYS: [(u32, &str); 3] = [(16, "CAP_SYS_MODULE"), (17, "CAP_SYS_RAWIO"), (21, "CAP_SYS_ADMIN")];
+    const ALWAYS: [(u32, &str); 3] = [(21, "CAP_SYS_ADMIN"), (16, "CAP_SYS_MODULE"), (17, "CAP_SYS_RAWIO")];
     if own_users {
         return Ok(());
     }

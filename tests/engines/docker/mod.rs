@@ -3,6 +3,8 @@
 
 mod build;
 mod compose;
+mod egress;
+mod gvisor;
 mod images;
 mod limits;
 mod living;
@@ -50,21 +52,28 @@ struct Docker {
 impl Docker {
     /// `None`, said aloud, where there is none.
     fn start(test: &str, options: &[&str]) -> Option<Self> {
+        Self::start_in(test, options, |_| Some(())).map(|(docker, ())| docker)
+    }
+
+    /// As [`Self::start`], on a host that `prepare` may change before the daemon is there, and its configuration.
+    fn start_in<T>(test: &str, options: &[&str], prepare: impl FnOnce(&Place) -> Option<T>) -> Option<(Self, T)> {
         Who::Root.find(test)?;
         if !is_there("dockerd") {
             skip(test, "apt install docker.io");
             return None;
         }
-        let apart = Apart::new();
+        let mut apart = Apart::new();
         let place = Place::new(Who::Root);
         fs::hard_link(place.binary(), place.join("fumehood-oci")).unwrap();
         install(&place, Who::Root, &["docker", "--default", "--config", &place.text("daemon.json")]);
+        let prepared = prepare(&place)?;
+        apart.look_again();
         let options: Vec<_> = options.iter().map(|&option| option.to_owned()).collect();
         let daemon = spawn(&place, &options);
         let docker = Self { place, options, daemon, apart };
         docker.wait();
         docker.call(&["import", &make_archive(&docker.place), "box"]).ok();
-        Some(docker)
+        Some((docker, prepared))
     }
 
     fn wait(&self) {
