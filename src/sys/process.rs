@@ -372,6 +372,16 @@ pub fn reset_signals() {
     unblock_signals();
 }
 
+/// Also what is executed next ignores it.
+pub fn ignore_signal(signal: i32) {
+    // SAFETY: plain data for which all zeroes is valid, and an action that calls nothing.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = libc::SIG_IGN;
+        libc::sigaction(signal, &raw const action, std::ptr::null_mut());
+    }
+}
+
 /// No signal is blocked any more.
 pub fn unblock_signals() {
     // SAFETY: `set` is initialised by sigemptyset.
