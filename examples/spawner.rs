@@ -2,6 +2,8 @@
 //! sandbox of its own; how each ended is printed as it ends.
 //!
 //!     yes true | head -1000 | cargo run --example spawner -- 4
+//!
+//! With a directory after the number, it is the root of each sandbox, and each line is a program in there.
 
 use std::{
     collections::VecDeque,
@@ -11,6 +13,7 @@ use std::{
 
 use fumehood::{
     Observer, Sandbox,
+    request::Rootfs,
     spawn::{Jobs, SpawnError, Spawner, Worker},
 };
 use nix::poll::{PollFd, PollFlags, PollTimeout, poll};
@@ -20,8 +23,13 @@ impl Observer for Deaf {}
 
 /// Runs in the workers.
 fn work(jobs: &mut Jobs) {
+    let root = std::env::args().nth(2);
     while let Some(line) = jobs.next() {
-        let mut sandbox = Sandbox::shell(String::from_utf8_lossy(&line));
+        let line = String::from_utf8_lossy(&line).into_owned();
+        let mut sandbox = if root.is_some() { Sandbox::command(line) } else { Sandbox::shell(line) };
+        if let Some(root) = &root {
+            sandbox.rootfs(Rootfs::Dir(root.into()));
+        }
         let answer = match jobs.run(&mut sandbox, &mut Deaf) {
             Ok(outcome) => format!("{}: {}", outcome.verdict, String::from_utf8_lossy(&outcome.stdout.bytes)),
             Err(error) => format!("error: {error}"),

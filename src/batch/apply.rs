@@ -163,8 +163,8 @@ pub(super) fn fetch(job: &Job, case: Option<&Case>, out: Option<&Path>, sandbox:
         }
         sandbox.fetch(Fetch { to: Some(to), ..wanted });
     }
-    let expected = job.expects(case).map(|expect| expect.files.keys());
-    for path in expected.into_iter().flatten() {
+    let expected = job.expects(case);
+    for path in expected.iter().flat_map(|expect| expect.files.keys()) {
         let wanted = Fetch::parse(&format!("{path}:")).map_err(|error| RequestError::from(error).into_error())?;
         if wanted.is_pattern() {
             return Err(Error::new(format!("`expect.files`: `{path}` is a pattern")));

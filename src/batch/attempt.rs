@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     Error, Observer, Outcome, Result, Sandbox, Stdin, Verdict,
+    error::Hint,
     report::{Compile, Failure, Isolation},
     request::{Bytes, Limits, SandboxId},
 };
@@ -103,7 +104,7 @@ pub(super) fn run(task: &[u8], settings: &Settings, images: &mut Images, run: &m
     let job = match Job::parse(bytes) {
         Ok(job) => job.over(&settings.defaults),
         Err(error) => {
-            let error = crate::error::Hint::into_error(error);
+            let error = error.into_error();
             return refused(&task, None, &error, settings.template.its_limits()).pack();
         }
     };
@@ -178,12 +179,12 @@ fn attempt(
         artifacts::make(out).map_err(|error| cannot_write(out, &error))?;
     }
     if job.cases.is_empty() {
-        let outcome = one(job, None, base, out.as_deref(), run)?;
+        let outcome = one((settings, task, job), None, base, out.as_deref(), run)?;
         let (passed, failures) = judge(job, None, &outcome);
         let took = took(&outcome);
         return Ok(finish(task, Some(job), &outcome, passed, &failures, None, took));
     }
-    cases(task, job, base, out.as_deref(), run)
+    cases((settings, task, job), base, out.as_deref(), run)
 }
 
 /// Whether the job could be begun, as far as that can be told without doing it.
@@ -203,13 +204,22 @@ pub(super) fn check(job: &Job, settings: &Settings, images: &mut Images) -> Resu
     Ok(())
 }
 
+/// `b<process>-<line>-<random>`: by its name in `fumehood ps` a sandbox is known to be of this batch, and of which job.
+fn name(settings: &Settings, task: &Task, sandbox: &mut Sandbox) -> Result<()> {
+    let random = SandboxId::random().map_err(|error| Error::new(format!("no random sandbox id: {error}")))?;
+    let id = SandboxId::parse(&format!("b{}-{}-{random}", settings.owner, task.line));
+    sandbox.id(id.map_err(|error| crate::request::RequestError::from(error)).map_err(Hint::into_error)?);
+    Ok(())
+}
+
 fn one(
-    job: &Job,
+    (settings, task, job): (&Settings, &Task, &Job),
     case: Option<&Case>,
     mut sandbox: Sandbox,
     out: Option<&Path>,
     run: &mut RunSandbox<'_>,
 ) -> Result<Outcome> {
+    name(settings, task, &mut sandbox)?;
     if let Some(case) = case {
         apply::case(case, &mut sandbox)?;
     }
@@ -244,10 +254,16 @@ fn took(outcome: &Outcome) -> Duration {
 }
 
 /// Compiles once, if there is something to be compiled, and runs each case in a sandbox of its own.
-fn cases(task: &Task, job: &Job, mut base: Sandbox, out: Option<&Path>, run: &mut RunSandbox<'_>) -> Result<Finished> {
+fn cases(
+    (settings, task, job): (&Settings, &Task, &Job),
+    mut base: Sandbox,
+    out: Option<&Path>,
+    run: &mut RunSandbox<'_>,
+) -> Result<Finished> {
     let mut spent = Duration::ZERO;
     let mut compile = None;
     if let Some(mut compiler) = base.compiler(MOST_COMPILED)? {
+        name(settings, task, &mut compiler)?;
         let mut outcome = run(&mut compiler).or_else(|error| compiler.failed(&error))?;
         spent += took(&outcome);
         if outcome.verdict != Verdict::Ok || outcome.error.is_some() {
@@ -276,7 +292,7 @@ fn cases(task: &Task, job: &Job, mut base: Sandbox, out: Option<&Path>, run: &mu
         if let Some(out) = &out {
             artifacts::make(out).map_err(|error| cannot_write(out, &error))?;
         }
-        let outcome = one(job, Some(case), base.clone(), out.as_deref(), run)?;
+        let outcome = one((settings, task, job), Some(case), base.clone(), out.as_deref(), run)?;
         spent += took(&outcome);
         let (passed, failures) = judge(job, Some(case), &outcome);
         let id = case.id.clone().unwrap_or(Label::Number(number));

@@ -110,6 +110,21 @@ pub(super) fn verdict_of(number: u8) -> Verdict {
 }
 
 impl Expect {
+    /// This, with what it leaves out from another.
+    pub(super) fn over(mut self, other: &Self) -> Self {
+        let other = other.clone();
+        if self.verdict.is_none() && self.exit_code.is_none() {
+            (self.verdict, self.exit_code) = (other.verdict, other.exit_code);
+        }
+        self.stdout = self.stdout.or(other.stdout);
+        self.stderr = self.stderr.or(other.stderr);
+        self.stdout_regex = self.stdout_regex.or(other.stdout_regex);
+        self.stderr_regex = self.stderr_regex.or(other.stderr_regex);
+        other.files.into_iter().for_each(|(path, content)| _ = self.files.entry(path).or_insert(content));
+        self.compare = self.compare.or(other.compare);
+        self
+    }
+
     /// What can be wrong with the expectation itself.
     pub(super) fn check(&self) -> Result<(), String> {
         for (name, regex) in [("stdout_regex", &self.stdout_regex), ("stderr_regex", &self.stderr_regex)] {

@@ -1,6 +1,6 @@
 //! A job: one request as a line of JSON says it. What it leaves out comes from the defaults.
 
-use std::{collections::BTreeMap, fmt, path::PathBuf};
+use std::{borrow::Cow, collections::BTreeMap, fmt, path::PathBuf};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
@@ -272,6 +272,10 @@ impl Job {
     /// # Errors
     /// When it is no JSON object, or has a field that there is none of, or one of another kind.
     pub fn parse(line: &[u8]) -> Result<Self, JobError> {
+        // A list would do for a struct too, by the order of its fields.
+        if line.trim_ascii_start().first() != Some(&b'{') {
+            return Err(JobError::no_object());
+        }
         let mut deserializer = serde_json::Deserializer::from_slice(line);
         let parsed = serde_path_to_error::deserialize::<_, Self>(&mut deserializer);
         let job = parsed.map_err(|error| JobError::misread(&error.path().to_string(), error.inner().to_string()))?;
@@ -351,8 +355,11 @@ impl Job {
 
     /// What is expected of one of its runs.
     #[must_use]
-    pub fn expects<'a>(&'a self, case: Option<&'a Case>) -> Option<&'a Expect> {
-        case.and_then(|case| case.expect.as_ref()).or(self.expect.as_ref())
+    pub fn expects<'a>(&'a self, case: Option<&'a Case>) -> Option<Cow<'a, Expect>> {
+        match (case.and_then(|case| case.expect.as_ref()), &self.expect) {
+            (Some(own), Some(job)) => Some(Cow::Owned(own.clone().over(job))),
+            (own, job) => own.or(job.as_ref()).map(Cow::Borrowed),
+        }
     }
 }
 
@@ -382,8 +389,9 @@ mod tests {
             (r#"{"code": 1}"#, "`code`: invalid type: integer `1`, expected a string, or {\"base64\": …} / "),
             (r#"{"id": 1.5}"#, "`id`: invalid type: floating point `1.5`, expected a string or a whole number / "),
             (r#"{"code": {"base64": "!"}}"#, "`code`: base64: Invalid symbol 33, offset 0. / "),
-            ("[]", "invalid type: sequence, expected struct Job / a job is a JSON object on a line of its own"),
-            ("", "EOF while parsing a value at line 1 column 0 / "),
+            ("[]", "it is no JSON object / a job is one, on a line of its own"),
+            ("", "it is no JSON object / a job is one, on a line of its own"),
+            ("{\"id\": ", "EOF while parsing a value"),
         ] {
             let found = error(line);
             assert!(found.starts_with(told.trim_end_matches(" / ")), "{line}: {found}");
@@ -405,6 +413,74 @@ mod tests {
         assert_eq!(job.limits.pids, Some(Quantity("8".into())));
         assert!(Job::defaults("id = 1", true).is_err());
         assert!(Job::defaults("{\"cmd\": \"x\", \"y\": 1}", false).is_err());
+    }
+
+    #[test]
+    fn the_schema_has_every_field() {
+        let keys =
+            |value: &Value| value.as_object().unwrap().keys().cloned().collect::<std::collections::BTreeSet<_>>();
+        let schema: Value = serde_json::from_str(super::super::schema::JOB).unwrap();
+        let content = || Some(Content::from("x"));
+        let text = || Some("x".to_owned());
+        let many = || BTreeMap::from([("x".to_owned(), Content::from("x"))]);
+        let quantity = || Some(Quantity("1".to_owned()));
+        let expect = Expect {
+            verdict: text(),
+            exit_code: Some(0),
+            stdout: content(),
+            stderr: content(),
+            stdout_regex: text(),
+            stderr_regex: text(),
+            files: BTreeMap::from([("x".to_owned(), super::super::expect::FileContent::Content(Content::from("x")))]),
+            compare: Some(super::super::expect::Compare::Lines),
+        };
+        let case = Case {
+            id: Some(Label::Number(1)),
+            stdin: content(),
+            args: Some(Vec::new()),
+            env: BTreeMap::from([("x".to_owned(), "x".to_owned())]),
+            files: many(),
+            expect: Some(expect.clone()),
+        };
+        let limits = JobLimits {
+            memory: quantity(),
+            cpu: quantity(),
+            pids: quantity(),
+            timeout: quantity(),
+            cpu_time: quantity(),
+            output: quantity(),
+            disk: quantity(),
+            tmp: quantity(),
+            nofile: quantity(),
+        };
+        let job = Job {
+            id: case.id.clone(),
+            code: content(),
+            file: Some("x".into()),
+            argv: Some(Vec::new()),
+            cmd: text(),
+            runtime: text(),
+            args: Some(Vec::new()),
+            stdin: content(),
+            env: case.env.clone(),
+            files: many(),
+            get: Some(Vec::new()),
+            limits,
+            net: Some(Net::Mode("none".into())),
+            image: text(),
+            isolation: Some(Kernel::Native),
+            user: text(),
+            workdir: Some("x".into()),
+            expect: Some(expect),
+            cases: vec![case],
+            stop_at_first: Some(true),
+            metadata: Some(Value::Bool(true)),
+        };
+        let job = serde_json::to_value(job).unwrap();
+        assert_eq!(keys(&job), keys(&schema["properties"]));
+        assert_eq!(keys(&job["limits"]), keys(&schema["properties"]["limits"]["properties"]));
+        assert_eq!(keys(&job["expect"]), keys(&schema["$defs"]["expect"]["properties"]));
+        assert_eq!(keys(&job["cases"][0]), keys(&schema["$defs"]["case"]["properties"]));
     }
 
     #[test]

@@ -23,7 +23,9 @@ mod lines;
 mod output;
 mod record;
 mod run;
+mod schema;
 mod settings;
+mod socket;
 mod source;
 mod summary;
 mod table;
@@ -39,8 +41,10 @@ pub use error::{BatchError, JobError};
 pub use expect::{Compare, Expect, FileContent};
 pub use job::{Case, Content, Job, JobLimits, Kernel, Label, Net, NetRules, Quantity};
 pub use journal::Existing;
+pub use schema::{JOB as JOB_SCHEMA, RESULT as RESULT_SCHEMA};
 pub use source::{Format, Jobs};
 pub use summary::Summary;
+pub use table::Columns;
 
 use crate::{Error, Sandbox, error::Hint, request::Bytes};
 use journal::{Done, Journal};
@@ -102,7 +106,14 @@ pub struct Batch {
 impl Batch {
     #[must_use]
     pub fn new(template: Sandbox) -> Self {
-        let settings = Settings { template, defaults: Job::default(), store: None, artifacts: None };
+        let settings = Settings {
+            owner: std::process::id(),
+            template,
+            defaults: Job::default(),
+            store: None,
+            artifacts: None,
+            ahead: crate::pool::Settings::default(),
+        };
         Self { settings, pace: Pace::default() }
     }
 
@@ -148,6 +159,12 @@ impl Batch {
         self
     }
 
+    /// How sandboxes are made ahead of their jobs; by default as many wait as there are CPUs.
+    pub fn ahead(&mut self, settings: crate::pool::Settings) -> &mut Self {
+        self.settings.ahead = settings;
+        self
+    }
+
     /// Writes what each job leaves to a directory of its own below this one.
     pub fn artifacts(&mut self, dir: impl Into<PathBuf>) -> &mut Self {
         self.settings.artifacts = Some(dir.into());
@@ -189,7 +206,7 @@ impl Batch {
         self.go(jobs, Output::Journal(journal), (path, done), summary, signals, watch)
     }
 
-    /// Runs all jobs, with the results written to what somebody reads.
+    /// Runs all jobs, with the results written to what somebody reads; those that came over a socket, to who sent them.
     pub fn run_to_stream(
         &mut self,
         jobs: Jobs,
@@ -197,7 +214,10 @@ impl Batch {
         signals: Option<BorrowedFd<'_>>,
         watch: &mut dyn Watch,
     ) -> Result<Summary, BatchError> {
-        let output = Output::Stream(Stream::new(stream));
+        let output = match jobs.connections() {
+            Some(hub) => Output::Connections(hub),
+            None => Output::Stream(Stream::new(stream)),
+        };
         self.go(jobs, output, (Path::new(""), Done::default()), Summary::default(), signals, watch)
     }
 
@@ -227,9 +247,8 @@ impl Batch {
                 Next::Some(job) => job,
                 Next::End => return Ok(count),
                 Next::Wait => {
-                    use std::os::fd::AsRawFd;
-                    let fd = jobs.fd().map_or(-1, |fd| fd.as_raw_fd());
-                    let mut ready = [libc::pollfd { fd, events: libc::POLLIN, revents: 0 }];
+                    let ready = jobs.fds(true).into_iter();
+                    let mut ready: Vec<_> = ready.map(|(fd, events)| libc::pollfd { fd, events, revents: 0 }).collect();
                     crate::sys::process::poll(&mut ready, None)
                         .map_err(|errno| BatchError::Input { source: errno.into() })?;
                     continue;

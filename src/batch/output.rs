@@ -6,7 +6,7 @@ use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd},
 };
 
-use super::{error::BatchError, journal::Journal};
+use super::{error::BatchError, journal::Journal, socket::Shared};
 use crate::sys::{Errno, fs, process};
 
 /// What a write to a pipe that poll(2) calls writable never waits for (PIPE_BUF).
@@ -20,6 +20,7 @@ pub(super) enum Output<'a> {
     Journal(Journal),
     Stream(Stream),
     Taker(Taker<'a>),
+    Connections(Shared),
 }
 
 /// Something that is read as it is written, such as a pipe.
@@ -55,9 +56,10 @@ impl Stream {
 }
 
 impl Output<'_> {
-    pub(super) fn write(&mut self, mut line: Vec<u8>) -> Result<(), BatchError> {
+    pub(super) fn write(&mut self, from: u64, mut line: Vec<u8>) -> Result<(), BatchError> {
         match self {
             Self::Taker(take) => take(&line),
+            Self::Connections(hub) => hub.borrow_mut().write(from, &line),
             Self::Journal(journal) => {
                 line.push(b'\n');
                 journal.write(&line)?;
@@ -74,6 +76,10 @@ impl Output<'_> {
     pub(super) fn flush(&mut self) -> Result<(), BatchError> {
         match self {
             Self::Stream(stream) => stream.flush(),
+            Self::Connections(hub) => {
+                hub.borrow_mut().flush();
+                Ok(())
+            }
             Self::Journal(_) | Self::Taker(_) => Ok(()),
         }
     }
@@ -82,6 +88,7 @@ impl Output<'_> {
     pub(super) fn waiting(&self) -> usize {
         match self {
             Self::Stream(stream) => stream.waiting.len(),
+            Self::Connections(hub) => hub.borrow().waiting(),
             Self::Journal(_) | Self::Taker(_) => 0,
         }
     }
@@ -91,42 +98,52 @@ impl Output<'_> {
         match self {
             Self::Stream(stream) if stream.waiting.is_empty() => Some((stream.file.as_fd(), 0)),
             Self::Stream(stream) => Some((stream.file.as_fd(), libc::POLLOUT)),
-            Self::Journal(_) | Self::Taker(_) => None,
+            Self::Journal(_) | Self::Taker(_) | Self::Connections(_) => None,
         }
     }
 
     pub(super) fn finish(&mut self) -> Result<(), BatchError> {
         match self {
             Self::Journal(journal) => journal.finish(),
-            Self::Stream(_) | Self::Taker(_) => Ok(()),
+            Self::Stream(_) | Self::Taker(_) | Self::Connections(_) => Ok(()),
         }
     }
 }
 
 /// Puts results back into the order of their jobs.
-#[derive(Debug, Default)]
-pub(super) struct Order {
+#[derive(Debug)]
+pub(super) struct Order<T> {
+    given: u64,
     next: u64,
-    held: BTreeMap<u64, Vec<u8>>,
-    bytes: usize,
+    held: BTreeMap<u64, T>,
 }
 
-impl Order {
-    pub(super) fn put(&mut self, number: u64, line: Vec<u8>) {
-        self.bytes += line.len();
-        self.held.insert(number, line);
+impl<T> Default for Order<T> {
+    fn default() -> Self {
+        Self { given: 0, next: 0, held: BTreeMap::new() }
+    }
+}
+
+impl<T> Order<T> {
+    /// The place of the next job.
+    pub(super) fn number(&mut self) -> u64 {
+        self.given += 1;
+        self.given - 1
     }
 
-    pub(super) fn next(&mut self) -> Option<Vec<u8>> {
-        let line = self.held.remove(&self.next)?;
+    pub(super) fn put(&mut self, number: u64, result: T) {
+        self.held.insert(number, result);
+    }
+
+    pub(super) fn next(&mut self) -> Option<T> {
+        let result = self.held.remove(&self.next)?;
         self.next += 1;
-        self.bytes -= line.len();
-        Some(line)
+        Some(result)
     }
 
-    /// What waits for results before it.
-    pub(super) fn bytes(&self) -> usize {
-        self.bytes
+    /// Whether all that was to come has come.
+    pub(super) fn is_idle(&self) -> bool {
+        self.given == self.next
     }
 }
 
@@ -137,12 +154,13 @@ mod tests {
     #[test]
     fn results_come_out_in_the_order_of_their_jobs() {
         let mut order = Order::default();
+        assert_eq!([0; 4].map(|_| order.number()), [0, 1, 2, 3]);
         for number in [2, 0, 3] {
             order.put(number, vec![number as u8; 10]);
         }
-        assert_eq!((order.next(), order.next(), order.bytes()), (Some(vec![0; 10]), None, 20));
+        assert_eq!((order.next(), order.next()), (Some(vec![0; 10]), None));
         order.put(1, Vec::new());
         assert_eq!(std::iter::from_fn(|| order.next()).map(|line| line.len()).collect::<Vec<_>>(), [0, 10, 10]);
-        assert_eq!(order.bytes(), 0);
+        assert!(order.is_idle());
     }
 }

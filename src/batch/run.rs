@@ -1,7 +1,7 @@
 //! Hands jobs to workers and takes their results, in one thread that waits for everything at once.
 
 use std::{
-    collections::VecDeque,
+    collections::{HashMap, VecDeque},
     fs,
     os::fd::{AsFd, AsRawFd, BorrowedFd},
     path::{Path, PathBuf},
@@ -34,6 +34,7 @@ const TICK: Duration = Duration::from_millis(100);
 struct Pending {
     /// Its place among the results.
     number: u64,
+    from: u64,
     task: Task,
     bytes: Vec<u8>,
     memory: u64,
@@ -57,8 +58,9 @@ pub(super) struct Run<'a> {
     memory: u64,
     memory_used: u64,
     rate: Rate,
-    numbers: u64,
-    order: Order,
+    /// Of each who sends jobs.
+    orders: HashMap<u64, Order<Finished>>,
+    held: usize,
     output: Output<'a>,
     done: Done,
     /// Where `done` is from.
@@ -90,14 +92,14 @@ impl<'a> Run<'a> {
             pace,
             jobs,
             input_ended: false,
-            crew: Crew::new(spawner, pace.workers.map_or(cpus, usize::from)),
+            crew: Crew::new(spawner, pace.workers.map_or(cpus, usize::from), settings.ahead.most),
             read: VecDeque::new(),
             read_bytes: 0,
             memory: pace.memory.map_or_else(available_memory, Bytes::get),
             memory_used: 0,
             rate: Rate::new(pace.rate),
-            numbers: 0,
-            order: Order::default(),
+            orders: HashMap::new(),
+            held: 0,
             output,
             done,
             journal: journal.to_owned(),
@@ -141,8 +143,8 @@ impl<'a> Run<'a> {
                         continue;
                     }
                     let task = Task { line: job.line, sha256: hex(&job.sha256), attempt: 1 };
-                    let number = self.numbers;
-                    self.numbers += 1;
+                    let from = job.from;
+                    let number = self.orders.entry(from).or_default().number();
                     let template = self.settings.template.its_limits();
                     let limits = job.job.and_then(|(job, bytes)| {
                         let limits = apply::limits(&job.over(&self.settings.defaults), template)?;
@@ -151,11 +153,11 @@ impl<'a> Run<'a> {
                     match limits {
                         Ok((memory, bytes)) => {
                             self.read_bytes += bytes.len();
-                            self.read.push_back(Pending { number, task, bytes, memory });
+                            self.read.push_back(Pending { number, from, task, bytes, memory });
                         }
                         Err(error) => {
                             let refused = attempt::refused(&task, None, &error, template);
-                            self.finished(number, refused)?;
+                            self.finished(from, number, refused)?;
                         }
                     }
                 }
@@ -169,7 +171,7 @@ impl<'a> Run<'a> {
     }
 
     fn is_backed_up(&self) -> bool {
-        self.order.bytes() + self.output.waiting() > MOST_HELD
+        self.held + self.output.waiting() > MOST_HELD
     }
 
     fn begin(&mut self) -> Result<(), BatchError> {
@@ -212,7 +214,9 @@ impl<'a> Run<'a> {
         let (output, events) = self.output.fd().map_or((-1, 0), |(fd, events)| (fd.as_raw_fd(), events));
         fds.push((output, events));
         if self.state == State::Going && !self.input_ended && self.wants_jobs() {
-            fds.push((self.jobs.fd().map_or(-1, |fd| fd.as_raw_fd()), libc::POLLIN));
+            fds.extend(self.jobs.fds(true));
+        } else {
+            fds.extend(self.jobs.fds(false));
         }
         let mut ready: Vec<_> =
             fds.iter().map(|(fd, events)| libc::pollfd { fd: *fd, events: *events, revents: 0 }).collect();
@@ -270,22 +274,35 @@ impl<'a> Run<'a> {
             self.read.push_front(pending);
             return Ok(());
         }
-        self.finished(pending.number, finished)
+        self.finished(pending.from, pending.number, finished)
     }
 
-    fn finished(&mut self, number: u64, finished: Finished) -> Result<(), BatchError> {
-        self.summary.add(finished.verdict, finished.passed, finished.good, finished.took);
+    fn finished(&mut self, from: u64, number: u64, finished: Finished) -> Result<(), BatchError> {
         if self.pace.fail_fast && !finished.good && self.state == State::Going {
             self.state = State::Ending;
             self.summary.stopped = true;
         }
         if !self.pace.ordered {
-            return self.output.write(finished.line);
+            return self.write(from, finished);
         }
-        self.order.put(number, finished.line);
-        while let Some(line) = self.order.next() {
-            self.output.write(line)?;
+        let order = self.orders.entry(from).or_default();
+        self.held += finished.line.len();
+        order.put(number, finished);
+        while let Some(finished) = self.orders.get_mut(&from).and_then(Order::next) {
+            self.held -= finished.line.len();
+            self.write(from, finished)?;
         }
+        if from != 0 && self.orders.get(&from).is_some_and(Order::is_idle) {
+            // It counts from the beginning again, should there be more.
+            self.orders.remove(&from);
+        }
+        Ok(())
+    }
+
+    /// What is counted is what is written: the rest is to be done again.
+    fn write(&mut self, from: u64, finished: Finished) -> Result<(), BatchError> {
+        self.output.write(from, finished.line)?;
+        self.summary.add(finished.verdict, finished.passed, finished.good, finished.took);
         Ok(())
     }
 }

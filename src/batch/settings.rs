@@ -8,10 +8,14 @@ use crate::{Sandbox, request::Bytes};
 /// What every worker knows.
 #[derive(Debug)]
 pub(super) struct Settings {
+    /// The process whose batch it is: what its sandboxes are known by.
+    pub(super) owner: u32,
     pub(super) template: Sandbox,
     pub(super) defaults: Job,
     pub(super) store: Option<PathBuf>,
     pub(super) artifacts: Option<PathBuf>,
+    /// Sandboxes that workers make ahead while they have nothing to do. `most`: workers beside those that run jobs.
+    pub(super) ahead: crate::pool::Settings,
 }
 
 /// What the one who hands out the jobs knows besides.

@@ -4,7 +4,7 @@ use std::{
     collections::VecDeque,
     fs::{self, File},
     io::{self, Read},
-    os::fd::{AsFd, AsRawFd, BorrowedFd},
+    os::fd::{AsRawFd, RawFd},
     path::{Path, PathBuf},
 };
 
@@ -14,6 +14,7 @@ use super::{
     error::{BatchError, JobError},
     job::{Job, Label},
     lines::{LONGEST, Lines, Raw},
+    socket::{Hub, Shared},
     table::Columns,
 };
 use crate::{Error, error::Hint, sys::process};
@@ -25,6 +26,7 @@ pub(super) enum From {
     Stream { file: File, again: Option<PathBuf>, lines: Box<Lines>, columns: Option<Option<Columns>>, ended: bool },
     Scripts { dir: PathBuf, paths: VecDeque<PathBuf>, taken: u64 },
     List { jobs: Box<dyn Iterator<Item = Job>>, taken: u64 },
+    Socket(Shared),
 }
 
 impl std::fmt::Debug for Jobs {
@@ -33,6 +35,7 @@ impl std::fmt::Debug for Jobs {
             From::Stream { .. } => "Jobs::stream",
             From::Scripts { .. } => "Jobs::scripts",
             From::List { .. } => "Jobs::list",
+            From::Socket(..) => "Jobs::socket",
         })
     }
 }
@@ -49,6 +52,8 @@ pub enum Format {
 /// A job that has come.
 #[derive(Debug)]
 pub(super) struct Incoming {
+    /// Whose it is, where there are several who send them.
+    pub(super) from: u64,
     pub(super) line: u64,
     pub(super) sha256: [u8; 32],
     /// The job, and as what it goes to a worker.
@@ -111,6 +116,18 @@ impl Jobs {
         Ok(Self(From::Scripts { dir: dir.to_owned(), paths: paths.into(), taken: 0 }))
     }
 
+    /// The jobs of all who connect to a socket that is made here; they end with a signal alone.
+    pub fn socket(path: &Path) -> Result<Self, BatchError> {
+        Ok(Self(From::Socket(Hub::listen(path)?)))
+    }
+
+    pub(super) fn connections(&self) -> Option<Shared> {
+        match &self.0 {
+            From::Socket(hub) => Some(hub.clone()),
+            _ => None,
+        }
+    }
+
     /// Jobs made by a program.
     pub fn list(jobs: impl IntoIterator<Item = Job, IntoIter: 'static>) -> Self {
         Self(From::List { jobs: Box::new(jobs.into_iter()), taken: 0 })
@@ -123,7 +140,7 @@ impl Jobs {
                 Some(Self::file(path, Some(if columns.is_some() { Format::Csv } else { Format::Jsonl })))
             }
             From::Scripts { dir, .. } => Some(Self::scripts(dir)),
-            From::Stream { .. } | From::List { .. } => None,
+            From::Stream { .. } | From::List { .. } | From::Socket(..) => None,
         }
     }
 
@@ -132,6 +149,7 @@ impl Jobs {
         match &self.0 {
             From::Scripts { paths, .. } => Some(paths.len() as u64),
             From::List { jobs, .. } => jobs.size_hint().1.map(|most| most as u64),
+            From::Socket(..) => None,
             From::Stream { .. } => {
                 let mut again = self.again()?.ok()?;
                 let mut count = 0;
@@ -143,11 +161,12 @@ impl Jobs {
         }
     }
 
-    /// What to wait for when [`Next::Wait`] was said.
-    pub(super) fn fd(&self) -> Option<BorrowedFd<'_>> {
+    /// What to wait for: whether for more jobs, or only for who reads.
+    pub(super) fn fds(&self, more: bool) -> Vec<(RawFd, i16)> {
         match &self.0 {
-            From::Stream { file, ended: false, .. } => Some(file.as_fd()),
-            _ => None,
+            From::Stream { file, ended: false, .. } if more => vec![(file.as_raw_fd(), libc::POLLIN)],
+            From::Socket(hub) => hub.borrow().fds(more),
+            _ => Vec::new(),
         }
     }
 
@@ -157,12 +176,17 @@ impl Jobs {
             *taken += 1;
             let bytes = packed(&job);
             let sha256 = Sha256::digest(&bytes).into();
-            return Ok(Next::Some(Incoming { line: *taken, sha256, job: Ok((job, bytes)) }));
+            return Ok(Next::Some(Incoming { from: 0, line: *taken, sha256, job: Ok((job, bytes)) }));
+        }
+        if let From::Socket(hub) = &self.0 {
+            let Some((from, raw)) = hub.borrow_mut().next()? else { return Ok(Next::Wait) };
+            let (line, sha256) = (raw.line, raw.sha256);
+            return Ok(Next::Some(Incoming { from, line, sha256, job: self.read(raw).map_err(Hint::into_error) }));
         }
         Ok(match self.next_raw()? {
             Next::Some(raw) => {
                 let (line, sha256) = (raw.line, raw.sha256);
-                Next::Some(Incoming { line, sha256, job: self.read(raw).map_err(Hint::into_error) })
+                Next::Some(Incoming { from: 0, line, sha256, job: self.read(raw).map_err(Hint::into_error) })
             }
             Next::Wait => Next::Wait,
             Next::End => Next::End,
@@ -199,7 +223,7 @@ impl Jobs {
                 let bytes = path.into_os_string().into_encoded_bytes();
                 Ok(Next::Some(Raw { line: *taken, bytes, sha256: hash.finalize().into(), too_long: false }))
             }
-            From::List { .. } => Ok(Next::End),
+            From::List { .. } | From::Socket(..) => Ok(Next::End),
         }
     }
 
@@ -222,7 +246,7 @@ impl Jobs {
                 let bytes = packed(&job);
                 Ok((job, bytes))
             }
-            From::Stream { .. } | From::List { .. } => Ok((Job::parse(&raw.bytes)?, raw.bytes)),
+            From::Stream { .. } | From::List { .. } | From::Socket(..) => Ok((Job::parse(&raw.bytes)?, raw.bytes)),
         }
     }
 }

@@ -60,7 +60,12 @@ impl Tree {
     }
 
     pub(super) fn remove(&self, name: &str) -> Result<(), CgroupError> {
-        self.mounts.iter().fold(Ok(()), |result, mount| result.and(mount.group.remove(name)))
+        let mut result = Ok(());
+        // One that stays does not keep the others.
+        for mount in &self.mounts {
+            result = result.and(mount.group.remove(name));
+        }
+        result
     }
 
     pub(super) fn cap_all(&self, caps: &Caps) -> Result<(), CgroupError> {

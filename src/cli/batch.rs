@@ -1,10 +1,13 @@
 //! `fumehood batch`.
 
 use std::{
-    ffi::OsString,
+    ffi::{OsStr, OsString},
     fs::File,
     io::{IsTerminal, Write},
-    os::fd::{AsFd, BorrowedFd},
+    os::{
+        fd::{AsFd, BorrowedFd},
+        unix::ffi::OsStrExt,
+    },
     path::Path,
     process::ExitCode,
     time::{Duration, Instant},
@@ -14,6 +17,7 @@ use fumehood::{
     Batch, Error, Result,
     batch::{BatchError, Existing, Format, Job, Jobs, Progress, Summary, Watch},
     error::Hint,
+    pool,
     sys::process,
 };
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -47,6 +51,11 @@ fn attempt(mut low: Low) -> Result<ExitCode> {
     let many = std::mem::take(&mut low.batch);
     let mut batch = Batch::new(high::sandbox(Verb::Batch, &mut low)?);
     settings(&mut batch, &low, &many)?;
+    let socket = name.as_encoded_bytes().starts_with(b"unix:");
+    if socket && (many.output.is_some() || many.dry_run || many.format == Some(Format::Csv)) {
+        return Err(Error::new("results of what comes over a socket go back over it, and jobs are lines of JSON")
+            .with_hint("leave -o, --dry-run and --format out"));
+    }
     if many.resume && many.output.is_none() {
         return Err(
             Error::new("--resume goes on with a file of results, and none is named").with_hint("name it with -o")
@@ -99,6 +108,12 @@ fn settings(batch: &mut Batch, low: &Low, many: &Many) -> Result<()> {
     if let Some(dir) = &low.store {
         batch.store(dir);
     }
+    let ahead = pool::Settings::default();
+    batch.ahead(pool::Settings {
+        most: many.pool.unwrap_or(many.workers.map_or(ahead.most, |workers| workers.get().min(ahead.most))),
+        preload: many.preload.clone(),
+        ..ahead
+    });
     batch.unordered(many.unordered).fail_fast(many.fail_fast).retries(many.retries);
     Ok(())
 }
@@ -107,6 +122,9 @@ fn jobs(name: &OsString, format: Option<Format>) -> Result<Jobs, BatchError> {
     if name == "-" {
         let stdin = std::io::stdin().as_fd().try_clone_to_owned().map_err(|source| BatchError::Input { source })?;
         return Ok(Jobs::stream(File::from(stdin), format.unwrap_or(Format::Jsonl)));
+    }
+    if let Some(path) = name.as_encoded_bytes().strip_prefix(b"unix:") {
+        return Jobs::socket(Path::new(OsStr::from_bytes(path)));
     }
     Jobs::file(Path::new(name), format)
 }

@@ -8,7 +8,7 @@ use fumehood::{Error, error::Hint};
 use super::{
     cleanup, completions, doctor, help, image, install, kept, kill,
     low::Verb as RunVerb,
-    message, net, profile, ps, runtimes, selftest,
+    message, net, profile, ps, runtimes, selftest, snapshot,
     usage::{UsageError, nearest},
 };
 
@@ -45,6 +45,13 @@ enum Verb {
     /// List the languages, and which of them this host has
     #[command(after_help = "Examples:\n  fumehood runtimes\n  fumehood runtimes --json")]
     Runtimes(runtimes::Args),
+    /// Print the JSON Schema of what `batch` takes and gives
+    #[command(after_help = "Examples:\n  fumehood schema job > job.schema.json\n  fumehood schema result")]
+    Schema {
+        /// Of what
+        #[arg(value_enum)]
+        of: Schema,
+    },
     /// Keep images: import, list, inspect, remove
     #[command(after_help = "Examples:\n  fumehood image import image.tar\n  fumehood image list")]
     Image(image::Args),
@@ -69,6 +76,10 @@ enum Verb {
         after_help = "Examples:\n  fumehood unpack image.tar bundle/\n  fumehood unpack python:3.12-slim bundle/"
     )]
     Unpack(image::UnpackArgs),
+    /// Save a container of fumehood-oci to a directory, and bring it back
+    #[command(after_help = "Examples:\n  fumehood snapshot save box saved/\n  \
+                            fumehood snapshot restore box saved/ --bundle bundle/ --detach")]
+    Snapshot(snapshot::Args),
     /// Show the built-in profiles
     #[command(after_help = "Examples:\n  fumehood profile list\n  fumehood profile show strict\n  \
                       fumehood profile show default --seccomp > mine.json")]
@@ -95,6 +106,12 @@ enum Verb {
     Completions(completions::Args),
     /// Print the version
     Version,
+}
+
+#[derive(Debug, Clone, Copy, clap::ValueEnum)]
+enum Schema {
+    Job,
+    Result,
 }
 
 /// Every verb as clap knows it, `run`, `explain` and `batch` from their table.
@@ -142,9 +159,12 @@ fn dispatch(verb: Verb) -> ExitCode {
     match verb {
         Verb::Ps(args) => ps::run(&args),
         Verb::Kill(args) => kill::run(&args),
+        Verb::Snapshot(args) => snapshot::run(&args),
         Verb::Net(args) => net::run(&args),
         Verb::Cleanup(args) => cleanup::run(&args),
         Verb::Runtimes(args) => runtimes::run(&args),
+        Verb::Schema { of: Schema::Job } => message::print(fumehood::batch::JOB_SCHEMA),
+        Verb::Schema { of: Schema::Result } => message::print(fumehood::batch::RESULT_SCHEMA),
         Verb::Image(args) => image::run(&args),
         Verb::Diff(args) => kept::diff(&args),
         Verb::Commit(args) => kept::commit(&args),

@@ -207,8 +207,7 @@ fn copy(
     }
     let shown = path.strip_prefix(WORKDIR).unwrap_or(path).to_owned();
     let Some(target_dir) = &target.dir else {
-        let (held, bytes, sha256) = hold(File::from(fd), target.fetch.how, left, most).map_err(failed)?;
-        return Ok(ProducedFile { path: shown, bytes, sha256, content: held });
+        return hold(shown, File::from(fd), target.fetch.how, left, most).map_err(failed);
     };
     let written = |errno: Errno| failed(format!("cannot write it: {}", errno.desc()));
     // Files of a pattern keep their place below the working directory, so that none hides another.
@@ -233,7 +232,7 @@ fn copy(
 }
 
 /// What a file is, with or without its content.
-fn hold(from: File, how: Fetched, left: u64, most: Bytes) -> Result<(Option<Arc<[u8]>>, u64, [u8; 32]), String> {
+fn hold(path: PathBuf, from: File, how: Fetched, left: u64, most: Bytes) -> Result<ProducedFile, String> {
     let mut content = match how {
         Fetched::Held(_) => Some(Vec::new()),
         Fetched::Copied | Fetched::Hashed => None,
@@ -247,7 +246,7 @@ fn hold(from: File, how: Fetched, left: u64, most: Bytes) -> Result<(Option<Arc<
         Ok(())
     });
     match read {
-        Ok((bytes, sha256)) => Ok((content.map(Arc::from), bytes, sha256)),
+        Ok((bytes, sha256)) => Ok(ProducedFile { path, bytes, sha256, content: content.map(Arc::from) }),
         Err(Errno::EFBIG) => Err(format!("what is fetched is over {told} bytes")),
         Err(errno) => Err(errno.desc().to_owned()),
     }

@@ -126,7 +126,10 @@ fn died(of_kernel: &str) -> Option<End> {
         ["panic: ", "fatal error: "].iter().any(|mark| line.starts_with(mark)) || said(line, "util.go", "FATAL ERROR: ")
     });
     let Some(line) = reason else { return Some(End::Failed("its kernel was killed".to_owned())) };
-    if ["newosproc", "resource temporarily unavailable"].iter().any(|words| line.contains(words)) {
+    if ["newosproc", "resource temporarily unavailable", "createSysmsgThread: failed to get clone"]
+        .iter()
+        .any(|words| line.contains(words))
+    {
         return Some(End::OutOfThreads);
     }
     Some(End::Failed(format!("its kernel ended: {}", line.trim().chars().take(WORDS).collect::<String>())))

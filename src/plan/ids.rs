@@ -81,7 +81,8 @@ impl Ids {
             }
             return Ok(range(0));
         }
-        if wants_granted(user, needs, host) {
+        // A root of a container with fewer ids than gVisor's own nobody needs has them granted, or is told.
+        if wants_granted(user, needs, host) || needs == Needs::Gvisor {
             return match needs {
                 Needs::Program => Self::granted(user, host),
                 Needs::All => Self::granted(User { uid: LAST_ID, gid: LAST_ID, ..user }, host),

@@ -33,6 +33,7 @@ impl<F: FnMut(&mut Jobs)> Process<F> {
         process::new_session()?;
         process::set_name(c"fumehood-spawn");
         process::reset_signals();
+        process::ignore_signal(libc::SIGPIPE);
         attributes::adopt_orphans()?;
         keep_only(&[owner.as_fd(), control.as_fd()])?;
         let children = process::take_signals(&[libc::SIGCHLD, libc::SIGTERM])?;
@@ -100,6 +101,7 @@ impl<F: FnMut(&mut Jobs)> Process<F> {
     fn work(&mut self, socket: OwnedFd, spawner: i32, place: usize) -> sys::Result<()> {
         process::set_name(c"fumehood-worker");
         process::reset_signals();
+        process::ignore_signal(libc::SIGPIPE);
         keep_only(&[socket.as_fd(), self.crew.notes.file().as_fd()])?;
         let signals = process::take_signals(&[libc::SIGTERM])?;
         if process::hear_of_end(spawner, libc::SIGTERM)? {

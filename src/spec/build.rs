@@ -324,12 +324,20 @@ fn synthetic_etc(user: &crate::request::User, hostname: &Hostname, placed: &mut 
 
 /// What must be there to be mounted on or written to. /dev's own insides are made on its tmpfs.
 fn targets(mounts: &[oci::Mount], user: &[Mount]) -> Vec<(PathBuf, Kind)> {
+    // A bundle may bind one.
+    let shows_file = |mount: &oci::Mount| {
+        !matches!(mount.typ().as_deref(), Some("tmpfs" | "proc" | "devpts"))
+            && mount.source().as_ref().is_some_and(|source| source.is_file())
+    };
     let is_file = |path: &Path| user.iter().any(|mount| mount.target == path && !mount.is_dir);
     let mut targets: Vec<_> = mounts
         .iter()
-        .map(|mount| mount.destination())
-        .filter(|path| !path.starts_with("/dev") || *path == Path::new("/dev"))
-        .map(|path| (path.clone(), if is_file(path) { Kind::File } else { Kind::Dir }))
+        .map(|mount| {
+            let path = mount.destination();
+            (path, is_file(path) || shows_file(mount))
+        })
+        .filter(|(path, _)| !path.starts_with("/dev") || *path == Path::new("/dev"))
+        .map(|(path, is_file)| (path.clone(), if is_file { Kind::File } else { Kind::Dir }))
         .collect();
     // Longer ones may lie on a mount that comes later in the list, and then need nothing of the root.
     let tops: Vec<PathBuf> = targets.iter().map(|(path, _)| path.clone()).collect();

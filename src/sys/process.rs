@@ -94,6 +94,12 @@ pub fn set_undumpable() -> Result<()> {
     check(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) }.into()).map(drop)
 }
 
+/// Gives back what [`set_undumpable`] took: to whoever has the same identity, files of it in /proc, and the right to trace it.
+pub fn set_dumpable() -> Result<()> {
+    // SAFETY: takes no pointer.
+    check(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0) }.into()).map(drop)
+}
+
 pub fn set_no_new_privileges() -> Result<()> {
     // SAFETY: takes no pointer.
     check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }.into()).map(drop)
@@ -364,6 +370,16 @@ pub fn reset_signals() {
         }
     }
     unblock_signals();
+}
+
+/// Also what is executed next ignores it.
+pub fn ignore_signal(signal: i32) {
+    // SAFETY: plain data for which all zeroes is valid, and an action that calls nothing.
+    unsafe {
+        let mut action: libc::sigaction = std::mem::zeroed();
+        action.sa_sigaction = libc::SIG_IGN;
+        libc::sigaction(signal, &raw const action, std::ptr::null_mut());
+    }
 }
 
 /// No signal is blocked any more.

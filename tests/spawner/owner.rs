@@ -27,7 +27,7 @@ const WORKERS: &str = "FUMEHOOD_TEST_WORKERS";
 const JOB: &str = "FUMEHOOD_TEST_JOB";
 const ENDLESS: &str = "FUMEHOOD_TEST_ENDLESS";
 
-struct Deaf;
+pub struct Deaf;
 impl Observer for Deaf {}
 
 /// A worker's body: each job is a line of shell, with the sandbox's name before it.

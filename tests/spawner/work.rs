@@ -37,7 +37,8 @@ both! {
                 let line = status.lines().find_map(|line| line.strip_prefix(name)).unwrap();
                 u64::from_str_radix(line.trim(), 16).unwrap() & THEIRS
             };
-            assert_eq!((field("SigBlk:"), field("SigIgn:"), field("SigCgt:")), (blocked, 0, 0), "{name}");
+            let broken_pipes = 1 << 12;
+            assert_eq!((field("SigBlk:"), field("SigIgn:"), field("SigCgt:")), (blocked, broken_pipes, 0), "{name}");
             let open: Vec<PathBuf> = fs::read_dir(format!("/proc/{pid}/fd"))
                 .unwrap()
                 .map(|entry| fs::read_link(entry.unwrap().path()).unwrap())
@@ -94,6 +95,24 @@ fn a_job_that_ends_its_worker_ends_no_other() {
     }
     other.give(b"still here").unwrap();
     assert_eq!(other.wait().unwrap(), b"still here");
+}
+
+#[test]
+fn a_program_that_reads_nothing_ends_no_worker() {
+    let spawner = Spawner::start(|jobs| {
+        while let Some(input) = jobs.next() {
+            let mut sandbox = fumehood::Sandbox::shell("exec true");
+            sandbox.stdin(fumehood::Stdin::Bytes(input));
+            let verdict = jobs.run(&mut sandbox, &mut crate::owner::Deaf).map(|outcome| outcome.verdict.to_string());
+            jobs.answer(verdict.unwrap_or_else(|error| error.to_string()).as_bytes());
+        }
+    })
+    .unwrap();
+    let mut worker = spawner.worker().unwrap();
+    for _ in 0..5 {
+        worker.give(&vec![b'x'; 1 << 20]).unwrap();
+        assert_eq!(worker.wait().unwrap(), b"ok");
+    }
 }
 
 #[test]

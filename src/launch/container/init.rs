@@ -13,7 +13,7 @@ use super::{
     channel::ChildEnd,
     console,
     egress::Gate,
-    hooks,
+    guest, hooks,
     pipes::Pipes,
     program::{self, Label, Program, failed},
 };
@@ -43,6 +43,8 @@ pub struct World<'a> {
     pub preserve: u32,
     pub keyring: bool,
     pub record: &'a Record,
+    /// What gVisor brings the container back from.
+    pub image: Option<BorrowedFd<'a>>,
     /// Where its network is filtered.
     pub gate: Option<Gate<'a>>,
 }
@@ -81,6 +83,7 @@ impl World<'_> {
         let mut keep = vec![self.control];
         keep.extend(self.start.into_iter().flat_map(Pipes::ends));
         keep.extend(self.console);
+        keep.extend(self.image);
         keep.extend(self.gate.map(|gate| gate.socket));
         program::close_all_but(keep, self.preserve).map_err(failed("close inherited descriptors"))?;
         process::reset_signals();
@@ -125,6 +128,9 @@ impl World<'_> {
             program::take_terminal(terminal.as_fd()).map_err(failed("set up the terminal"))?;
         }
         drop(terminal);
+        if let Some(guest) = &plan.gvisor {
+            return guest::run(guest, &plan.process, self.start, self.image, end);
+        }
         let mut env = plan.process.env.clone();
         if plan.process.variable("HOME").is_none() {
             env.push(home_of(plan.process.user.uid));
@@ -224,6 +230,12 @@ impl World<'_> {
         hooks::run("createContainer", plan.hooks.create_container().as_ref(), &state)?;
         for operation in &plan.entry {
             carry_out(&mut builder, operation)?;
+            if let (SetupOp::Enclose(_), true, Some(console)) = (operation, plan.process.terminal, self.console) {
+                // The program's own are gVisor's; this one is what that kernel is at.
+                let (master, ours) = builder.open_terminal().map_err(failed("open a terminal"))?;
+                console::send(&plan.process, master, ours.as_fd(), console).map_err(failed("send the terminal"))?;
+                terminal = Some(ours);
+            }
         }
         process::set_file_mask(0o022);
         Ok(terminal)

@@ -4,6 +4,7 @@
 mod build;
 mod compose;
 mod egress;
+mod gvisor;
 mod images;
 mod limits;
 mod living;

@@ -4,6 +4,7 @@ mod build;
 mod checkpoint;
 mod controls;
 mod egress;
+mod gvisor;
 mod living;
 mod network;
 mod pods;
