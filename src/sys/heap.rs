@@ -172,6 +172,7 @@ mod tests {
                         let layout = Layout::from_size_align(size, 8).unwrap();
                         // SAFETY: the layout has a size; the piece is ours until it is freed below, once.
                         let piece = unsafe { HEAP.alloc(layout) };
+                        // SAFETY: it has so many bytes.
                         unsafe { piece.write_bytes(thread, size) };
                         held.push_back((piece, layout));
                         if held.len() > 12 {
@@ -179,6 +180,7 @@ mod tests {
                             // SAFETY: as above.
                             let bytes = unsafe { std::slice::from_raw_parts(piece, layout.size()) };
                             assert!(bytes.iter().all(|byte| *byte == thread));
+                            // SAFETY: it was allocated with this layout, and is freed here only.
                             unsafe { HEAP.dealloc(piece, layout) };
                         }
                     }
@@ -199,6 +201,7 @@ mod tests {
             let pieces = sizes.map(|size| unsafe { HEAP.alloc(layout(size)) });
             assert!(pieces.iter().all(|piece| HEAP.owns(*piece)));
             // Not in the order in which they could be taken back.
+            // SAFETY: as above.
             pieces.into_iter().zip(sizes).for_each(|(piece, size)| unsafe { HEAP.dealloc(piece, layout(size)) });
             if round > 1 {
                 assert_eq!(HEAP.used.load(Relaxed), used);
