@@ -106,8 +106,14 @@ pub struct Batch {
 impl Batch {
     #[must_use]
     pub fn new(template: Sandbox) -> Self {
-        let settings =
-            Settings { owner: std::process::id(), template, defaults: Job::default(), store: None, artifacts: None };
+        let settings = Settings {
+            owner: std::process::id(),
+            template,
+            defaults: Job::default(),
+            store: None,
+            artifacts: None,
+            ahead: crate::pool::Settings::default(),
+        };
         Self { settings, pace: Pace::default() }
     }
 
@@ -150,6 +156,12 @@ impl Batch {
     /// Runs a job again, so many times at most, that ended with `setup_error`.
     pub fn retries(&mut self, retries: u32) -> &mut Self {
         self.pace.retries = retries;
+        self
+    }
+
+    /// How sandboxes are made ahead of their jobs; by default as many wait as there are CPUs.
+    pub fn ahead(&mut self, settings: crate::pool::Settings) -> &mut Self {
+        self.settings.ahead = settings;
         self
     }
 
