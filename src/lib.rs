@@ -15,6 +15,7 @@ pub mod host;
 pub mod image;
 pub mod launch;
 pub mod net;
+mod occurrences;
 pub mod packages;
 pub mod plan;
 pub mod pool;

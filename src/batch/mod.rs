@@ -44,6 +44,7 @@ pub use journal::Existing;
 pub use schema::{JOB as JOB_SCHEMA, RESULT as RESULT_SCHEMA};
 pub use source::{Format, Jobs};
 pub use summary::Summary;
+pub use table::Columns;
 
 use crate::{Error, Sandbox, error::Hint, request::Bytes};
 use journal::{Done, Journal};

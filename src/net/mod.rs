@@ -84,6 +84,8 @@ pub enum Protocol {
     Tcp,
     Tls,
     Http,
+    /// Within TLS that ends in the proxy.
+    Https,
     Socks,
 }
 
@@ -96,6 +98,7 @@ impl Protocol {
             Self::Tcp => "tcp",
             Self::Tls => "tls",
             Self::Http => "http",
+            Self::Https => "https",
             Self::Socks => "socks",
         }
     }

@@ -102,9 +102,9 @@ impl Published {
         Ok(taken)
     }
 
-    /// The listeners, with the sandbox's port of each; the ports are still told of.
-    pub(super) fn listeners(self) -> impl Iterator<Item = (TcpListener, u16)> {
-        self.listeners.into_iter().zip(self.ports.into_iter().map(|publish| publish.port))
+    /// The listeners, with what each is for.
+    pub(super) fn listeners(self) -> impl Iterator<Item = (TcpListener, Publish)> {
+        self.listeners.into_iter().zip(self.ports)
     }
 }
 

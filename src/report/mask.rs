@@ -6,50 +6,22 @@
 
 use std::sync::Arc;
 
-use crate::request::secrets::{Secret, SecretValue};
+use crate::{
+    occurrences::{Hold, Piece, Search, Values},
+    request::secrets::{Secret, SecretValue},
+};
 
 const STARS: &[u8] = b"***";
 
 /// The values to hide, made ready once for all streams of a sandbox.
 #[derive(Debug)]
-pub struct Mask {
-    /// Longest first, so the first that fits is the longest that fits.
-    values: Vec<SecretValue>,
-    /// Whether a value begins with this byte.
-    begins: [bool; 256],
-}
+pub struct Mask(Values<SecretValue>);
 
 impl Mask {
     #[must_use]
     pub fn new(secrets: &[Secret]) -> Arc<Self> {
-        let mut values: Vec<_> = secrets.iter().map(|s| s.value().clone()).collect();
-        values.sort_by_key(|v| std::cmp::Reverse(v.as_bytes().len()));
-        let mut begins = [false; 256];
-        for value in &values {
-            begins[usize::from(value.as_bytes()[0])] = true;
-        }
-        Arc::new(Self { values, begins })
+        Arc::new(Self(Values::new(secrets.iter().map(|secret| secret.value().clone()).collect())))
     }
-
-    /// The longest value at the start of `rest`. With `more` to come, a longer one that `rest` only
-    /// begins goes first.
-    fn longest(&self, rest: &[u8], more: bool) -> Match {
-        for value in self.values.iter().map(SecretValue::as_bytes) {
-            if rest.starts_with(value) {
-                return Match::Value(value.len());
-            }
-            if more && value.starts_with(rest) {
-                return Match::Undecided;
-            }
-        }
-        Match::None
-    }
-}
-
-enum Match {
-    None,
-    Value(usize),
-    Undecided,
 }
 
 /// How a stream ended, which decides about a held-back beginning of a secret.
@@ -65,69 +37,38 @@ pub enum Tail {
 #[derive(Debug)]
 pub(super) struct Masker {
     mask: Arc<Mask>,
-    /// The undecided end of the stream: begins a value, and is shorter than it.
-    held: Vec<u8>,
-    /// How many bytes of `held` an occurrence before it covers, for which `***` was already written.
-    hidden: usize,
+    search: Search,
 }
 
 impl Masker {
     pub(super) fn new(mask: &Arc<Mask>) -> Self {
-        Self { mask: Arc::clone(mask), held: Vec::new(), hidden: 0 }
+        Self { mask: Arc::clone(mask), search: Search::new(Hold::Beginnings) }
     }
 
     /// Appends to `out` what is decided of the stream with `chunk`.
     pub(super) fn push(&mut self, chunk: &[u8], out: &mut Vec<u8>) {
-        if self.mask.values.is_empty() {
+        if self.mask.0.is_empty() {
             out.extend_from_slice(chunk);
-        } else if self.held.is_empty() {
-            let decided = self.scan(chunk, true, out);
-            self.held.extend_from_slice(&chunk[decided..]);
         } else {
-            let mut data = std::mem::take(&mut self.held);
-            data.extend_from_slice(chunk);
-            let decided = self.scan(&data, true, out);
-            data.drain(..decided);
-            self.held = data;
+            self.search.push(&self.mask.0, chunk, |piece| write(piece, out));
         }
     }
 
     /// Appends to `out` what was held back.
     pub(super) fn finish(&mut self, tail: Tail, out: &mut Vec<u8>) {
-        let held = std::mem::take(&mut self.held);
         match tail {
-            Tail::Whole => _ = self.scan(&held, false, out),
-            Tail::Cut if held.is_empty() || self.hidden > 0 => {}
-            Tail::Cut => out.extend_from_slice(STARS),
+            Tail::Whole => self.search.finish(&self.mask.0, |piece| write(piece, out)),
+            Tail::Cut if self.search.forget() => out.extend_from_slice(STARS),
+            Tail::Cut => {}
         }
     }
+}
 
-    /// Masks `data` into `out`, up to the first byte that needs more to be decided; returns its place.
-    fn scan(&mut self, data: &[u8], more: bool, out: &mut Vec<u8>) -> usize {
-        // Everything before this is written, clear or as stars.
-        let mut written = std::mem::take(&mut self.hidden);
-        let mut at = 0;
-        while let Some(step) = data[at..].iter().position(|b| self.mask.begins[usize::from(*b)]) {
-            at += step;
-            match self.mask.longest(&data[at..], more) {
-                Match::Value(length) => {
-                    if at >= written {
-                        out.extend_from_slice(&data[written..at]);
-                        out.extend_from_slice(STARS);
-                    }
-                    written = written.max(at + length);
-                }
-                Match::Undecided => {
-                    out.extend_from_slice(data.get(written..at).unwrap_or_default());
-                    self.hidden = written.saturating_sub(at);
-                    return at;
-                }
-                Match::None => {}
-            }
-            at += 1;
-        }
-        out.extend_from_slice(&data[written..]);
-        data.len()
+fn write(piece: Piece<'_>, out: &mut Vec<u8>) {
+    match piece {
+        Piece::Clear(bytes) => out.extend_from_slice(bytes),
+        Piece::Found { begins: true, .. } => out.extend_from_slice(STARS),
+        Piece::Found { begins: false, .. } => {}
     }
 }
 
@@ -259,10 +200,9 @@ pub(super) mod tests {
     fn what_is_held_back_is_shorter_than_the_longest_value() {
         let mut masker = Masker::new(&mask(&["aaaaaaab"]));
         let mut out = Vec::new();
-        for _ in 0..1000 {
+        for pushed in 1..=1000 {
             masker.push(b"aaa", &mut out);
-            assert!(masker.held.len() < 8);
+            assert!(3 * pushed - out.len() < 8);
         }
-        assert_eq!(out.len(), 3000 - masker.held.len());
     }
 }

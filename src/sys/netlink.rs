@@ -24,26 +24,42 @@ pub const NESTED: u16 = 0x8000;
 /// A message: header, then payload.
 #[must_use]
 pub fn message(kind: u16, flags: u16, sequence: u32, payload: &[u8]) -> Vec<u8> {
-    let length = 16 + payload.len() as u32;
-    let mut bytes = Vec::with_capacity(length as usize);
-    bytes.extend(length.to_ne_bytes());
+    let mut bytes = Vec::with_capacity(16 + payload.len().next_multiple_of(4));
+    write_message(&mut bytes, kind, flags, sequence, |bytes| bytes.extend(payload));
+    bytes
+}
+
+/// The same behind what is in `bytes`; `fill` appends its payload.
+pub fn write_message(bytes: &mut Vec<u8>, kind: u16, flags: u16, sequence: u32, fill: impl FnOnce(&mut Vec<u8>)) {
+    let start = bytes.len();
+    bytes.extend([0; 4]);
     bytes.extend(kind.to_ne_bytes());
     bytes.extend((flags | REQUEST).to_ne_bytes());
     bytes.extend(sequence.to_ne_bytes());
     bytes.extend(0u32.to_ne_bytes());
-    bytes.extend(payload);
-    pad(&mut bytes);
-    bytes
+    fill(bytes);
+    let length = (bytes.len() - start) as u32;
+    bytes[start..start + 4].copy_from_slice(&length.to_ne_bytes());
+    pad(bytes);
 }
 
 /// A length-kind-value attribute.
 #[must_use]
 pub fn attribute(kind: u16, value: &[u8]) -> Vec<u8> {
-    let mut bytes = (4 + value.len() as u16).to_ne_bytes().to_vec();
-    bytes.extend(kind.to_ne_bytes());
-    bytes.extend(value);
-    pad(&mut bytes);
+    let mut bytes = Vec::with_capacity(4 + value.len().next_multiple_of(4));
+    write_attribute(&mut bytes, kind, |bytes| bytes.extend(value));
     bytes
+}
+
+/// The same behind what is in `bytes`; `fill` appends its value.
+pub fn write_attribute(bytes: &mut Vec<u8>, kind: u16, fill: impl FnOnce(&mut Vec<u8>)) {
+    let start = bytes.len();
+    bytes.extend([0; 2]);
+    bytes.extend(kind.to_ne_bytes());
+    fill(bytes);
+    let length = (bytes.len() - start) as u16;
+    bytes[start..start + 2].copy_from_slice(&length.to_ne_bytes());
+    pad(bytes);
 }
 
 fn pad(bytes: &mut Vec<u8>) {

@@ -328,6 +328,12 @@ both! {
         stream.read_to_end(&mut answer).unwrap();
         sender.join().unwrap();
         assert!(answer.ends_with(&body), "{} bytes", answer.len());
+        let told = event("network");
+        let rule = format!("--publish 127.0.0.1:{port}:8000");
+        assert_eq!((&told["host"], &told["port"], &told["rule"]), (&json!("127.0.0.1"), &json!(8000), &json!(rule)));
+        for bytes in ["sent_bytes", "received_bytes"] {
+            assert!(told[bytes].as_u64().unwrap() > body.len() as u64, "{told}");
+        }
         let exit = event("exit");
         assert_eq!((&exit["verdict"], &exit["ports"]), (&json!("ok"), &start["ports"]));
         assert!(exit["denials"].as_array().unwrap().is_empty(), "{exit}");
@@ -462,7 +468,7 @@ fn a_program_of_a_root_with_one_id_does_not_change_its_own_policy() {
 }
 
 /// Another command of the same user, on the same sandboxes.
-fn beside(run: &Run, verb: &'static str) -> Run {
+pub fn beside(run: &Run, verb: &'static str) -> Run {
     Run::verb(run.who, verb).env("XDG_RUNTIME_DIR", run.place.join("runtime-dir"))
 }
 
@@ -495,12 +501,12 @@ fn unread(pipe: &std::fs::File) -> usize {
     fumehood::sys::socket::unread(pipe).unwrap()
 }
 
-fn begin(run: &Run) -> (Child, Lines<BufReader<ChildStdout>>) {
+pub fn begin(run: &Run) -> (Child, Lines<BufReader<ChildStdout>>) {
     let mut child = run.command().stdin(Stdio::piped()).stdout(Stdio::piped()).spawn().unwrap();
     let lines = BufReader::new(child.stdout.take().unwrap()).lines();
     (child, lines)
 }
 
-fn next(lines: &mut Lines<BufReader<ChildStdout>>) -> String {
+pub fn next(lines: &mut Lines<BufReader<ChildStdout>>) -> String {
     lines.next().unwrap().unwrap()
 }

@@ -26,8 +26,19 @@ both! {
             "{CLIENT}for host in ('{ALLOWED}', '{OTHER}', '1.1.1.1'):\n    \
              print(*[said(host, port, data) for port in (443, 9999) for data in (b'a', b'x' * 60000, b'b')])"
         );
-        let done = Run::new(who).args(["--net", "open"]).json_result().python(&code).done().expect_code(0);
+        let run = Run::new(who).args(["--net", "open", "--log-network", "log"]).json_result().python(&code);
+        let done = run.done().expect_code(0);
         assert_eq!(done.json()["stdout"], "True True True True True True\n".repeat(3), "{done}");
+        // Each flow is told of, with what went either way.
+        let log = done.place().read("log");
+        let flows = log.lines().map(|line| serde_json::from_str::<serde_json::Value>(line).unwrap());
+        let flows: Vec<_> = flows.filter(|flow| flow["protocol"] == "udp").collect();
+        assert_eq!(flows.len(), 6, "{log}");
+        for flow in flows {
+            assert_eq!((&flow["verdict"], &flow["rule"]), (&"allowed".into(), &"--net open".into()), "{flow}");
+            assert_eq!((&flow["sent_bytes"], &flow["received_bytes"]), (&60002.into(), &60002.into()), "{flow}");
+            assert!(flow["address"].is_string(), "{flow}");
+        }
         assert!(world.reached().contains(&"93.184.215.15:443 udp 60000".to_owned()), "{:?}", world.reached());
     }
 
@@ -61,6 +72,22 @@ both! {
             done.expect_code(0).expect_out(expected);
         }
         drop(world);
+    }
+
+    fn a_flow_of_the_setup_is_cut_at_its_end(who: Who) {
+        let Some(world) = World::new("a_flow_of_the_setup_is_cut_at_its_end") else { return };
+        // The program sends from the same port to the same address, which are a flow's only marks.
+        let send = "import socket\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.bind(('', 7777)); s.settimeout(1)\n\
+            s.sendto(WORD, ('1.1.1.1', 443))\ntry: print(s.recv(99))\nexcept OSError as e: print(type(e).__name__)\n";
+        let setup = format!("python3 -c \"{}\"", send.replace("WORD", "b'from the setup'"));
+        let code = send.replace("WORD", "b'from the program'");
+        let run = Run::new(who).args(["--setup", &setup, "--setup-net", "open", "--net", "filtered", "--log-network", "log"]);
+        let done = run.json_result().python(&code).done().expect_code(0);
+        assert_eq!(done.json()["setup"]["stdout"], "b'from the setup'\n", "{done}");
+        assert_eq!(done.json()["stdout"], "TimeoutError\n", "{done}");
+        let log = done.place().read("log");
+        assert!(log.lines().any(|line| line.contains(r#""verdict":"allowed","protocol":"udp""#)), "{log}");
+        assert!(world.reached().iter().all(|line| line.ends_with("udp 14")), "{:?}", world.reached());
     }
 
     fn it_goes_out_in_no_other_mode(who: Who) {

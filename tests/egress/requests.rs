@@ -2,13 +2,14 @@
 
 use std::{
     fs,
-    io::{BufRead, BufReader},
+    io::{BufRead, BufReader, Write},
     process::{Child, Command, Stdio},
 };
 
 use crate::{
     both,
     common::{Done, Place, Run, Who},
+    control::{begin, beside, next},
 };
 
 const NAME: &str = "host.fumehood.internal";
@@ -19,16 +20,33 @@ const SECRET: &str = "sk-hunter2-hunter2-hunter2";
 const SERVER: &str = r#"
 import base64, gzip, hashlib, http.server, socketserver, ssl, sys, threading
 log = open(sys.argv[1], "a", buffering=1)
+gate = threading.Event()
 class Handler(http.server.BaseHTTPRequestHandler):
     protocol_version = "HTTP/1.1"
     def do_GET(self):
         asked = self.rfile.read(int(self.headers["Content-Length"] or 0))
         key = self.headers["Authorization"] or "none"
         log.write(f"{self.command} {self.path} {key}\n")
-        if self.headers["Upgrade"]:
-            self.wfile.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n")
-            said = self.rfile.readline()
-            return self.wfile.write(said + key.encode() + b"\n")
+        if self.headers["Upgrade"] or self.path == "/101":
+            said = (self.headers["Sec-WebSocket-Key"] or "") + "258EAFA5-E914-47DA-95CA-C5AB0DC85B11"
+            accept = base64.b64encode(hashlib.sha1(said.encode()).digest())
+            self.wfile.write(b"HTTP/1.1 101 Switching Protocols\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n")
+            self.wfile.write((b"Sec-WebSocket-Accept: " + accept if self.path == "/ws" else b"X: y") + b"\r\n\r\n")
+            while said := self.rfile.readline():
+                self.wfile.write(said + key.encode() + b"\n")
+            return
+        if self.path == "/go":
+            gate.set()
+        if self.path == "/paused":
+            self.wfile.write(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\nb\r\ndata: one\n\n\r\n")
+            gate.wait(20)
+            return self.wfile.write(b"b\r\ndata: two\n\n\r\n0\r\n\r\n")
+        if self.path in ("/clean", "/unclean"):
+            self.close_connection = True
+            self.wfile.write(b"HTTP/1.1 200 OK\r\n\r\nhalf")
+            if self.path == "/clean":
+                self.connection.unwrap()
+            return
         body = f"{self.command} {self.path} {asked.decode()} {key}\n".encode()
         self.send_response(200)
         self.send_header("X-Key", key)
@@ -135,6 +153,9 @@ fn out(done: &Done) -> String {
     done.json()["stdout"].as_str().unwrap().to_owned()
 }
 
+const OFFER: &str =
+    "Connection: Upgrade\\r\\nUpgrade: websocket\\r\\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\\r\\n";
+
 const CURL: &str = "curl -sS --max-time 20 --path-as-is";
 
 both! {
@@ -238,7 +259,7 @@ both! {
         let code = format!(
             "import socket, ssl\n\
              c = ssl.create_default_context().wrap_socket(socket.create_connection(('{NAME}', {0}), 20), server_hostname='{NAME}')\n\
-             c.sendall(b'GET /ws HTTP/1.1\\r\\nHost: {NAME}:{0}\\r\\nConnection: Upgrade\\r\\nUpgrade: websocket\\r\\n\\r\\n')\n\
+             c.sendall(b'GET /ws HTTP/1.1\\r\\nHost: {NAME}:{0}\\r\\n{OFFER}\\r\\n')\n\
              f = c.makefile('rb')\nprint(f.readline()[9:12])\n\
              while f.readline() not in (b'\\r\\n', b''): pass\n\
              c.sendall(b'hello\\n'); print(f.readline(), f.readline()[:9])\n",
@@ -249,6 +270,89 @@ both! {
         let rule = format!("POST {}", servers.good("/*"));
         let done = servers.run(who, &["--allow", &rule]).python(code.split("while").next().unwrap()).done().expect_code(0);
         assert_eq!(out(&done), "b'403'\n", "{done}");
+    }
+
+    fn what_switches_to_nothing_is_looked_into(who: Who) {
+        let servers = Servers::new(who);
+        let code = format!(
+            "import socket, ssl\n\
+             for path, offer in [('/fake', '{OFFER}'), ('/101', '')]:\n    \
+             c = ssl.create_default_context().wrap_socket(socket.create_connection(('{NAME}', {0}), 20), server_hostname='{NAME}')\n    \
+             c.sendall(f'GET {{path}} HTTP/1.1\\r\\nHost: {NAME}:{0}\\r\\n{{offer}}\\r\\n'.encode())\n    \
+             print(c.makefile('rb').readline()[9:12])\n",
+            servers.good
+        );
+        let done = servers.run(who, &[]).python(&code).done().expect_code(0);
+        assert_eq!(out(&done), "b'502'\nb'502'\n", "{done}");
+    }
+
+    fn what_is_held_back_comes_when_nothing_follows(who: Who) {
+        let servers = Servers::new(who);
+        let code = format!(
+            "import http.client, ssl\n\
+             def ask(path):\n    \
+             c = http.client.HTTPSConnection('{NAME}', {}, context=ssl.create_default_context(), timeout=15)\n    \
+             c.request('GET', path); return c.getresponse()\n\
+             events = ask('/paused'); print(events.readline(), events.readline()); ask('/go').read(); print(events.read())",
+            servers.good
+        );
+        let done = servers.run(who, &[]).python(&code).done().expect_code(0);
+        assert_eq!(out(&done), "b'data: one\\n' b'\\n'\nb'data: two\\n\\n'\n", "{done}");
+    }
+
+    fn an_answer_that_is_cut_does_not_look_whole(who: Who) {
+        let servers = Servers::new(who);
+        let code = format!(
+            "import urllib.request as u\nfor path in ('/clean', '/unclean'):\n    \
+             try: print(u.urlopen('https://{NAME}:{}' + path, timeout=15).read())\n    \
+             except ConnectionError: print('cut')\n    except u.URLError: print('cut')",
+            servers.good
+        );
+        let done = servers.run(who, &[]).python(&code).done().expect_code(0);
+        assert_eq!(out(&done), "b'half'\ncut\n", "{done}");
+    }
+
+    fn what_goes_on_is_held_against_a_new_policy(who: Who) {
+        let servers = Servers::new(who);
+        let at = format!("http://{NAME}:{}/*", servers.plain);
+        let private = format!("localhost:{}", servers.plain);
+        let code = format!(
+            "import socket, sys\nc = socket.create_connection(('{NAME}', {0}), 20)\n\
+             c.sendall(b'GET /ws HTTP/1.1\\r\\nHost: {NAME}:{0}\\r\\n{OFFER}\\r\\n')\n\
+             f = c.makefile('rb')\nprint(f.readline()[9:12].decode(), flush=True)\n\
+             while f.readline() not in (b'\\r\\n', b''): pass\n\
+             sys.stdin.readline(); c.sendall(b'hello\\n'); print(f.readline().decode().strip(), flush=True); f.readline()\n\
+             try: print(f.readline())\nexcept ConnectionResetError: print('cut')",
+            servers.plain
+        );
+        let run = Run::new(who).args(["--allow", &format!("GET {at}"), "--allow-private", &private, "--timeout", "none"]);
+        let run = run.args(["-q", "-i"]).python(&code);
+        let (mut child, mut lines) = begin(&run);
+        let set = |rules: &[&str]| {
+            let set = beside(&run, "net").args(["set", &run.name, "--allow-private", &private]).args(rules);
+            set.done().expect_code(0);
+        };
+        assert_eq!(next(&mut lines), "101");
+        // What it may go on with goes on.
+        set(&["--allow", &format!("GET {at}"), "--allow", "other.example"]);
+        child.stdin.take().unwrap().write_all(b"\n").unwrap();
+        assert_eq!(next(&mut lines), "hello");
+        set(&["--allow", &format!("POST {at}")]);
+        assert_eq!(next(&mut lines), "cut");
+        assert!(child.wait().unwrap().success());
+    }
+
+    fn what_is_looked_into_is_told_as_that(who: Who) {
+        let servers = Servers::new(who);
+        let line = format!("{CURL} {} {}", servers.good("/a"), format_args!("http://{NAME}:{}/b", servers.plain));
+        let rule = format!("GET http://{NAME}:{}/*", servers.plain);
+        let done = servers.run(who, &["--allow", &rule, "--log-network", "log"]).cmd(&line).done().expect_code(0);
+        let log = done.place().read("log");
+        let told = |protocol: &str, port: u16| {
+            let words = [format!(r#""protocol":"{protocol}""#), format!(r#""port":{port}"#)];
+            log.lines().filter(|line| words.iter().all(|word| line.contains(word))).count()
+        };
+        assert_eq!((told("https", servers.good), told("http", servers.plain)), (1, 1), "{log}");
     }
 
     fn a_value_is_shown_nowhere(who: Who) {

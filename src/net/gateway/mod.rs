@@ -47,7 +47,7 @@ pub struct Ports {
 }
 
 /// What of the kernel a gateway needs, by the names of the modules.
-pub const MODULES: &str = "veth nf_tables nft_chain_nat nft_ct nft_connlimit nft_redir nft_reject_inet";
+pub const MODULES: &str = "veth nf_tables nft_chain_nat nft_ct nft_connlimit nft_redir nft_reject_inet nft_tproxy";
 
 /// A step of the making that the kernel refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

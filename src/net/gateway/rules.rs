@@ -9,7 +9,7 @@
 use std::net::Ipv4Addr;
 
 use super::Ports;
-use crate::sys::netlink::{ACK, APPEND, CREATE, NESTED, message};
+use crate::sys::netlink::{ACK, APPEND, CREATE, NESTED, write_attribute, write_message};
 
 const TABLE: &str = "fumehood";
 
@@ -171,11 +171,10 @@ impl Batch {
     }
 
     fn message(&mut self, kind: u16, flags: u16, header: [u8; 4], fill: impl FnOnce(&mut Vec<u8>)) {
-        let start = self.bytes.len();
-        self.bytes.extend(message(kind, flags, self.messages, &header));
-        fill(&mut self.bytes);
-        let length = (self.bytes.len() - start) as u32;
-        self.bytes[start..start + 4].copy_from_slice(&length.to_ne_bytes());
+        write_message(&mut self.bytes, kind, flags, self.messages, |bytes| {
+            bytes.extend(header);
+            fill(bytes);
+        });
         self.messages += 1;
     }
 
@@ -196,29 +195,19 @@ fn header(family: u8, subsystem: u16) -> [u8; 4] {
 
 type Out = Vec<u8>;
 
-fn put(out: &mut Out, kind: u16, fill: impl FnOnce(&mut Out)) {
-    let start = out.len();
-    out.extend([0, 0]);
-    out.extend(kind.to_ne_bytes());
-    fill(out);
-    let length = (out.len() - start) as u16;
-    out[start..start + 2].copy_from_slice(&length.to_ne_bytes());
-    out.resize(out.len().next_multiple_of(4), 0);
-}
-
 fn text(out: &mut Out, kind: u16, value: &str) {
-    put(out, kind, |out| {
+    write_attribute(out, kind, |out| {
         out.extend(value.as_bytes());
         out.push(0);
     });
 }
 
 fn number(out: &mut Out, kind: u16, value: u32) {
-    put(out, kind, |out| out.extend(value.to_be_bytes()));
+    write_attribute(out, kind, |out| out.extend(value.to_be_bytes()));
 }
 
 fn nested(out: &mut Out, kind: u16, fill: impl FnOnce(&mut Out)) {
-    put(out, kind | NESTED, fill);
+    write_attribute(out, kind | NESTED, fill);
 }
 
 impl Expr {
@@ -298,7 +287,7 @@ fn expression(out: &mut Out, name: &str, fill: impl FnOnce(&mut Out)) {
 }
 
 fn value(out: &mut Out, kind: u16, bytes: &[u8]) {
-    nested(out, kind, |out| put(out, 1, |out| out.extend(bytes)));
+    nested(out, kind, |out| write_attribute(out, 1, |out| out.extend(bytes)));
 }
 
 fn meta(out: &mut Out, key: u32) {
@@ -336,7 +325,7 @@ fn payload(out: &mut Out, base: u32, offset: u32, length: u32) {
 fn reject(out: &mut Out, kind: u32, code: u8) {
     expression(out, "reject", |out| {
         number(out, 1, kind);
-        put(out, 2, |out| out.push(code));
+        write_attribute(out, 2, |out| out.push(code));
     });
 }
 

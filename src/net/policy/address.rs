@@ -7,6 +7,7 @@ use std::{
     fmt,
     net::{IpAddr, Ipv4Addr, Ipv6Addr},
     str::FromStr,
+    sync::LazyLock,
 };
 
 /// What an address is that no sandbox may reach unless it is named.
@@ -84,6 +85,16 @@ const V6: [(&str, Special); 11] = [
     ("3fff::/20", Special::Reserved),
 ];
 
+type Table = Vec<(Cidr, Special)>;
+
+/// Both, read once: each connection asks.
+static READ: LazyLock<[Table; 2]> = LazyLock::new(|| [read(&V4), read(&V6)]);
+
+fn read(table: &[(&str, Special)]) -> Table {
+    // A test parses all of them.
+    table.iter().filter_map(|(range, what)| Some((range.parse().ok()?, *what))).collect()
+}
+
 /// As a packet to it would be sent: an IPv4 address in IPv6 clothes is the IPv4 address.
 #[must_use]
 pub fn normal(address: IpAddr) -> IpAddr {
@@ -96,21 +107,16 @@ pub fn normal(address: IpAddr) -> IpAddr {
 /// `None`: an address of the public internet.
 #[must_use]
 pub fn special(address: IpAddr) -> Option<Special> {
-    let within = |table: &[(&str, Special)], address| {
-        table
-            .iter()
-            .find(|(range, _)| range.parse::<Cidr>().is_ok_and(|range| range.contains(address)))
-            .map(|row| row.1)
-    };
+    let within = |table: &Table, address| table.iter().find(|row| row.0.contains(address)).map(|row| row.1);
     match normal(address) {
-        IpAddr::V4(v4) => within(&V4, IpAddr::V4(v4)),
+        IpAddr::V4(v4) => within(&READ[0], IpAddr::V4(v4)),
         IpAddr::V6(v6) => {
             // NAT64, by which hosts without IPv4 reach it.
             if let [0x64, 0xff9b, 0, 0, 0, 0, high, low] = v6.segments() {
                 return special(Ipv4Addr::from(u32::from(high) << 16 | u32::from(low)).into());
             }
             let global = v6.segments()[0] & 0xe000 == 0x2000;
-            within(&V6, IpAddr::V6(v6)).or((!global).then_some(Special::Reserved))
+            within(&READ[1], IpAddr::V6(v6)).or((!global).then_some(Special::Reserved))
         }
     }
 }
@@ -139,9 +145,8 @@ impl Cidr {
     /// Why no address of it can ever be reached by it, where that is so.
     #[must_use]
     pub fn all_special(&self) -> Option<Special> {
-        let table: &[(&str, Special)] = if self.first.is_ipv4() { &V4 } else { &V6 };
-        let covers =
-            |range: &str| range.parse::<Self>().is_ok_and(|it| it.bits <= self.bits && it.contains(self.first));
+        let table = &READ[usize::from(self.first.is_ipv6())];
+        let covers = |range: &Self| range.bits <= self.bits && range.contains(self.first);
         let listed = table.iter().find(|(range, _)| covers(range)).map(|row| row.1);
         listed.or_else(|| special(self.first).filter(|_| self.is_one()))
     }

@@ -101,6 +101,16 @@ const NEVER: [&str; 14] = [
 
 /// Shorter ones would be found everywhere.
 const SHORTEST: usize = 4;
+/// Of one word among others: longer than what says what a value is (`Bearer`, `Digest`).
+const SHORTEST_WORD: usize = 8;
+
+/// Those of a value that has several.
+fn words(value: &[u8]) -> impl Iterator<Item = Secret> {
+    let words = value.split(|byte| b" ,;=\"\t".contains(byte));
+    words
+        .filter(|word| word.len() >= SHORTEST_WORD && word.len() < value.len())
+        .map(|word| Zeroizing::new(word.to_vec()))
+}
 
 impl Header {
     /// `value` may name variables of the environment, as `$NAME` or `${NAME}`; `$$` is a dollar sign.
@@ -122,7 +132,14 @@ impl Header {
             // Behind the word that says what it is: `Bearer `, `Basic `, `token `.
             let at = value.iter().rposition(|&byte| byte == b' ').map_or(0, |at| at + 1);
             secrets.push(Zeroizing::new(value[at..].to_vec()));
+            if at > 0 {
+                secrets.push(value.clone());
+            }
         }
+        let words: Vec<_> = secrets.iter().flat_map(|secret| words(secret)).collect();
+        secrets.extend(words);
+        secrets.sort_by(|one, other| one[..].cmp(&other[..]));
+        secrets.dedup();
         if secrets.iter().any(|secret| secret.len() < SHORTEST) {
             return Err(bad_value("it is too short to be told apart in what servers answer".to_owned()));
         }
@@ -201,6 +218,7 @@ mod tests {
             "KEY" => Some("sk-hunter2".into()),
             "BROKEN" => Some("sk\r\nX: y".into()),
             "SHORT" => Some("a".into()),
+            "TWO" => Some("hunter2-hunter2 end1".into()),
             _ => None,
         })
     }
@@ -208,15 +226,22 @@ mod tests {
     #[test]
     fn a_value_names_variables() {
         for (text, value, secret) in [
-            ("Bearer $KEY", "Bearer sk-hunter2", "sk-hunter2"),
-            ("Bearer ${KEY}", "Bearer sk-hunter2", "sk-hunter2"),
-            ("a$KEY.b$$KEY", "ask-hunter2.b$KEY", "sk-hunter2"),
-            ("Basic dXNlcjpwYXNz", "Basic dXNlcjpwYXNz", "dXNlcjpwYXNz"),
-            ("hunter2", "hunter2", "hunter2"),
+            ("Bearer $KEY", "Bearer sk-hunter2", &["sk-hunter2"][..]),
+            ("Bearer ${KEY}", "Bearer sk-hunter2", &["sk-hunter2"]),
+            ("a$KEY.b$$KEY", "ask-hunter2.b$KEY", &["sk-hunter2"]),
+            ("Basic dXNlcjpwYXNz", "Basic dXNlcjpwYXNz", &["Basic dXNlcjpwYXNz", "dXNlcjpwYXNz"]),
+            ("hunter2", "hunter2", &["hunter2"]),
+            (
+                "Key id=1234567, key=hunter2-hunter2 end1",
+                "Key id=1234567, key=hunter2-hunter2 end1",
+                &["Key id=1234567, key=hunter2-hunter2 end1", "end1", "hunter2-hunter2"],
+            ),
+            ("X $TWO", "X hunter2-hunter2 end1", &["hunter2-hunter2", "hunter2-hunter2 end1"]),
         ] {
             let header = header(text).unwrap();
             assert_eq!(header.value(), value.as_bytes());
-            assert_eq!(header.secrets().iter().map(|s| &s[..]).collect::<Vec<_>>(), [secret.as_bytes()]);
+            let secrets: Vec<_> = header.secrets().iter().map(|s| std::str::from_utf8(s).unwrap()).collect();
+            assert_eq!(secrets, secret);
         }
         for none in ["$NONE", "$", "$-", "${KEY", "${}", "${K-}", "$BROKEN", "a\nb", " a", "a ", "", "$SHORT"] {
             assert!(header(none).is_err(), "{none}");

@@ -13,6 +13,7 @@ use crate::{
         Protocol,
         log::{Allowed, Contact},
         policy::{Host, Refusal},
+        publish::Publish,
     },
     sys::socket,
 };
@@ -29,15 +30,34 @@ pub(super) struct Account<'a> {
 impl<'a> Account<'a> {
     /// Of a connection that was allowed.
     pub fn open(shared: &'a Shared, protocol: Protocol, target: &Target) -> Self {
-        let contact = shared.log.is_some().then(|| {
+        Self::of(shared, || {
             let host = match &target.host {
                 Host::Name(name) => name.to_string(),
                 Host::Address(address) => address.to_string(),
             };
             let rule = shared.policy().allowed_by(&target.host, Some(target.port));
             Contact { port: Some(target.port), ..Contact::new(protocol, host, rule) }
-        });
+        })
+    }
+
+    /// Of one from outside to a published port.
+    pub fn of_published(shared: &'a Shared, client: &TcpStream, publish: Publish) -> Self {
+        Self::of(shared, || {
+            let host = client.peer_addr().map_or_else(|_| String::new(), |peer| peer.ip().to_string());
+            let rule = format!("--publish {publish}");
+            Contact { port: Some(publish.port), ..Contact::new(Protocol::Tcp, host, rule) }
+        })
+    }
+
+    fn of(shared: &'a Shared, contact: impl FnOnce() -> Contact) -> Self {
+        let contact = shared.log.is_some().then(contact);
         Self { shared, contact: RefCell::new(contact), began: Instant::now(), written: Cell::default() }
+    }
+
+    /// More that was passed on, to the server and to the client.
+    pub fn count(&self, sent: u64, received: u64) {
+        let (before_sent, before_received) = self.written.get();
+        self.written.set((before_sent + sent, before_received + received));
     }
 
     fn note(&self, note: impl FnOnce(&mut Contact)) {

@@ -1,5 +1,7 @@
 //! The head of an HTTP/1 answer, and where the answer ends (RFC 9112 §6.3). Pure.
 
+use super::head::Upgrade;
+
 /// Of one head.
 pub(super) const MOST: usize = 64 << 10;
 const MOST_HEADERS: usize = 256;
@@ -14,6 +16,8 @@ pub(super) struct Answer {
     pub closes: bool,
     /// It is compressed, or otherwise not what it looks like.
     pub encoded: bool,
+    /// It takes up what the request offered.
+    pub switches: bool,
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -31,8 +35,9 @@ impl Answer {
     }
 }
 
-/// The head that `bytes` begin with, of the answer to a request by `method`; `None` when it is not whole yet.
-pub(super) fn parse(bytes: &[u8], method: &str) -> Result<Option<Answer>, &'static str> {
+/// The head that `bytes` begin with, of the answer to a request by `method`, which offers `upgrade`; `None` when it is not
+/// whole yet.
+pub(super) fn parse(bytes: &[u8], method: &str, upgrade: Option<&Upgrade>) -> Result<Option<Answer>, &'static str> {
     let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
     let mut response = httparse::Response::new(&mut headers);
     let end = match response.parse(&bytes[..bytes.len().min(MOST)]) {
@@ -75,7 +80,8 @@ pub(super) fn parse(bytes: &[u8], method: &str) -> Result<Option<Answer>, &'stat
         (Some(length), false) => Body::Length(length),
         (None, false) => Body::End,
     };
-    Ok(Some(Answer { end, code, body, closes: closes || body == Body::End, encoded }))
+    let switches = code == 101 && upgrade.is_some_and(|upgrade| upgrade.is_taken_up(response.headers));
+    Ok(Some(Answer { end, code, body, closes: closes || body == Body::End, encoded, switches }))
 }
 
 #[cfg(test)]
@@ -85,9 +91,9 @@ mod tests {
     fn answer(text: &str, method: &str) -> Answer {
         let head = format!("HTTP/1.1 {text}\r\n\r\n");
         for length in 0..head.len() {
-            assert_eq!(parse(&head.as_bytes()[..length], method), Ok(None), "{length}");
+            assert_eq!(parse(&head.as_bytes()[..length], method, None), Ok(None), "{length}");
         }
-        let answer = parse(format!("{head}rest").as_bytes(), method).unwrap().unwrap();
+        let answer = parse(format!("{head}rest").as_bytes(), method, None).unwrap().unwrap();
         assert_eq!(answer.end, head.len());
         answer
     }
@@ -120,9 +126,9 @@ mod tests {
             "200 OK\r\nContent-Length: -1",
             "200 OK\r\n Content-Length: 1",
         ] {
-            assert!(parse(format!("HTTP/1.1 {text}\r\n\r\n").as_bytes(), "GET").is_err(), "{text}");
+            assert!(parse(format!("HTTP/1.1 {text}\r\n\r\n").as_bytes(), "GET", None).is_err(), "{text}");
         }
         let long = format!("HTTP/1.1 200 OK\r\nA: {}", "x".repeat(MOST));
-        assert!(parse(long.as_bytes(), "GET").is_err());
+        assert!(parse(long.as_bytes(), "GET", None).is_err());
     }
 }

@@ -1,6 +1,6 @@
 //! One connection from its first byte to its last.
 
-use std::{cell::Cell, net::SocketAddr, sync::Arc};
+use std::{cell::Cell, net::SocketAddr, pin::pin, sync::Arc};
 
 use tokio::{
     net::TcpStream,
@@ -92,9 +92,9 @@ pub(super) async fn carry(
     }
     let state = State::default();
     let account = Account::open(shared, opening.protocol(), &target);
-    let passing = pass(shared, client, &target, buffer, opening, &state, &account);
     let inspected = shared.policy().inspects(&target.host, target.port);
-    match first(forbidden(policies, &target, inspected, &state), passing).await {
+    let passing = pin!(pass(shared, client, &target, buffer, opening, &state, &account));
+    match first(pin!(forbidden(policies, &target, inspected, &state)), passing).await {
         // Both ends are reset as they are dropped.
         First::Left(refusal) => shared.deny_open(&account, Protocol::Tcp, &target, refusal),
         First::Right(()) => {}
@@ -182,8 +182,8 @@ async fn pass(
     let flow = Flow::default();
     let ended = {
         let _measured = account.measure(&client, &server);
-        let conversing = converse((&client, &server), target, buffer, opening, &flow, account, &state.opaque);
-        match first(delivered(shared, &server, &flow), conversing).await {
+        let conversing = pin!(converse((&client, &server), target, buffer, opening, &flow, account, &state.opaque));
+        match first(pin!(delivered(shared, &server, &flow)), conversing).await {
             First::Left(delivered) => delivered.map_err(Stop::from),
             First::Right(ended) => ended,
         }
@@ -233,7 +233,9 @@ async fn converse(
                 buffer
             }
         };
-        return looked_into::converse(Inspector { shared, client, server, target, flow, account, buffer }, name).await;
+        let inspector = Inspector { shared, client, server, target, flow, account, buffer };
+        // Large, and for few: all others' tasks would have room for it.
+        return Box::pin(looked_into::converse(inspector, name)).await;
     }
     let down = async { Ok::<_, Stop>(relay::down(server, client, &shared.means, flow).await?) };
     let mut inspector = Inspector { shared, client, server, target, flow, account, buffer };
@@ -249,7 +251,7 @@ async fn converse(
                 // The server was told that this request is the last, and ends.
                 std::future::pending::<Result<(), Stop>>().await
             };
-            return match first(up, down).await {
+            return match first(pin!(up), pin!(down)).await {
                 First::Left(ended) | First::Right(ended) => ended,
             };
         }
@@ -264,7 +266,7 @@ async fn converse(
         flow.sent.set(true);
         Ok(())
     };
-    both(up, down).await
+    both(pin!(up), pin!(down)).await
 }
 
 /// Tells a client that asked for it that its target is reached.

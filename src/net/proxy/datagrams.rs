@@ -4,12 +4,14 @@
 //! Nothing is read in it. What is refused is not answered, and told once in a while.
 
 use std::{
-    cell::RefCell,
+    cell::{Cell, RefCell},
     collections::HashMap,
     io::{self, IoSliceMut},
     net::{IpAddr, Ipv4Addr, SocketAddr, SocketAddrV4},
     os::fd::{AsRawFd, OwnedFd},
+    pin::pin,
     rc::Rc,
+    sync::Arc,
     time::Duration,
 };
 
@@ -20,18 +22,19 @@ use nix::{
 use tokio::{
     io::Interest,
     net::UdpSocket,
-    sync::mpsc,
+    sync::{mpsc, watch},
     task::spawn_local,
     time::{sleep, timeout},
 };
 
 use super::{
     Shared, Target,
+    account::Account,
     dial::resolve,
-    stream::{First, first},
+    stream::{First, first, patient, with_room},
 };
 use crate::net::{
-    Protocol,
+    Policy, Protocol,
     policy::{Host, Refusal, address},
 };
 
@@ -41,8 +44,9 @@ const FLOWS: usize = 256;
 const IDLE: Duration = Duration::from_secs(60);
 /// How long a refused one is not looked at again.
 const REFUSED: Duration = Duration::from_secs(2);
-/// Packets that wait for a flow's socket; those beyond are lost, as they may be.
+/// Packets that wait for a flow's socket, and bytes that wait for all of them; those beyond are lost, as they may be.
 const WAITING: usize = 8;
+const WAITING_BYTES: usize = 4 << 20;
 const LARGEST: usize = 64 << 10;
 
 /// Who sends, and whom to.
@@ -50,7 +54,8 @@ type Ends = (SocketAddrV4, SocketAddrV4);
 
 pub(super) async fn pass_all(shared: Rc<Shared>, listener: UdpSocket, answers: OwnedFd) {
     let answers = Rc::new(answers);
-    let flows: Rc<RefCell<HashMap<Ends, mpsc::Sender<Vec<u8>>>>> = Rc::default();
+    let flows: Rc<RefCell<HashMap<Ends, mpsc::Sender<Packet>>>> = Rc::default();
+    let waiting = Rc::new(Cell::new(0));
     let most = FLOWS.min(shared.limits.connections / 2);
     let mut buffer = vec![0; LARGEST];
     loop {
@@ -59,7 +64,7 @@ pub(super) async fn pass_all(shared: Rc<Shared>, listener: UdpSocket, answers: O
             sleep(Duration::from_millis(1)).await;
             continue;
         };
-        let packet = buffer[..length].to_vec();
+        let Some(packet) = Packet::keep(&buffer[..length], &waiting) else { continue };
         if let Some(flow) = flows.borrow().get(&ends) {
             _ = flow.try_send(packet);
             continue;
@@ -73,13 +78,37 @@ pub(super) async fn pass_all(shared: Rc<Shared>, listener: UdpSocket, answers: O
         _ = sender.try_send(packet);
         flows.borrow_mut().insert(ends, sender);
         let (shared, answers, flows) = (shared.clone(), answers.clone(), flows.clone());
+        let cut = shared.cut();
         spawn_local(async move {
-            if let Err((target, refusal)) = carry(&shared, &answers, ends, packets).await {
-                shared.deny(Protocol::Udp, target, refusal);
+            let carried = first(pin!(cut), pin!(carry(&shared, &answers, ends, packets))).await;
+            if let First::Right(Err(())) = carried {
                 sleep(REFUSED).await;
             }
             flows.borrow_mut().remove(&ends);
         });
+    }
+}
+
+/// One that waits for its flow's socket.
+struct Packet {
+    bytes: Vec<u8>,
+    waiting: Rc<Cell<usize>>,
+}
+
+impl Packet {
+    /// `None`: too many bytes wait.
+    fn keep(bytes: &[u8], waiting: &Rc<Cell<usize>>) -> Option<Self> {
+        let all = waiting.get() + bytes.len();
+        (all <= WAITING_BYTES).then(|| {
+            waiting.set(all);
+            Self { bytes: bytes.to_vec(), waiting: waiting.clone() }
+        })
+    }
+}
+
+impl Drop for Packet {
+    fn drop(&mut self) {
+        self.waiting.set(self.waiting.get() - self.bytes.len());
     }
 }
 
@@ -100,50 +129,89 @@ fn receive(listener: &UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, Ends)>
     }
 }
 
-/// Both ways, until nobody says anything or it is forbidden.
-async fn carry(
-    shared: &Shared,
-    answers: &OwnedFd,
-    ends: Ends,
-    mut packets: mpsc::Receiver<Vec<u8>>,
-) -> Result<(), (String, Refusal)> {
-    let (client, to) = ends;
-    let target = shared.target(to.into()).map_err(|refusal| (to.to_string(), refusal))?;
-    let refused = |refusal| (target.to_string(), refusal);
+/// Both ways, until nobody says anything or it is forbidden, which is told.
+async fn carry(shared: &Shared, answers: &OwnedFd, ends: Ends, packets: mpsc::Receiver<Packet>) -> Result<(), ()> {
+    let target = match shared.target(ends.1.into()) {
+        Ok(target) => target,
+        Err(refusal) => {
+            shared.deny(Protocol::Udp, ends.1.to_string(), refusal);
+            return Err(());
+        }
+    };
     let mut policies = shared.policies.clone();
-    policies.borrow_and_update().check_udp(&target.host, target.port).map_err(refused)?;
-    let Some((server, address)) = open(shared, &target).await.map_err(refused)? else { return Ok(()) };
-    let mut buffer = vec![0; LARGEST];
+    let checked = policies.borrow_and_update().check_udp(&target.host, target.port);
+    let account = match checked {
+        Ok(()) => Account::open(shared, Protocol::Udp, &target),
+        Err(refusal) => {
+            shared.deny(Protocol::Udp, target.to_string(), refusal);
+            return Err(());
+        }
+    };
+    let passed = pass((answers, ends), &target, policies, packets, &account).await;
+    passed.map_err(|refusal| shared.deny_open(&account, Protocol::Udp, &target, refusal))
+}
+
+async fn pass(
+    (answers, (client, to)): (&OwnedFd, Ends),
+    target: &Target,
+    mut policies: watch::Receiver<Arc<Policy>>,
+    mut packets: mpsc::Receiver<Packet>,
+    account: &Account<'_>,
+) -> Result<(), Refusal> {
+    let Some((server, address)) = open(account, target).await? else { return Ok(()) };
     loop {
-        let next = first(packets.recv(), server.recv(&mut buffer));
-        let Ok(next) = timeout(IDLE, next).await else { return Ok(()) };
+        // What is there is read below, into room that all flows share.
+        let next = timeout(IDLE, first(pin!(packets.recv()), pin!(server.readable()))).await;
+        let Ok(next) = next else { return Ok(()) };
         if policies.has_changed().unwrap_or(true) {
             let policy = policies.borrow_and_update().clone();
-            let still = policy.check_udp(&target.host, target.port);
-            still.and(policy.check_address(&target.host, target.port, address, false)).map_err(refused)?;
+            policy.check_udp(&target.host, target.port)?;
+            policy.check_address(&target.host, target.port, address, false)?;
         }
         match next {
-            First::Left(Some(packet)) => _ = server.send(&packet).await,
+            First::Left(Some(packet)) => {
+                if let Ok(sent) = server.send(&packet.bytes).await {
+                    account.count(sent as u64, 0);
+                }
+            }
             First::Left(None) => return Ok(()),
-            First::Right(Ok(length)) => answer(answers, to, client, &buffer[..length]),
-            // Nobody listens there; the client finds out as it does everywhere.
-            First::Right(Err(_)) => sleep(Duration::from_millis(1)).await,
+            First::Right(_) => {
+                let received = with_room(|room| {
+                    let length = server.try_recv(&mut room[..LARGEST])?;
+                    answer(answers, to, client, &room[..length]);
+                    Ok(length as u64)
+                });
+                match received {
+                    Ok(length) => account.count(0, length),
+                    Err(error) if io::Error::kind(&error) == io::ErrorKind::WouldBlock => {}
+                    // Nobody listens there; the client finds out as it does everywhere.
+                    Err(_) => sleep(Duration::from_millis(1)).await,
+                }
+            }
         }
     }
 }
 
 /// A socket to the first of the target's addresses that may be sent to.
-async fn open(shared: &Shared, target: &Target) -> Result<Option<(UdpSocket, IpAddr)>, Refusal> {
+async fn open(account: &Account<'_>, target: &Target) -> Result<Option<(UdpSocket, IpAddr)>, Refusal> {
+    let shared = account.shared;
     let found = match &target.host {
         Host::Address(address) => [*address].into(),
-        Host::Name(name) => match timeout(shared.limits.dial, resolve(shared, name)).await {
+        Host::Name(name) => match patient(shared.limits.dial, resolve(shared, name)).await {
             Ok(Ok(found)) => found,
-            _ => return Ok(None),
+            Ok(Err(error)) => {
+                account.failed(&error.to_string());
+                return Ok(None);
+            }
+            Err(_) => {
+                account.failed("its name is not resolved in time");
+                return Ok(None);
+            }
         },
     };
     let mut refusal = None;
     for address in found.iter().map(|address| address::normal(*address)) {
-        let Ok(own) = (shared.outside.is_own)(address) else { continue };
+        let Ok(own) = shared.is_own(address) else { continue };
         let checked = shared.policy().check_address(&target.host, target.port, address, own);
         // What --allow-private opens is a port of TCP.
         let special = address::special(address).map(|what| Refusal::new(what.to_string()));
@@ -157,6 +225,7 @@ async fn open(shared: &Shared, target: &Target) -> Result<Option<(UdpSocket, IpA
         let Ok(socket) = shared.outside.socket(family, SockType::Datagram) else { continue };
         let Ok(socket) = UdpSocket::from_std(socket.into()) else { continue };
         if socket.connect(place).await.is_ok() {
+            account.dialled(address);
             return Ok(Some((socket, address)));
         }
     }

@@ -9,12 +9,12 @@ use std::{
 };
 
 use nix::sys::socket::{AddressFamily, SockType};
-use tokio::{
-    net::{TcpSocket, TcpStream},
-    time::timeout_at,
-};
+use tokio::net::{TcpSocket, TcpStream};
 
-use super::{Shared, Target, stream::prepare};
+use super::{
+    Shared, Target,
+    stream::{patient, prepare},
+};
 use crate::net::{
     BUFFER,
     policy::{Host, Name, Refusal, address},
@@ -22,7 +22,9 @@ use crate::net::{
 
 /// How long the addresses of a name are believed.
 const KEPT: Duration = Duration::from_secs(5);
-/// Names whose addresses are kept.
+/// The same of whether an address is the host's own.
+const KEPT_OWN: Duration = Duration::from_secs(1);
+/// Names whose addresses are kept, and addresses that are known to be the host's or not.
 const MOST: usize = 256;
 /// Addresses of one name that are tried.
 const TRIES: usize = 8;
@@ -43,12 +45,15 @@ pub(super) struct Dialled {
 #[derive(Default)]
 pub(super) struct Addresses(HashMap<Name, (tokio::time::Instant, Arc<[IpAddr]>)>);
 
+/// Which addresses are the host's own, and until when that is believed.
+pub(super) type Own = (tokio::time::Instant, HashMap<IpAddr, bool>);
+
 pub(super) async fn dial(shared: &Shared, target: &Target) -> Result<(TcpStream, Dialled), DialError> {
     let failed = |why: String| DialError::Failed(format!("{target}: {why}"));
-    let deadline = tokio::time::Instant::now() + shared.limits.dial;
+    let limit = shared.limits.dial;
     let found = match &target.host {
         Host::Address(address) => Arc::from([*address]),
-        Host::Name(name) => match timeout_at(deadline, resolve(shared, name)).await {
+        Host::Name(name) => match patient(limit, resolve(shared, name)).await {
             Ok(found) => found.map_err(|error| failed(error.to_string()))?,
             Err(_) => return Err(failed("its name is not resolved in time".to_owned())),
         },
@@ -56,7 +61,7 @@ pub(super) async fn dial(shared: &Shared, target: &Target) -> Result<(TcpStream,
     let (mut refusal, mut failure) = (None, None);
     for &address in found.iter().take(TRIES) {
         let address = address::normal(address);
-        let own = match (shared.outside.is_own)(address) {
+        let own = match shared.is_own(address) {
             Ok(own) => own,
             // No route, for one.
             Err(error) => {
@@ -69,7 +74,7 @@ pub(super) async fn dial(shared: &Shared, target: &Target) -> Result<(TcpStream,
             continue;
         }
         let place = (shared.outside.route)(SocketAddr::new(address, target.port));
-        match timeout_at(deadline, connect(shared, place)).await {
+        match patient(limit, connect(shared, place)).await {
             Ok(Ok(server)) => {
                 prepare(&server).map_err(|error| failed(error.to_string()))?;
                 return Ok((server, Dialled { address, own }));
@@ -94,6 +99,24 @@ async fn connect(shared: &Shared, place: SocketAddr) -> io::Result<TcpStream> {
     socket.set_recv_buffer_size(BUFFER as u32)?;
     socket.set_send_buffer_size(BUFFER as u32)?;
     socket.connect(place).await
+}
+
+impl Shared {
+    /// Whether packets to it stay on this host, or go to more than one; what the kernel said is believed for a moment.
+    pub(super) fn is_own(&self, address: IpAddr) -> io::Result<bool> {
+        let now = tokio::time::Instant::now();
+        let (until, known) = &mut *self.own.borrow_mut();
+        if *until <= now || known.len() >= MOST {
+            known.clear();
+            *until = now + KEPT_OWN;
+        }
+        if let Some(own) = known.get(&address) {
+            return Ok(*own);
+        }
+        let own = (self.outside.is_own)(address)?;
+        known.insert(address, own);
+        Ok(own)
+    }
 }
 
 pub(super) async fn resolve(shared: &Shared, name: &Name) -> io::Result<Arc<[IpAddr]>> {

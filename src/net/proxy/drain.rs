@@ -3,7 +3,7 @@
 //! A program that writes and exits leaves the rest to the kernel, and so may think that it has sent what it wrote. Its
 //! sockets outlive it, and some of their connections nobody has taken yet.
 
-use std::{io, os::fd::AsRawFd, time::Duration};
+use std::{io, os::fd::AsRawFd, pin::pin, time::Duration};
 
 use tokio::{
     net::{TcpListener, TcpStream},
@@ -39,7 +39,7 @@ pub(super) async fn until_end(
             sleep(LOOK).await;
         }
     };
-    first(orders.recv(), timeout(grace, drained)).await;
+    first(pin!(orders.recv()), pin!(timeout(grace, drained))).await;
     Some(done)
 }
 

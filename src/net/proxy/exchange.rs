@@ -3,20 +3,20 @@
 //! Invariant: of each request nothing is sent before its head was read, found to be for the name, and allowed; what is
 //! sent was written here. Of an answer nothing reaches the client in which a secret could be read.
 
-use std::{cell::Cell, future::pending};
+use std::{cell::Cell, future::pending, pin::pin, time::Duration};
 
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadHalf, WriteHalf, split},
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, sleep, timeout, timeout_at},
 };
 use zeroize::Zeroizing;
 
 use super::{
     Shared, Target,
     answer::{self, Answer},
-    conceal::Conceal,
+    conceal::{Conceal, Secrets},
     connection::{forbidden_page, page},
-    head::{self, Body, Chunks, Kind, Sent},
+    head::{self, Body, Chunks, Kind, LAST_CHUNK, Sent, Upgrade, chunk},
     inspect::Stop,
     relay::Flow,
     request::Asked,
@@ -28,6 +28,9 @@ use crate::net::{
 };
 
 const STEP: usize = 16 << 10;
+/// How long nothing comes before what is held back of an answer is given out: between two events of a stream there is more,
+/// between two packets of one less.
+const PAUSE: Duration = Duration::from_millis(40);
 
 /// One connection: what it is about, and its two sides.
 pub(super) struct Exchange<'a, C, S> {
@@ -57,6 +60,11 @@ impl<S: AsyncRead + AsyncWrite> Side<S> {
 
 /// Appends what comes next. `false`: nothing more comes.
 async fn more<R: AsyncRead>(from: &mut ReadHalf<R>, buffer: &mut Vec<u8>) -> Result<bool, Stop> {
+    more_or_end(from, buffer, false).await
+}
+
+/// `said`: TLS that just stops has not ended, since anybody on the way can cut it.
+async fn more_or_end<R: AsyncRead>(from: &mut ReadHalf<R>, buffer: &mut Vec<u8>, said: bool) -> Result<bool, Stop> {
     if buffer.is_empty() {
         // It may wait for long, and there may be many.
         *buffer = Vec::new();
@@ -64,8 +72,7 @@ async fn more<R: AsyncRead>(from: &mut ReadHalf<R>, buffer: &mut Vec<u8>) -> Res
     buffer.reserve(STEP);
     match from.read_buf(buffer).await {
         Ok(length) => Ok(length > 0),
-        // TLS that just stops has ended where nothing was begun.
-        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof => Ok(false),
+        Err(error) if error.kind() == std::io::ErrorKind::UnexpectedEof && !said => Ok(false),
         Err(error) => Err(error.into()),
     }
 }
@@ -79,7 +86,7 @@ async fn send<W: AsyncWrite>(to: &mut WriteHalf<W>, bytes: &[u8]) -> Result<(), 
 struct Passed {
     method: String,
     closes: bool,
-    upgrade: bool,
+    upgrade: Option<Upgrade>,
 }
 
 impl<'a, C, S> Exchange<'a, C, S>
@@ -104,15 +111,57 @@ where
             };
             let Kind::Request { body, upgrade, .. } = length.kind else { return Ok(()) };
             // Also of other requests to that name: a server may have kept what it tells.
-            let secrets = self.shared.policy().secrets(self.name);
-            let head = asked.head(&head, &granted, upgrade, !secrets.is_empty());
-            send(&mut self.server.write, &head).await?;
-            drop(head);
-            let passed = Passed { method: asked.method, closes: asked.closes, upgrade };
-            if !self.converse(body, passed, &secrets).await? {
-                return self.end().await;
+            let secrets = Secrets::new(self.shared.policy().secrets(self.name));
+            let head = asked.head(&head, &granted, upgrade.is_some(), !secrets.is_empty());
+            let before = self.flow.answered.get();
+            let forbidden = self.forbidden(&asked, &granted);
+            let passed = Passed { method: asked.method.clone(), closes: asked.closes, upgrade };
+            let carried = async {
+                send(&mut self.server.write, &head).await?;
+                drop(head);
+                self.converse(body, passed, &secrets).await
+            };
+            let carried = first(pin!(forbidden), pin!(carried)).await;
+            match carried {
+                First::Right(carried) => {
+                    if !carried? {
+                        return self.end().await;
+                    }
+                }
+                First::Left(refusal) if self.flow.answered.get() == before => return self.refuse(refusal).await,
+                First::Left(refusal) => {
+                    self.shared.deny(self.protocol(), self.target.to_string(), refusal);
+                    return Err(Stop::Lost);
+                }
             }
         }
+    }
+
+    /// Until a new policy forbids the request that is carried, or has another say about it.
+    fn forbidden(&self, asked: &Asked, granted: &Granted) -> impl Future<Output = Refusal> + use<'a, C, S> {
+        let (mut policies, name, port, secure) =
+            (self.shared.policies.clone(), self.name, self.target.port, self.secure);
+        let (method, target, granted) = (asked.method.clone(), asked.target.clone(), granted.clone());
+        // The request was held against the one of a moment ago: nothing has waited since.
+        policies.mark_unchanged();
+        async move {
+            loop {
+                if policies.changed().await.is_err() {
+                    // The proxy ends, and with it this.
+                    return pending().await;
+                }
+                let policy = policies.borrow_and_update().clone();
+                match policy.check_request(name, port, secure, &method, &target) {
+                    Ok(now) if now == granted => {}
+                    Ok(_) => return Refusal::new("the rules about its requests are now others"),
+                    Err(refusal) => return refusal,
+                }
+            }
+        }
+    }
+
+    fn protocol(&self) -> Protocol {
+        if self.secure { Protocol::Https } else { Protocol::Http }
     }
 
     /// Says why there is no server to be asked, when something is asked.
@@ -173,7 +222,7 @@ where
     }
 
     /// A request's body, and its answer. Whether another request may follow.
-    async fn converse(&mut self, body: Body, passed: Passed, secrets: &[Zeroizing<Vec<u8>>]) -> Result<bool, Stop> {
+    async fn converse(&mut self, body: Body, passed: Passed, secrets: &Secrets) -> Result<bool, Stop> {
         let Self { client, server, flow, .. } = self;
         let whole = Cell::new(false);
         let up = async {
@@ -188,12 +237,12 @@ where
         };
         let mut down = Down { read: &mut server.read, buffer: &mut server.buffer, write: &mut client.write, flow };
         // In this order: an answer may be there before anything else was done.
-        let answered = match first(up, down.answer(&passed.method, secrets)).await {
+        let answered = match first(pin!(up), pin!(down.answer(&passed, secrets))).await {
             First::Left(()) => return Err(Stop::Lost),
             First::Right(answered) => answered?,
         };
         match answered {
-            Answered::Switched if passed.upgrade && whole.get() => self.opaque(secrets).await,
+            Answered::Switched if whole.get() => self.opaque(secrets).await,
             Answered::Switched => Err(Stop::Lost),
             Answered::Whole { closes } => Ok(whole.get() && !closes && !passed.closes),
             Answered::Nothing(why) => {
@@ -205,7 +254,7 @@ where
     }
 
     /// Both ways until one ends: it is HTTP no more.
-    async fn opaque(&mut self, secrets: &[Zeroizing<Vec<u8>>]) -> Result<bool, Stop> {
+    async fn opaque(&mut self, secrets: &Secrets) -> Result<bool, Stop> {
         let Self { client, server, flow, .. } = self;
         let up = async {
             loop {
@@ -219,19 +268,12 @@ where
             }
         };
         let down = async {
-            let (mut conceal, mut out) = (Conceal::new(secrets), Vec::new());
-            loop {
-                conceal.push(&server.buffer, &mut out);
-                send(&mut client.write, &out).await?;
-                server.buffer.clear();
-                out.clear();
-                if !more(&mut server.read, &mut server.buffer).await? {
-                    conceal.finish(&mut out);
-                    return send(&mut client.write, &out).await;
-                }
-            }
+            let conceal = Conceal::new(secrets);
+            let mut down = Down { read: &mut server.read, buffer: &mut server.buffer, write: &mut client.write, flow };
+            // Their own words say where it ends.
+            down.until_end(conceal, false).await
         };
-        match first(up, down).await {
+        match first(pin!(up), pin!(down)).await {
             First::Left(ended) | First::Right(ended) => ended.map(|()| false),
         }
     }
@@ -240,7 +282,7 @@ where
     async fn refuse(&mut self, refusal: Refusal) -> Result<(), Stop> {
         let target = self.target.to_string();
         let words = forbidden_page(&target, &refusal);
-        self.shared.deny(Protocol::Http, target, refusal);
+        self.shared.deny(self.protocol(), target, refusal);
         self.farewell(&words).await;
         Ok(())
     }
@@ -288,6 +330,7 @@ async fn upload<R: AsyncRead, W: AsyncWrite>(
 ) -> Result<Upload, Stop> {
     let (mut chunks, mut left) = (Chunks::default(), if let Body::Length(length) = body { length } else { 0 });
     loop {
+        let mut renewed = Vec::new();
         let (part, done) = match body {
             Body::Length(_) => {
                 let part = left.min(buffer.len() as u64);
@@ -295,11 +338,12 @@ async fn upload<R: AsyncRead, W: AsyncWrite>(
                 (part as usize, left == 0)
             }
             Body::Chunked => {
-                let part = chunks.feed(buffer).map_err(|_| Stop::Lost)?;
+                let part = chunks.renew(buffer, &mut renewed).map_err(|_| Stop::Lost)?;
                 (part, chunks.is_done())
             }
         };
-        if part > 0 && send(to, &buffer[..part]).await.is_err() {
+        let out = if let Body::Chunked = body { &renewed[..] } else { &buffer[..part] };
+        if !out.is_empty() && send(to, out).await.is_err() {
             return Ok(Upload::Unwanted);
         }
         buffer.drain(..part);
@@ -330,10 +374,10 @@ struct Down<'a, C, S> {
 }
 
 impl<C: AsyncWrite, S: AsyncRead> Down<'_, C, S> {
-    async fn answer(&mut self, method: &str, secrets: &[Zeroizing<Vec<u8>>]) -> Result<Answered, Stop> {
+    async fn answer(&mut self, passed: &Passed, secrets: &Secrets) -> Result<Answered, Stop> {
         loop {
             let answer = loop {
-                match answer::parse(self.buffer, method) {
+                match answer::parse(self.buffer, &passed.method, passed.upgrade.as_ref()) {
                     Ok(Some(answer)) => break answer,
                     Ok(None) => {}
                     Err(why) => return Ok(Answered::Nothing(why)),
@@ -350,6 +394,9 @@ impl<C: AsyncWrite, S: AsyncRead> Down<'_, C, S> {
                     "its answer is compressed, and what must not come back is not found in that",
                 ));
             }
+            if answer.code == 101 && !answer.switches {
+                return Ok(Answered::Nothing("it goes on in another protocol than the request asked for"));
+            }
             let mut head = Vec::with_capacity(answer.end);
             let mut conceal = Conceal::new(secrets);
             conceal.push(&self.buffer[..answer.end], &mut head);
@@ -357,7 +404,7 @@ impl<C: AsyncWrite, S: AsyncRead> Down<'_, C, S> {
             self.buffer.drain(..answer.end);
             self.flow.answered.set(self.flow.answered.get() + head.len() as u64);
             send(self.write, &head).await?;
-            if answer.code == 101 {
+            if answer.switches {
                 return Ok(Answered::Switched);
             }
             if answer.is_interim() {
@@ -381,38 +428,16 @@ impl<C: AsyncWrite, S: AsyncRead> Down<'_, C, S> {
                     conceal.finish(&mut out);
                     return send(self.write, &out).await;
                 }
+                // What was announced comes: nothing need be given out before.
                 self.pass(&mut out).await?;
             },
-            answer::Body::End => loop {
-                conceal.push(self.buffer, &mut out);
-                self.buffer.clear();
-                send(self.write, &out).await?;
-                out.clear();
-                if !more(self.read, self.buffer).await? {
-                    conceal.finish(&mut out);
-                    return send(self.write, &out).await;
-                }
-            },
+            answer::Body::End => return self.until_end(conceal, true).await,
+            answer::Body::Chunked if conceal.is_needed() => return self.chunks(conceal).await,
             answer::Body::Chunked => {
                 let mut chunks = Chunks::default();
                 loop {
-                    // Where a secret is cut by the end of a chunk it is one still: what is passed on has other chunks.
-                    let mut data = Vec::new();
-                    let part = if conceal.is_needed() {
-                        chunks.feed_with(self.buffer, |bytes| conceal.push(bytes, &mut data))
-                    } else {
-                        chunks.feed(self.buffer)
-                    };
-                    let part = part.map_err(|_| Stop::Lost)?;
-                    if !conceal.is_needed() {
-                        out.extend_from_slice(&self.buffer[..part]);
-                    } else if chunks.is_done() {
-                        conceal.finish(&mut data);
-                        chunk(&data, &mut out);
-                        out.extend_from_slice(b"0\r\n\r\n");
-                    } else {
-                        chunk(&data, &mut out);
-                    }
+                    let part = chunks.feed(self.buffer).map_err(|_| Stop::Lost)?;
+                    out.extend_from_slice(&self.buffer[..part]);
                     self.buffer.drain(..part);
                     if chunks.is_done() {
                         return send(self.write, &out).await;
@@ -430,12 +455,70 @@ impl<C: AsyncWrite, S: AsyncRead> Down<'_, C, S> {
         out.clear();
         if more(self.read, self.buffer).await? { Ok(()) } else { Err(Stop::Lost) }
     }
+
+    /// A body in chunks, passed on in others: where a secret is cut by the end of one it is a secret still.
+    async fn chunks(&mut self, mut conceal: Conceal<'_>) -> Result<(), Stop> {
+        let (mut chunks, mut out) = (Chunks::default(), Vec::new());
+        loop {
+            let mut data = Vec::new();
+            let part = chunks.feed_with(self.buffer, |bytes| conceal.push(bytes, &mut data)).map_err(|_| Stop::Lost)?;
+            self.buffer.drain(..part);
+            if chunks.is_done() {
+                conceal.finish(&mut data);
+                chunk(&data, &mut out);
+                out.extend_from_slice(LAST_CHUNK);
+                return send(self.write, &out).await;
+            }
+            chunk(&data, &mut out);
+            send(self.write, &out).await?;
+            out.clear();
+            // Within one, what was announced comes.
+            let paused = async { if chunks.is_between() { pause(&conceal).await } else { pending().await } };
+            let next = first(pin!(more(self.read, self.buffer)), pin!(paused)).await;
+            let read = match next {
+                First::Left(read) => read?,
+                First::Right(()) => {
+                    data.clear();
+                    conceal.pause(&mut data);
+                    chunk(&data, &mut out);
+                    send(self.write, &out).await?;
+                    out.clear();
+                    more(self.read, self.buffer).await?
+                }
+            };
+            if !read {
+                return Err(Stop::Lost);
+            }
+        }
+    }
+
+    /// All that comes. `said`: only an end that is said is one.
+    async fn until_end(&mut self, mut conceal: Conceal<'_>, said: bool) -> Result<(), Stop> {
+        let mut out = Vec::new();
+        loop {
+            conceal.push(self.buffer, &mut out);
+            self.buffer.clear();
+            send(self.write, &out).await?;
+            out.clear();
+            let next = first(pin!(more_or_end(self.read, self.buffer, said)), pin!(pause(&conceal))).await;
+            let read = match next {
+                First::Left(read) => read?,
+                First::Right(()) => {
+                    conceal.pause(&mut out);
+                    send(self.write, &out).await?;
+                    out.clear();
+                    more_or_end(self.read, self.buffer, said).await?
+                }
+            };
+            if !read {
+                conceal.finish(&mut out);
+                return send(self.write, &out).await;
+            }
+        }
+    }
 }
 
-fn chunk(data: &[u8], out: &mut Vec<u8>) {
-    if !data.is_empty() {
-        out.extend_from_slice(format!("{:x}\r\n", data.len()).as_bytes());
-        out.extend_from_slice(data);
-        out.extend_from_slice(b"\r\n");
-    }
+/// When what is held back is no longer held for nothing but what could come.
+async fn pause(conceal: &Conceal<'_>) {
+    if conceal.is_holding() { sleep(PAUSE).await } else { pending().await }
 }

@@ -52,18 +52,20 @@ pub fn head(bytes: &[u8]) {
             assert!(same, "{}", direct.escape_ascii());
         }
     }
-    _ = head::is_switched(bytes);
+    let upgrade = head::Upgrade::with(b"dGhlIHNhbXBsZSBub25jZQ==");
+    _ = head::is_switched(&upgrade, bytes);
     for method in ["GET", "HEAD"] {
-        if let Ok(Some(answer)) = answer::parse(bytes, method) {
+        if let Ok(Some(answer)) = answer::parse(bytes, method, Some(&upgrade)) {
             assert!(answer.end <= bytes.len().min(answer::MOST));
-            assert_eq!(answer::parse(&bytes[..answer.end], method), Ok(Some(answer)));
+            assert_eq!(answer::parse(&bytes[..answer.end], method, Some(&upgrade)), Ok(Some(answer)));
         }
     }
     if let Ok(Some(found)) = head::parse(bytes, Sent::Direct)
         && let Some(asked) = Asked::read(bytes)
     {
         // What is made of it for the server is a request to the same, and of the same length.
-        let made = asked.head(&bytes[..found.end], &Granted::default(), false, true);
+        let upgrades = matches!(found.kind, Kind::Request { upgrade: Some(_), .. });
+        let made = asked.head(&bytes[..found.end], &Granted::default(), upgrades, true);
         let again = head::parse(&made, Sent::Direct).ok().flatten();
         assert!(again.is_some_and(|again| (again.host, again.port, again.end) == (found.host, found.port, made.len())));
     }

@@ -3,6 +3,8 @@
 //! Pure and stricter than servers are: whatever two readers could read differently is refused, since the second reader
 //! might see another host in it, or another request.
 
+use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
+
 use crate::net::policy::{Host, port};
 
 /// Of one head.
@@ -37,10 +39,35 @@ pub(super) enum Kind {
     Request {
         body: Body,
         /// It asks to go on with WebSocket.
-        upgrade: bool,
+        upgrade: Option<Upgrade>,
         /// What a server is sent in place of the whole head, where it was meant for a proxy.
         direct: Option<Vec<u8>>,
     },
+}
+
+/// How a server takes up the offer of WebSocket.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Upgrade {
+    /// What follows from the client's key, which who doesn't speak WebSocket doesn't say.
+    accept: String,
+}
+
+impl Upgrade {
+    pub fn with(key: &[u8]) -> Self {
+        // RFC 6455 §4.2.2
+        let said = [key, b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"].concat();
+        Self { accept: BASE64.encode(ring::digest::digest(&ring::digest::SHA1_FOR_LEGACY_USE_ONLY, &said)) }
+    }
+
+    /// Whether an answer with the code 101 and these headers is one to it.
+    pub fn is_taken_up(&self, headers: &[httparse::Header<'_>]) -> bool {
+        let one = |name: &str| {
+            let mut found = headers.iter().filter(|header| header.name.eq_ignore_ascii_case(name));
+            found.next().map(|header| header.value).filter(|_| found.next().is_none())
+        };
+        one("upgrade").is_some_and(|value| value.eq_ignore_ascii_case(b"websocket"))
+            && one("sec-websocket-accept") == Some(self.accept.as_bytes())
+    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -164,11 +191,12 @@ pub(super) fn parse(bytes: &[u8], sent: Sent) -> Result<Option<Head>, &'static s
         return Err("this is a proxy: it takes whole URLs, CONNECT and SOCKS5");
     }
     let body = fields.body(minor)?;
-    if fields.upgrade && (sent == Sent::Proxied || body != Body::Length(0)) {
-        return Err("WebSocket is begun directly or in a tunnel, and without a body");
+    let upgrade = fields.upgrade()?;
+    if upgrade.is_some() && (sent == Sent::Proxied || body != Body::Length(0) || method != "GET") {
+        return Err("WebSocket is begun by GET, directly or in a tunnel, and without a body");
     }
     let direct = (sent == Sent::Proxied).then(|| rewritten(method, path, request.headers));
-    head(named, Kind::Request { body, upgrade: fields.upgrade, direct })
+    head(named, Kind::Request { body, upgrade, direct })
 }
 
 /// Where the head ends. Lines end in CR and LF: some readers take one of them for an end, and some don't.
@@ -197,6 +225,9 @@ struct Fields<'a> {
     length: Option<u64>,
     chunked: bool,
     upgrade: bool,
+    /// `Connection: upgrade`
+    goes_on: bool,
+    key: Option<&'a [u8]>,
 }
 
 impl<'a> Fields<'a> {
@@ -224,11 +255,27 @@ impl<'a> Fields<'a> {
                     return Err("it asks for another protocol than WebSocket");
                 }
                 fields.upgrade = true;
+            } else if is("connection") {
+                let mut words = header.value.split(|&byte| byte == b',').map(<[u8]>::trim_ascii);
+                fields.goes_on |= words.any(|word| word.eq_ignore_ascii_case(b"upgrade"));
+            } else if is("sec-websocket-key") {
+                if fields.key.replace(header.value).is_some() {
+                    return Err("it has two keys of WebSocket");
+                }
             } else if is("http2-settings") {
                 return Err("it asks for HTTP/2 in plain text");
             }
         }
         Ok(fields)
+    }
+
+    fn upgrade(&self) -> Result<Option<Upgrade>, &'static str> {
+        match (self.upgrade, self.goes_on, self.key) {
+            (false, ..) => Ok(None),
+            (true, false, _) => Err("it asks for WebSocket, and its Connection doesn't say so"),
+            (true, true, None) => Err("it asks for WebSocket, and has no key"),
+            (true, true, Some(key)) => Ok(Some(Upgrade::with(key))),
+        }
     }
 
     fn body(&self, minor: u8) -> Result<Body, &'static str> {
@@ -256,7 +303,7 @@ fn authority(text: &[u8]) -> Result<(Host, Option<u16>), &'static str> {
 
 /// The head as a server gets it from a proxy that goes on with no second request.
 fn rewritten(method: &str, path: &str, headers: &[httparse::Header<'_>]) -> Vec<u8> {
-    const OURS: [&str; 4] = ["connection", "proxy-connection", "proxy-authorization", "keep-alive"];
+    const OURS: [&str; 6] = ["connection", "proxy-connection", "proxy-authorization", "keep-alive", "te", "trailer"];
     let slash = if path.starts_with('/') { "" } else { "/" };
     let path = path.split('#').next().unwrap_or_default();
     let mut head = format!("{method} {slash}{path} HTTP/1.1\r\n").into_bytes();
@@ -344,6 +391,34 @@ impl Chunks {
     pub fn is_done(&self) -> bool {
         self.at == At::Done
     }
+
+    /// Whether no chunk has begun that has not ended.
+    pub fn is_between(&self) -> bool {
+        self.at == At::Size && self.line.is_empty()
+    }
+
+    /// As [`Self::feed`]; `out` gets what is in the chunks, in others: without trailers, and without what is said beside
+    /// their sizes, which two readers could read differently.
+    pub fn renew(&mut self, bytes: &[u8], out: &mut Vec<u8>) -> Result<usize, &'static str> {
+        let mut data = Vec::new();
+        let part = self.feed_with(bytes, |bytes| data.extend_from_slice(bytes))?;
+        chunk(&data, out);
+        if self.is_done() {
+            out.extend_from_slice(LAST_CHUNK);
+        }
+        Ok(part)
+    }
+}
+
+pub(super) const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
+
+/// One with `data`; none is without any.
+pub(super) fn chunk(data: &[u8], out: &mut Vec<u8>) {
+    if !data.is_empty() {
+        out.extend_from_slice(format!("{:x}\r\n", data.len()).as_bytes());
+        out.extend_from_slice(data);
+        out.extend_from_slice(b"\r\n");
+    }
 }
 
 /// The size at the beginning of a chunk's line; what follows `;` says nothing.
@@ -356,15 +431,15 @@ fn size(line: &[u8]) -> Result<u64, &'static str> {
     u64::from_str_radix(text, 16).map_err(|_| "a chunk's size is no number")
 }
 
-/// Whether the server took up the offer of another protocol; `None`: its answer is not whole yet.
-pub(super) fn is_switched(answer: &[u8]) -> Option<bool> {
+/// Whether the server took up the offer of WebSocket; `None`: its answer is not whole yet.
+pub(super) fn is_switched(upgrade: &Upgrade, answer: &[u8]) -> Option<bool> {
     let mut rest = answer;
     loop {
         let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
         let mut response = httparse::Response::new(&mut headers);
         match response.parse(rest) {
             Ok(httparse::Status::Complete(end)) => match response.code {
-                Some(101) => return Some(true),
+                Some(101) => return Some(upgrade.is_taken_up(response.headers)),
                 // Said before the answer.
                 Some(100..200) => rest = &rest[end..],
                 _ => return Some(false),

@@ -188,15 +188,16 @@ impl Inspector<'_> {
             let Kind::Request { body, upgrade, .. } = head.kind else {
                 return Err(self.refused(Protocol::Http, "it asks a server for a tunnel"));
             };
-            if upgrade {
+            let upgrades = upgrade.is_some();
+            if let Some(upgrade) = upgrade {
                 // Behind an earlier request the answer could be that request's.
                 if number > 0 || self.flow.answered.get() > 0 {
                     return Err(self.refused(Protocol::Http, "WebSocket begins with a connection's first request"));
                 }
-                self.flow.watch(head::is_switched);
+                self.flow.watch(move |answer| head::is_switched(&upgrade, answer));
             }
             self.send(head.end).await?;
-            if upgrade && self.flow.verdict().await {
+            if upgrades && self.flow.verdict().await {
                 return self.opaque().await;
             }
             if !self.body(body).await? {
@@ -221,8 +222,11 @@ impl Inspector<'_> {
                     }
                 }
                 Body::Chunked => {
-                    let part = chunks.feed(&self.buffer).map_err(|why| self.refused(Protocol::Http, why))?;
-                    self.send(part).await?;
+                    let mut out = Vec::new();
+                    let renewed = chunks.renew(&self.buffer, &mut out);
+                    let part = renewed.map_err(|why| self.refused(Protocol::Http, why))?;
+                    write_all(self.server, &out).await?;
+                    self.buffer.drain(..part);
                     if chunks.is_done() {
                         return Ok(true);
                     }

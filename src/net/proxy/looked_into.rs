@@ -3,13 +3,14 @@
 //! The server has to show a certificate for the name that one of the host's authorities signed; the client is shown one
 //! of the sandbox's own. A server that doesn't is asked nothing, and what it would be is told in its place.
 
-use tokio::time::{timeout, timeout_at};
+use tokio::time::timeout_at;
 use tokio_rustls::{TlsAcceptor, TlsConnector};
 
 use super::{
     exchange::Exchange,
     inspect::{Inspector, Stop},
     io::Io,
+    stream::patient,
 };
 use crate::net::{
     Protocol,
@@ -20,10 +21,12 @@ use crate::net::{
 pub(super) async fn converse(mut inspector: Inspector<'_>, name: &Name) -> Result<(), Stop> {
     match inspector.classify().await? {
         Protocol::Tls => {
+            inspector.account.speaks(Protocol::Https);
             inspector.hello().await?;
             within_tls(inspector, name).await
         }
         Protocol::Http => {
+            inspector.account.speaks(Protocol::Http);
             let Inspector { shared, client, server, target, flow, buffer, .. } = inspector;
             let ends = (Io::new(client, buffer), Io::new(server, Vec::new()));
             Exchange::new(shared, (target, name), flow, false, ends).run().await
@@ -43,7 +46,7 @@ async fn within_tls(inspector: Inspector<'_>, name: &Name) -> Result<(), Stop> {
         authority.inward(name).map_err(|error| Stop::Refused(Protocol::Tls, Refusal::new(error.to_string())))?;
     let outward = TlsConnector::from(authority.outward());
     let secured = match rustls::pki_types::ServerName::try_from(name.to_string()) {
-        Ok(whom) => match timeout(shared.limits.dial, outward.connect(whom, Io::new(server, Vec::new()))).await {
+        Ok(whom) => match patient(shared.limits.dial, outward.connect(whom, Io::new(server, Vec::new()))).await {
             Ok(Ok(secured)) => Ok(secured),
             Ok(Err(error)) => Err(reason(&error)),
             Err(_) => Err("it doesn't begin TLS in time".to_owned()),

@@ -22,9 +22,12 @@ mod io;
 mod looked_into;
 mod outside;
 mod publish;
+mod questions;
 mod relay;
 mod request;
 mod resolver;
+mod shared;
+mod sockets;
 mod socks;
 mod stream;
 #[cfg(test)]
@@ -32,43 +35,39 @@ mod tests;
 
 use std::{
     cell::{Cell, RefCell},
+    collections::HashMap,
     fmt,
-    os::fd::OwnedFd,
+    pin::pin,
     rc::Rc,
     sync::Arc,
     thread::JoinHandle,
     time::Duration,
 };
 
-use nix::{
-    fcntl::{FcntlArg, OFlag, fcntl},
-    sys::{
-        resource::{Resource, getrlimit},
-        signal::SigSet,
-    },
+use nix::sys::{
+    resource::{Resource, getrlimit},
+    signal::SigSet,
 };
 use tokio::{
-    net::{TcpListener, TcpStream, UdpSocket},
+    net::{TcpListener, TcpStream},
     runtime,
     sync::{mpsc, watch},
     task::{LocalSet, spawn_local},
-    time::{sleep, timeout},
+    time::{Instant, sleep},
 };
 
 use self::{
-    account::Account,
-    dial::Addresses,
     drain::Drain,
     outside::Outside,
     publish::Doors,
     relay::Means,
     resolver::Resolver,
-    stream::{prepare, write_all},
+    shared::{Place, Shared},
+    sockets::Sockets,
 };
 use super::{
-    Authority, Contact, Denied, Listeners, NetError, Policy, Protocol, dns,
+    Contact, Denied, Listeners, NetError, Policy, Protocol,
     policy::{Host, Refusal},
-    pool::Pool,
     publish::Inward,
 };
 pub use outside::Outward;
@@ -80,7 +79,7 @@ struct Limits {
     connections: usize,
     /// From the first byte of a request or a hello to its last.
     head: Duration,
-    /// To resolve a name and to be answered by one of its addresses.
+    /// To resolve a name, and again to be answered by one of its addresses.
     dial: Duration,
     /// To begin a request, for a client that is refused.
     refused: Duration,
@@ -102,12 +101,9 @@ impl Default for Limits {
 
 /// Descriptors that are left to the rest of the process, which must not be in want of any: it looks at the sandbox through
 /// them. Pipes and questions of DNS are not connections' own.
-const OTHER_DESCRIPTORS: u64 = 128 + 2 * relay::PIPES as u64 + DNS_CONNECTIONS as u64;
+const OTHER_DESCRIPTORS: u64 = 128 + 2 * relay::PIPES as u64 + questions::CONNECTIONS as u64;
 /// Of a connection: two sockets, and half of one for UDP.
 const DESCRIPTORS_EACH: u64 = 3;
-/// Connections for questions of DNS, and how long one may be silent.
-const DNS_CONNECTIONS: usize = 64;
-const DNS_SILENCE: Duration = Duration::from_secs(5);
 
 /// Hears of each connection when it has ended, and of each question. May wait; then all waits.
 pub type Log = Box<dyn Fn(Contact) + Send>;
@@ -181,6 +177,7 @@ impl Proxy {
                 authority,
                 pool: RefCell::default(),
                 addresses: RefCell::default(),
+                own: RefCell::new((Instant::now(), HashMap::new())),
                 resolver,
                 denied,
                 log,
@@ -197,8 +194,8 @@ impl Proxy {
                 doors.open(&shared);
             }
             for (udp, tcp) in sockets.dns {
-                local.spawn_local(answer_udp(shared.clone(), udp));
-                local.spawn_local(answer_tcp(shared.clone(), tcp));
+                local.spawn_local(questions::answer_udp(shared.clone(), udp));
+                local.spawn_local(questions::answer_tcp(shared.clone(), tcp));
             }
             local.spawn_local(take(shared.clone(), explicit.clone(), Way::Explicit));
             local.spawn_local(take(shared.clone(), tcp.clone(), Way::Redirected));
@@ -277,97 +274,6 @@ impl fmt::Display for Target {
     }
 }
 
-/// What all tasks of the one thread share.
-struct Shared {
-    policies: watch::Receiver<Arc<Policy>>,
-    cuts: watch::Receiver<()>,
-    /// What the sandbox was started with; later policies have none.
-    authority: Option<Arc<Authority>>,
-    pool: RefCell<Pool>,
-    addresses: RefCell<Addresses>,
-    resolver: Resolver,
-    denied: Box<dyn Fn(Denied) + Send>,
-    log: Option<Log>,
-    outside: Outside,
-    means: Means,
-    limits: Limits,
-    connections: Cell<usize>,
-    /// All clients are gone.
-    draining: watch::Sender<bool>,
-}
-
-impl Shared {
-    /// Of this moment.
-    fn policy(&self) -> Arc<Policy> {
-        self.policies.borrow().clone()
-    }
-
-    /// When all connections that there are now are to end.
-    fn cut(&self) -> impl Future<Output = ()> + use<> {
-        let mut cuts = self.cuts.clone();
-        cuts.mark_unchanged();
-        async move {
-            if cuts.changed().await.is_err() {
-                // The proxy ends, and with it this.
-                std::future::pending().await
-            }
-        }
-    }
-
-    fn deny(&self, protocol: Protocol, target: String, refusal: Refusal) {
-        let denied = Denied { protocol, target, rule: refusal.rule, hint: refusal.hint };
-        if let Some(log) = &self.log {
-            log(Contact::denied(&denied));
-        }
-        (self.denied)(denied);
-    }
-
-    /// Of a connection that has an account of its own.
-    fn deny_open(&self, account: &Account<'_>, protocol: Protocol, target: &Target, refusal: Refusal) {
-        account.refused(protocol, &refusal);
-        (self.denied)(Denied { protocol, target: target.to_string(), rule: refusal.rule, hint: refusal.hint });
-    }
-}
-
-struct Sockets {
-    tcp: TcpListener,
-    dns: Vec<(UdpSocket, TcpListener)>,
-    explicit: TcpListener,
-    udp: Option<(UdpSocket, OwnedFd)>,
-}
-
-impl TryFrom<Listeners> for Sockets {
-    type Error = std::io::Error;
-
-    fn try_from(listeners: Listeners) -> std::io::Result<Self> {
-        let waiting = |fd: OwnedFd| -> std::io::Result<OwnedFd> {
-            let flags = OFlag::from_bits_truncate(fcntl(&fd, FcntlArg::F_GETFL)?);
-            fcntl(&fd, FcntlArg::F_SETFL(flags | OFlag::O_NONBLOCK))?;
-            Ok(fd)
-        };
-        let listener = |fd| TcpListener::from_std(waiting(fd)?.into());
-        for clients in [&listeners.tcp, &listeners.explicit] {
-            prepare(clients)?;
-        }
-        Ok(Self {
-            tcp: listener(listeners.tcp)?,
-            dns: [
-                Some((listeners.dns_udp, listeners.dns_tcp)),
-                listeners.within.map(|within| (within.udp, within.tcp)),
-            ]
-            .into_iter()
-            .flatten()
-            .map(|(udp, tcp)| Ok((UdpSocket::from_std(waiting(udp)?.into())?, listener(tcp)?)))
-            .collect::<std::io::Result<_>>()?,
-            explicit: listener(listeners.explicit)?,
-            udp: match listeners.udp {
-                Some(udp) => Some((UdpSocket::from_std(waiting(udp.listener)?.into())?, waiting(udp.answers)?)),
-                None => None,
-            },
-        })
-    }
-}
-
 /// By which listener a client came.
 #[derive(Clone, Copy)]
 enum Way {
@@ -397,7 +303,7 @@ async fn take(shared: Rc<Shared>, listener: Rc<TcpListener>, way: Way) {
                     Way::Explicit => explicit::explicit(&place.0, client).await,
                 }
             };
-            stream::first(cut, carrying).await;
+            stream::first(pin!(cut), pin!(carrying)).await;
         });
     }
 }
@@ -414,93 +320,6 @@ async fn accept(listener: &TcpListener) -> TcpStream {
             Ok((client, _)) => return client,
             Err(error) if error.kind() == std::io::ErrorKind::ConnectionAborted => {}
             Err(_) => sleep(Duration::from_millis(20)).await,
-        }
-    }
-}
-
-/// One of the connections there may be.
-struct Place(Rc<Shared>);
-
-impl Place {
-    fn take(shared: &Rc<Shared>) -> Option<Self> {
-        let taken = shared.connections.get();
-        (taken < shared.limits.connections).then(|| {
-            shared.connections.set(taken + 1);
-            Self(shared.clone())
-        })
-    }
-}
-
-impl Drop for Place {
-    fn drop(&mut self) {
-        self.0.connections.set(self.0.connections.get() - 1);
-    }
-}
-
-impl Shared {
-    fn answer(&self, question: &[u8]) -> Option<Vec<u8>> {
-        let now = std::time::Instant::now();
-        let (answer, refused) = dns::answer(question, &self.policy(), &mut self.pool.borrow_mut(), now)?;
-        if let Some((name, refusal)) = refused {
-            self.deny(Protocol::Dns, name, refusal);
-        } else if let Some(log) = &self.log
-            && let Some(name) = dns::asked(question)
-        {
-            let host = Host::Name(name);
-            let rule = self.policy().allowed_by(&host, None);
-            log(Contact::new(Protocol::Dns, host.to_string(), rule));
-        }
-        Some(answer)
-    }
-}
-
-async fn answer_udp(shared: Rc<Shared>, socket: UdpSocket) {
-    let mut buffer = [0; 1500];
-    loop {
-        match socket.recv_from(&mut buffer).await {
-            Ok((length, client)) => {
-                if let Some(answer) = shared.answer(&buffer[..length]) {
-                    // One that is lost is asked for again.
-                    _ = socket.send_to(&answer, client).await;
-                }
-            }
-            // An answer that nobody wanted comes back as an error.
-            Err(_) => sleep(Duration::from_millis(1)).await,
-        }
-    }
-}
-
-async fn answer_tcp(shared: Rc<Shared>, listener: TcpListener) {
-    let open = Rc::new(Cell::new(0));
-    loop {
-        let client = accept(&listener).await;
-        if open.get() >= DNS_CONNECTIONS {
-            _ = client.set_zero_linger();
-            continue;
-        }
-        open.set(open.get() + 1);
-        let (shared, open) = (shared.clone(), open.clone());
-        spawn_local(async move {
-            _ = answer_stream(&shared, &client).await;
-            open.set(open.get() - 1);
-        });
-    }
-}
-
-/// Questions one after another, each behind its length.
-async fn answer_stream(shared: &Shared, client: &TcpStream) -> std::io::Result<()> {
-    let mut buffer = Vec::new();
-    loop {
-        while let Some(length) = buffer.first_chunk().map(|two| usize::from(u16::from_be_bytes(*two)))
-            && let Some(question) = buffer.get(2..2 + length)
-        {
-            let Some(answer) = shared.answer(question) else { return Ok(()) };
-            let framed = [&(answer.len() as u16).to_be_bytes()[..], &answer].concat();
-            timeout(DNS_SILENCE, write_all(client, &framed)).await??;
-            buffer.drain(..2 + length);
-        }
-        if timeout(DNS_SILENCE, stream::read_more(client, &mut buffer, 1500)).await?? == 0 {
-            return Ok(());
         }
     }
 }

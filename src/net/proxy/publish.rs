@@ -7,6 +7,7 @@ use std::{
     io,
     net::SocketAddr,
     os::fd::{AsFd, OwnedFd},
+    pin::pin,
     rc::Rc,
     time::Duration,
 };
@@ -18,15 +19,21 @@ use nix::sys::{
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
     task::spawn_local,
-    time::{sleep, timeout},
+    time::sleep,
 };
 
 use super::{
-    Place, Shared, accept, relay,
-    stream::{First, both, finish, first, prepare},
+    Place, Shared, accept,
+    account::Account,
+    relay,
+    stream::{First, both, finish, first, patient, prepare},
 };
 use crate::{
-    net::{BUFFER, gateway::SANDBOX, publish::Inward},
+    net::{
+        BUFFER,
+        gateway::SANDBOX,
+        publish::{Inward, Publish},
+    },
     sys::socket,
 };
 
@@ -36,7 +43,7 @@ const LOOK: Duration = Duration::from_millis(1);
 const PATIENCE: i64 = 2;
 
 pub(super) struct Doors {
-    doors: Vec<(TcpListener, u16)>,
+    doors: Vec<(TcpListener, Publish)>,
     sockets: OwnedFd,
 }
 
@@ -44,20 +51,20 @@ impl Doors {
     /// Within the runtime.
     pub fn new(inward: Inward) -> io::Result<Self> {
         setsockopt(&inward.sockets, sockopt::ReceiveTimeout, &TimeVal::seconds(PATIENCE))?;
-        let doors = inward.published.listeners().map(|(door, port)| Ok((TcpListener::from_std(door)?, port)));
+        let doors = inward.published.listeners().map(|(door, publish)| Ok((TcpListener::from_std(door)?, publish)));
         Ok(Self { doors: doors.collect::<io::Result<_>>()?, sockets: inward.sockets })
     }
 
     /// Spawns what serves them.
     pub fn open(self, shared: &Rc<Shared>) {
         let sockets = Rc::new(self.sockets);
-        for (door, port) in self.doors {
-            spawn_local(serve(shared.clone(), door, port, sockets.clone()));
+        for (door, publish) in self.doors {
+            spawn_local(serve(shared.clone(), door, publish, sockets.clone()));
         }
     }
 }
 
-async fn serve(shared: Rc<Shared>, door: TcpListener, port: u16, sockets: Rc<OwnedFd>) {
+async fn serve(shared: Rc<Shared>, door: TcpListener, publish: Publish, sockets: Rc<OwnedFd>) {
     loop {
         let client = accept(&door).await;
         let place = Place::take(&shared).filter(|_| !*shared.draining.borrow());
@@ -69,23 +76,37 @@ async fn serve(shared: Rc<Shared>, door: TcpListener, port: u16, sockets: Rc<Own
         let cut = place.0.cut();
         spawn_local(async move {
             // Who is not let in is reset.
-            first(cut, carry(&place.0, client, port, &sockets)).await;
+            let account = Account::of_published(&place.0, &client, publish);
+            first(pin!(cut), pin!(carry(&account, client, publish.port, &sockets))).await;
         });
     }
 }
 
-async fn carry(shared: &Shared, client: TcpStream, port: u16, sockets: &OwnedFd) -> io::Result<()> {
+async fn carry(account: &Account<'_>, client: TcpStream, port: u16, sockets: &OwnedFd) -> io::Result<()> {
+    let shared = account.shared;
     prepare(&client)?;
     let socket = new_socket(sockets)?;
-    let connecting = timeout(shared.limits.dial, socket.connect(SocketAddr::new(SANDBOX.into(), port)));
-    let inside = match first(draining(shared), connecting).await {
+    let connecting = patient(shared.limits.dial, socket.connect(SocketAddr::new(SANDBOX.into(), port)));
+    let connected = first(pin!(draining(shared)), pin!(connecting)).await;
+    let inside = match connected {
         First::Left(()) => return Ok(()),
-        First::Right(connected) => connected??,
+        First::Right(connected) => match connected.map_err(io::Error::from).and_then(|connected| connected) {
+            Ok(inside) => inside,
+            Err(error) => {
+                account.failed(&error.to_string());
+                return Err(error);
+            }
+        },
     };
     prepare(&inside)?;
-    let down = relay::up(&inside, &client, &shared.means);
-    let passing = both(relay::up(&client, &inside, &shared.means), down);
-    let ended = match first(gone(shared, &inside, &client), passing).await {
+    let ended = {
+        // What goes out is what the sandbox has sent.
+        let _measured = account.measure(&inside, &client);
+        let up = pin!(relay::up(&client, &inside, &shared.means));
+        let down = pin!(relay::up(&inside, &client, &shared.means));
+        first(pin!(gone(shared, &inside, &client)), pin!(both(up, down))).await
+    };
+    let ended = match ended {
         First::Left(gone) => gone,
         First::Right(ended) => {
             ended?;

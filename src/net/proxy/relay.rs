@@ -15,10 +15,8 @@ use nix::{
 };
 use tokio::{io::Interest, net::TcpStream, sync::Notify};
 
-use super::stream::{end_writing, read_more, write_all};
+use super::stream::{SCRATCH, end_writing, read_more, read_with, write_all};
 
-/// Bytes taken at once, through a buffer that all connections share: nothing waits while it is in use.
-const SCRATCH: usize = 128 << 10;
 /// Bytes of one direction that are copied before a pipe is worth it.
 const COPIED: u64 = 512 << 10;
 /// Of a pipe, where the host lets us.
@@ -29,8 +27,6 @@ pub(super) const PIPES: usize = 64;
 /// What relaying takes, for all connections of one proxy.
 #[derive(Default)]
 pub(super) struct Means {
-    /// Empty until the first connection: most sandboxes make none.
-    buffer: RefCell<Vec<u8>>,
     pipes: Cell<usize>,
 }
 
@@ -50,14 +46,17 @@ pub(super) struct Flow {
 
 struct Watch {
     answer: Vec<u8>,
-    judge: fn(&[u8]) -> Option<bool>,
+    judge: Judge,
 }
+
+/// What the server's bytes so far say; `None`: not yet.
+type Judge = Box<dyn Fn(&[u8]) -> Option<bool>>;
 
 impl Flow {
     /// Has the server's next bytes judged as they pass; to be called before what they answer is sent.
-    pub fn watch(&self, judge: fn(&[u8]) -> Option<bool>) {
+    pub fn watch(&self, judge: impl Fn(&[u8]) -> Option<bool> + 'static) {
         self.seen.set(None);
-        *self.watch.borrow_mut() = Some(Watch { answer: Vec::new(), judge });
+        *self.watch.borrow_mut() = Some(Watch { answer: Vec::new(), judge: Box::new(judge) });
     }
 
     /// What the judge said; no for a server that ends before.
@@ -126,7 +125,7 @@ async fn pass_all(
 ) -> io::Result<()> {
     let mut copied = 0;
     loop {
-        let length = copy(from, to, means, &see).await?;
+        let length = copy(from, to, &see).await?;
         if length == 0 {
             return Ok(());
         }
@@ -142,26 +141,20 @@ async fn pass_all(
 }
 
 /// Passes on what is there, waiting for it. 0: nothing more comes.
-async fn copy(from: &TcpStream, to: &TcpStream, means: &Means, see: impl Fn(&[u8])) -> io::Result<u64> {
-    let (length, rest) = loop {
-        from.readable().await?;
-        let mut buffer = means.buffer.borrow_mut();
-        buffer.resize(SCRATCH, 0);
-        let read = match from.try_read(&mut buffer) {
-            Ok(0) => return Ok(0),
-            Ok(read) => read,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => continue,
-            Err(error) => return Err(error),
-        };
-        let bytes = &buffer[..read];
+async fn copy(from: &TcpStream, to: &TcpStream, see: impl Fn(&[u8])) -> io::Result<u64> {
+    let (length, rest) = read_with(from, SCRATCH, |bytes| {
+        if bytes.is_empty() {
+            return Ok((0, Vec::new()));
+        }
         see(bytes);
         let written = match to.try_write(bytes) {
             Ok(written) => written,
             Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
             Err(error) => return Err(error),
         };
-        break (read as u64, bytes[written..].to_vec());
-    };
+        Ok((bytes.len() as u64, bytes[written..].to_vec()))
+    })
+    .await??;
     write_all(to, &rest).await?;
     Ok(length)
 }

@@ -13,6 +13,9 @@ const OTHER_PATHS: [&[u8]; 2] = [b"x-original-url", b"x-rewrite-url"];
 const HOP: [&str; 7] =
     ["connection", "keep-alive", "proxy-connection", "proxy-authorization", "te", "trailer", "http2-settings"];
 
+/// By which an answer is compressed, or cut where the client says: a secret could be read in pieces.
+const PARTS: [&str; 3] = ["accept-encoding", "range", "if-range"];
+
 /// What rules ask of a request whose head was found to be well-formed.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Asked {
@@ -65,8 +68,9 @@ impl Asked {
         }
     }
 
-    /// The head that the server is sent in place of `head`. `plain`: its answer must not be compressed.
-    pub fn head(&self, head: &[u8], granted: &Granted, upgrade: bool, plain: bool) -> Zeroizing<Vec<u8>> {
+    /// The head that the server is sent in place of `head`. `whole`: its answer must be found in it, and so be
+    /// neither compressed nor a part.
+    pub fn head(&self, head: &[u8], granted: &Granted, upgrade: bool, whole: bool) -> Zeroizing<Vec<u8>> {
         let mut headers = [httparse::EMPTY_HEADER; MOST_HEADERS];
         let mut request = httparse::Request::new(&mut headers);
         // It was parsed before.
@@ -86,12 +90,12 @@ impl Asked {
             // Some servers take `X_Key` for `X-Key`.
             let replaced =
                 |own: &Header| header.name.replace('_', "-").eq_ignore_ascii_case(&own.name().replace('_', "-"));
-            if HOP.into_iter().any(is) || granted.add.iter().any(replaced) || (plain && is("accept-encoding")) {
+            if HOP.into_iter().any(is) || granted.add.iter().any(replaced) || (whole && PARTS.into_iter().any(is)) {
                 continue;
             }
             line(&[header.name.as_bytes(), b": ", header.value]);
         }
-        if plain {
+        if whole {
             line(&[b"Accept-Encoding: identity"]);
         }
         for header in &granted.add {
@@ -111,16 +115,16 @@ impl Asked {
 mod tests {
     use super::*;
 
-    fn sent(head: &str, granted: &Granted, plain: bool) -> String {
+    fn sent(head: &str, granted: &Granted, whole: bool) -> String {
         let asked = Asked::read(head.as_bytes()).unwrap();
-        String::from_utf8(asked.head(head.as_bytes(), granted, false, plain).to_vec()).unwrap()
+        String::from_utf8(asked.head(head.as_bytes(), granted, false, whole).to_vec()).unwrap()
     }
 
     #[test]
     fn headers_are_replaced_and_not_only_added() {
         let add = vec![Header::new("X-Key", "hunter2", |_| None).unwrap()];
         let granted = Granted { add, target: None, by_method: false };
-        let head = "GET /a?b HTTP/1.1\r\nHost: x.com\r\nx-key: mine\r\nX_Key: mine\r\nAccept-Encoding: gzip\r\n\
+        let head = "GET /a?b HTTP/1.1\r\nHost: x.com\r\nx-key: mine\r\nX_Key: mine\r\nAccept-Encoding: gzip\r\nRange: bytes=0-9\r\nIf-Range: x\r\n\
                     Connection: X-Key\r\nTE: trailers\r\nA: b\r\n\r\n";
         assert_eq!(
             sent(head, &granted, true),
@@ -131,6 +135,8 @@ mod tests {
             sent("GET /a HTTP/1.1\r\nHost: x.com\r\nConnection: close\r\n\r\n", &nothing, false),
             "GET /c HTTP/1.1\r\nHost: x.com\r\nConnection: close\r\n\r\n"
         );
+        let part = "GET /a HTTP/1.1\r\nHost: x.com\r\nRange: bytes=0-9\r\n\r\n";
+        assert_eq!(sent(part, &Granted::default(), false), part);
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! TCP streams as the proxy uses them: shared references, and a reset for an end unless told otherwise.
 
 use std::{
+    cell::RefCell,
     future::Future,
     io,
     os::fd::{AsFd, AsRawFd},
-    pin::pin,
+    pin::{Pin, pin},
     task::Poll,
     time::Duration,
 };
@@ -12,7 +13,7 @@ use std::{
 use nix::sys::socket::{Shutdown, setsockopt, shutdown, sockopt};
 use tokio::{
     net::TcpStream,
-    time::{Instant, timeout_at},
+    time::{Instant, error::Elapsed, timeout, timeout_at},
 };
 
 /// Silence on a line before the kernel asks whether the other side is still there.
@@ -42,19 +43,45 @@ pub(super) fn end_writing(stream: &TcpStream) -> io::Result<()> {
     }
 }
 
-/// Appends what is there to `buffer`, waiting for it. 0: the other side sends nothing more.
-pub(super) async fn read_more(stream: &TcpStream, buffer: &mut Vec<u8>, most: usize) -> io::Result<usize> {
+/// Bytes taken at once, through a buffer that all connections share: nothing waits while it is in use, and none has to
+/// make room for what may not come.
+pub(super) const SCRATCH: usize = 128 << 10;
+
+thread_local! {
+    /// Empty until the first connection: most sandboxes make none.
+    static ROOM: RefCell<Vec<u8>> = const { RefCell::new(Vec::new()) };
+}
+
+/// The buffer, for as long as nothing is waited for.
+pub(super) fn with_room<T>(act: impl FnOnce(&mut [u8]) -> T) -> T {
+    ROOM.with_borrow_mut(|room| {
+        room.resize(SCRATCH, 0);
+        act(room)
+    })
+}
+
+/// Hands `take` what is there, up to `most` bytes, waiting for it. Nothing: the other side sends nothing more.
+pub(super) async fn read_with<T>(stream: &TcpStream, most: usize, mut take: impl FnMut(&[u8]) -> T) -> io::Result<T> {
     loop {
         stream.readable().await?;
-        let length = buffer.len();
-        buffer.resize(length + most, 0);
-        let read = stream.try_read(&mut buffer[length..]);
-        buffer.truncate(length + read.as_ref().copied().unwrap_or(0));
+        let read = with_room(|room| {
+            let read = stream.try_read(&mut room[..most.min(SCRATCH)])?;
+            Ok(take(&room[..read]))
+        });
         match read {
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+            Err(error) if io::Error::kind(&error) == io::ErrorKind::WouldBlock => {}
             other => return other,
         }
     }
+}
+
+/// Appends what is there to `buffer`, waiting for it. 0: the other side sends nothing more.
+pub(super) async fn read_more(stream: &TcpStream, buffer: &mut Vec<u8>, most: usize) -> io::Result<usize> {
+    read_with(stream, most, |bytes| {
+        buffer.extend_from_slice(bytes);
+        bytes.len()
+    })
+    .await
 }
 
 pub(super) async fn write_all(stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
@@ -91,36 +118,51 @@ pub(super) async fn farewell(stream: TcpStream, words: &[u8], patience: Duration
     }
 }
 
+/// As tokio's `timeout`, by a clock that stands still while this thread is not let run: on a host with too much to do it is
+/// not the other side that is slow.
+pub(super) async fn patient<F: Future>(limit: Duration, future: F) -> Result<F::Output, Elapsed> {
+    const STEPS: u32 = 50;
+    let mut future = pin!(future);
+    for _ in 1..STEPS {
+        if let Ok(done) = timeout(limit / STEPS, future.as_mut()).await {
+            return Ok(done);
+        }
+    }
+    timeout(limit / STEPS, future).await
+}
+
 pub(super) enum First<A, B> {
     Left(A),
     Right(B),
 }
 
-/// The one that is ready first, the left one if both are; the other is dropped.
-pub(super) async fn first<A, B>(left: impl Future<Output = A>, right: impl Future<Output = B>) -> First<A, B> {
-    let (mut left, mut right) = (pin!(left), pin!(right));
+/// The one that is ready first, the left one if both are; the other is dropped. Where they are pinned they stay: to move
+/// them here would copy them, and that of all that is within them.
+pub(super) async fn first<A, B>(
+    mut left: impl Future<Output = A> + Unpin,
+    mut right: impl Future<Output = B> + Unpin,
+) -> First<A, B> {
     std::future::poll_fn(|context| {
-        if let Poll::Ready(value) = left.as_mut().poll(context) {
+        if let Poll::Ready(value) = Pin::new(&mut left).poll(context) {
             return Poll::Ready(First::Left(value));
         }
-        right.as_mut().poll(context).map(First::Right)
+        Pin::new(&mut right).poll(context).map(First::Right)
     })
     .await
 }
 
 /// Until both are done, or one failed.
 pub(super) async fn both<E>(
-    left: impl Future<Output = Result<(), E>>,
-    right: impl Future<Output = Result<(), E>>,
+    mut left: impl Future<Output = Result<(), E>> + Unpin,
+    mut right: impl Future<Output = Result<(), E>> + Unpin,
 ) -> Result<(), E> {
-    let (mut left, mut right) = (pin!(left), pin!(right));
     let (mut left_done, mut right_done) = (false, false);
     std::future::poll_fn(|context| {
-        if !left_done && let Poll::Ready(result) = left.as_mut().poll(context) {
+        if !left_done && let Poll::Ready(result) = Pin::new(&mut left).poll(context) {
             result?;
             left_done = true;
         }
-        if !right_done && let Poll::Ready(result) = right.as_mut().poll(context) {
+        if !right_done && let Poll::Ready(result) = Pin::new(&mut right).poll(context) {
             result?;
             right_done = true;
         }

@@ -237,11 +237,55 @@ fn what_may_be_http_is_taken_for_it() {
 }
 
 #[test]
+fn an_offer_of_websocket_is_whole() {
+    const WHOLE: &str =
+        "Upgrade: websocket\r\nConnection: x, Upgrade\r\nSec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n";
+    let asked = |line: &str, headers: &str| direct(&format!("{line} HTTP/1.1\r\nHost: a.com\r\n{headers}\r\n"));
+    let Kind::Request { upgrade, .. } = asked("GET /", WHOLE).unwrap().unwrap().kind else { panic!() };
+    assert_eq!(upgrade, Some(Upgrade { accept: "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=".to_owned() }));
+    assert!(asked("POST /", WHOLE).is_err());
+    for line in WHOLE.lines().skip(1) {
+        assert!(asked("GET /", &WHOLE.replace(&format!("{line}\r\n"), "")).is_err(), "{line}");
+    }
+    assert!(asked("GET /", &format!("{WHOLE}Sec-WebSocket-Key: AAAAAAAAAAAAAAAAAAAAAA==\r\n")).is_err());
+}
+
+#[test]
 fn a_switch_is_seen_behind_what_is_said_before() {
-    assert_eq!(is_switched(b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n\x81"), Some(true));
-    assert_eq!(is_switched(b"HTTP/1.1 103 Early Hints\r\n\r\nHTTP/1.1 101 x\r\n\r\n"), Some(true));
+    let upgrade = Upgrade::with(b"dGhlIHNhbXBsZSBub25jZQ==");
+    let is_switched = |answer: &[u8]| is_switched(&upgrade, answer);
+    let taken = "Upgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n";
+    let switched = format!("HTTP/1.1 101 Switching Protocols\r\n{taken}\r\n\x01");
+    assert_eq!(is_switched(switched.as_bytes()), Some(true));
+    assert_eq!(is_switched(format!("HTTP/1.1 103 Early Hints\r\n\r\n{switched}").as_bytes()), Some(true));
+    // Not every 101 is an answer to the offer.
+    for none in [
+        "",
+        "Upgrade: websocket\r\n",
+        &taken.replace("s3p", "S3p"),
+        &taken.replace("websocket", "h2c"),
+        &taken.repeat(2),
+    ] {
+        let answer = format!("HTTP/1.1 101 Switching Protocols\r\n{none}\r\n");
+        assert_eq!(is_switched(answer.as_bytes()), Some(false), "{none}");
+    }
     assert_eq!(is_switched(b"HTTP/1.1 200 OK\r\n\r\n"), Some(false));
     assert_eq!(is_switched(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\n\r\n"), Some(false));
     assert_eq!(is_switched(b"HTTP/1.1 101 Switching"), None);
     assert_eq!(is_switched(b"\x16\x03\x03"), Some(false));
+}
+
+#[test]
+fn bypass_06_chunks_are_passed_on_as_ours() {
+    let body = b"3;a=\"b\"\r\nabc\r\n00002\r\nde\r\n0;x\r\nHost: evil.com\r\nX: y\r\n\r\nrest";
+    let mut out = Vec::new();
+    assert_eq!(Chunks::default().renew(body, &mut out), Ok(body.len() - 4));
+    assert_eq!(out, b"5\r\nabcde\r\n0\r\n\r\n");
+    // However it is cut.
+    let (mut chunks, mut out) = (Chunks::default(), Vec::new());
+    for byte in &body[..body.len() - 4] {
+        assert_eq!(chunks.renew(&[*byte], &mut out), Ok(1));
+    }
+    assert!(chunks.is_done());
+    assert_eq!(out, b"1\r\na\r\n1\r\nb\r\n1\r\nc\r\n1\r\nd\r\n1\r\ne\r\n0\r\n\r\n");
 }

@@ -182,9 +182,16 @@ fn bypass_06_what_is_ambiguous_is_answered_here() {
 /// An offer that the server doesn't take up changes nothing.
 #[test]
 fn bypass_06_a_web_socket_begins_when_the_server_says_so() {
-    const OFFER: &str = "GET / HTTP/1.1\r\nHost: example.com\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\r\n";
+    const OFFER: &str = "GET / HTTP/1.1\r\nHost: example.com\r\nConnection: Upgrade\r\nUpgrade: websocket\r\n\
+                         Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==\r\n\r\n";
     for (answer, switched) in [
-        (&b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n"[..], true),
+        (
+            &b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\
+               Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n"[..],
+            true,
+        ),
+        // As one that answers with whatever code it is asked for.
+        (b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\n\r\n", false),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 0\r\n\r\n", false),
     ] {
         let world = example();
