@@ -136,6 +136,9 @@ impl Prepared {
             prepared.made.before.events = leaf.events().map_err(LaunchError::Cgroup)?;
             prepared.made.before.usage = leaf.usage();
         }
+        if prepared.booted.is_some() {
+            prepared.made.before.cpu = cpu_of_children(prepared.made.running.pid);
+        }
         Ok(prepared)
     }
 
@@ -356,6 +359,13 @@ pub fn is_looked_at(variable: &str) -> bool {
     ];
     let name = variable.split('=').next().unwrap_or_default();
     STARTS.iter().any(|start| variable.starts_with(start)) || ALONE.contains(&name)
+}
+
+/// What an interpreter has used that has just started: it is the only child of its init.
+fn cpu_of_children(init: i32) -> Duration {
+    let children = std::fs::read_to_string(format!("/proc/{init}/task/{init}/children")).unwrap_or_default();
+    let pids = children.split_ascii_whitespace().filter_map(|pid| pid.parse().ok());
+    pids.filter_map(|pid| process::cpu_time(pid).ok()).sum()
 }
 
 /// The program that is executed at once: the plan's, with the variables by which it finds what to do first.

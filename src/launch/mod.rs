@@ -32,7 +32,7 @@ mod watch;
 
 use std::{
     os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd},
-    time::Instant,
+    time::{Duration, Instant},
 };
 
 pub use ahead::{Boot, Gone, Prepared, is_looked_at};
@@ -151,6 +151,8 @@ struct Before {
     denials: Denials,
     events: Events,
     usage: cgroup::Usage,
+    /// Of the program alone, where no cgroup counts it.
+    cpu: Duration,
 }
 
 /// Makes the sandbox. `meanwhile` is done while the init builds.

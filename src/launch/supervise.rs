@@ -75,6 +75,8 @@ pub(super) struct Supervisor<'a> {
     counted: Option<(Events, cgroup::Usage)>,
     /// What it had counted when the sandbox was made, if that was ahead: none of it is the program's.
     counted_before: (Events, cgroup::Usage),
+    /// And what its program had used by itself.
+    cpu_before: Duration,
     killed_by: Option<Reason>,
     failure: Option<protocol::Failure>,
     files: Vec<ProducedFile>,
@@ -132,6 +134,7 @@ impl<'a> Supervisor<'a> {
             oom,
             denials: before.denials,
             counted_before: (before.events, before.usage),
+            cpu_before: before.cpu,
             step: 0,
             prepared: None,
             policy_untold: None,

@@ -56,14 +56,14 @@ fn secrets_and_limits_are_the_jobs() {
     assert_eq!(outcome.controls.as_ref().unwrap().secrets, 1);
     pool.expect(&mut Sandbox::code(""), 1).unwrap();
     // Time counts from when it is used.
-    std::thread::sleep(Duration::from_millis(700));
+    std::thread::sleep(Duration::from_millis(5500));
     let mut limits = fumehood::request::Limits::default();
-    limits.timeout = Some(Duration::from_millis(500));
+    limits.timeout = Some(Duration::from_secs(5));
     let outcome = pool.output(Sandbox::code("print('quick')").limits(limits.clone())).unwrap();
     assert_eq!(out(&outcome), "quick\n");
     assert_eq!(outcome.limits.timeout, limits.timeout);
     pool.expect(&mut Sandbox::code(""), 1).unwrap();
-    let outcome = pool.output(Sandbox::code("import time; time.sleep(20)").limits(limits)).unwrap();
+    let outcome = pool.output(Sandbox::code("import time; time.sleep(200)").limits(limits)).unwrap();
     assert_eq!(outcome.verdict, Verdict::Timeout);
     assert_eq!(pool.counts(), (3, 0));
 }

@@ -112,7 +112,7 @@ impl Supervisor<'_> {
             duration,
             setup: self.setup,
             usage: Usage {
-                cpu: used.and_then(|used| used.cpu_time).unwrap_or(init.cpu),
+                cpu: used.and_then(|used| used.cpu_time).unwrap_or(init.cpu.saturating_sub(self.cpu_before)),
                 peak_memory_bytes: used.and_then(|used| used.peak_memory).map(|bytes| bytes.get()).or(watched),
             },
             limits: self.plan.limits.clone(),
