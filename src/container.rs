@@ -7,6 +7,7 @@ mod bundle;
 mod checkpoint;
 mod delete;
 mod egress;
+mod guest;
 mod living;
 mod restore;
 
@@ -45,6 +46,7 @@ pub use self::{
     checkpoint::{Checkpoint, checkpoint},
     delete::delete,
     egress::{Egress, policy, set_policy},
+    guest::{Isolation, list as guest_processes},
     living::{NOT_RUNNING, Usage, kill, pause, processes, record, resume, update},
     restore::{Restore, restore},
 };
@@ -66,6 +68,8 @@ pub struct Create {
     pub no_new_keyring: bool,
     pub driver: Driver,
     pub rootless: bool,
+    /// Whose kernel it is to be on.
+    pub isolation: Isolation,
     pub egress: Egress,
     /// The calling program is the runtime and nothing else: it may execute itself again, to have its binary out of
     /// the container's reach (CVE-2019-5736).
@@ -115,7 +119,7 @@ fn io(what: &str, path: &Path) -> impl Fn(std::io::Error) -> Error {
 
 /// Makes the container: a process waits inside, and its state is recorded.
 pub fn create(wanted: &Create) -> Result<()> {
-    let mut made = begin(wanted, &Attention::None, Waits::ForStart)?;
+    let mut made = begin(wanted, &Attention::None, Waits::ForStart, None)?;
     drop(made.lock);
     made.child.release();
     _ = made.child.keep();
@@ -198,14 +202,17 @@ impl Attention {
     }
 }
 
-fn begin(wanted: &Create, attention: &Attention, waits: Waits) -> Result<Made> {
+fn begin(wanted: &Create, attention: &Attention, waits: Waits, image: Option<BorrowedFd<'_>>) -> Result<Made> {
     // Nearly all that root makes needs it, and what is done before is done twice.
     let guarded = wanted.guard_binary && !is_rootless();
     if guarded {
         guard_binary()?;
     }
-    let mut bundle = Bundle::read(&wanted.bundle, wanted.config.as_deref(), !wanted.no_pivot, &wanted.egress)?;
+    let config = wanted.config.as_deref();
+    let mut bundle =
+        Bundle::read(&wanted.bundle, config, !wanted.no_pivot, &wanted.egress, (&wanted.id, wanted.isolation))?;
     let preserve = passed(wanted.preserve_fds)? + listening(&mut bundle.plan);
+    guest::check_passed(bundle.plan.gvisor.is_some(), preserve)?;
     if wanted.guard_binary && !guarded && guard_needed(bundle.plan.ids.as_ref()) {
         guard_binary()?;
     }
@@ -238,6 +245,7 @@ fn begin(wanted: &Create, attention: &Attention, waits: Waits) -> Result<Made> {
         privileged: bundle.host.privileged,
         host_root: bundle.host.privileged && bundle.host.initial_user_namespace,
         record: &record,
+        image,
         egress_door: door.as_ref().map(AsFd::as_fd),
         egress_log: wanted.egress.log.as_ref().map(AsFd::as_fd),
     })
@@ -434,8 +442,13 @@ fn started(record: &Record, spec: &oci::Spec, controls: &spec::Controls) -> Resu
 
 /// `create`, `start`, and unless detached, the wait for its end and `delete`. Returns the program's exit status.
 pub fn run(wanted: &Create, detach: bool, keep: bool) -> Result<i32> {
+    go(wanted, detach, keep, None)
+}
+
+/// As [`run`], of a program that may have run before.
+fn go(wanted: &Create, detach: bool, keep: bool, image: Option<BorrowedFd<'_>>) -> Result<i32> {
     let attention = if detach { Attention::None } else { Attention::Foreground(OnceCell::new()) };
-    let Made { mut child, dir, lock, record, spec, controls } = begin(wanted, &attention, Waits::ForUs)?;
+    let Made { mut child, dir, lock, record, spec, controls } = begin(wanted, &attention, Waits::ForUs, image)?;
     let going = child.let_go().map_err(failed).and_then(|()| started(&record, &spec, &controls));
     drop(lock);
     if let Err(error) = going {
@@ -493,7 +506,11 @@ pub fn exec(wanted: &Exec, process: impl FnOnce(&oci::Spec) -> Result<oci::Proce
     if shares_mounts {
         plan::shared::check_capabilities(&process.capabilities).map_err(Hint::into_error)?;
     }
-    plan::controls::tighten(&mut process, &controls, kernel, host.landlock_abi).map_err(Hint::into_error)?;
+    let guest = guest::Execution::of(&record, &asked, &mut process, wanted.preserve_fds)?;
+    if guest.is_none() {
+        plan::controls::tighten(&mut process, &controls, kernel, host.landlock_abi).map_err(Hint::into_error)?;
+    }
+    let call = guest.as_ref().map(guest::Execution::call);
     if let Some(egress) = &record.egress {
         plan::egress::check_exec(linux, &process.capabilities).map_err(Hint::into_error)?;
         // Until its program runs, its process is seen where the engine makes its network.
@@ -517,8 +534,10 @@ pub fn exec(wanted: &Exec, process: impl FnOnce(&oci::Spec) -> Result<oci::Proce
         privileged: host.privileged,
         host_root: host.privileged && host.initial_user_namespace,
         record: &record,
+        call: call.as_ref(),
     })
     .map_err(failed)?;
+    guest.map_or(Ok(()), guest::Execution::started)?;
     if let Some(path) = &wanted.pidfd_socket {
         send_pidfd(path, child.pidfd.as_fd())?;
     }

@@ -15,6 +15,7 @@ use std::{
 
 use fumehood::{
     Sandbox,
+    batch::{Columns, Job},
     cgroup::container::fuzzing as bus,
     host::KernelVersion,
     image::{
@@ -41,7 +42,7 @@ use fumehood::{
 /// A name, and what takes the bytes.
 pub type Target = (&'static str, fn(&[u8]));
 
-pub const TARGETS: [Target; 22] = [
+pub const TARGETS: [Target; 24] = [
     ("quantities", quantities),
     ("names", names),
     ("paths", paths),
@@ -64,7 +65,29 @@ pub const TARGETS: [Target; 22] = [
     ("socks", from_sandbox::socks),
     ("rule", rule),
     ("request-path", request_path),
+    ("job", job),
+    ("table", table),
 ];
+
+/// A job as a line: one that is understood is written as one that means the same.
+pub fn job(data: &[u8]) {
+    let Ok(job) = Job::parse(data) else { return };
+    let text = serde_json::to_vec(&job).unwrap();
+    assert!(!text.contains(&b'\n'));
+    assert_eq!(Job::parse(&text).unwrap(), job);
+    assert_eq!(Job::default().over(&job).over(&job), Job { id: None, ..job });
+}
+
+/// A job as the row of a table: the first line names the columns.
+pub fn table(data: &[u8]) {
+    let mut parts = data.splitn(2, |byte| *byte == b'\n');
+    let (Some(names), Some(row)) = (parts.next(), parts.next()) else { return };
+    let Ok(columns) = Columns::parse(names) else { return };
+    if let Ok(job) = columns.job(row) {
+        let text = serde_json::to_vec(&job).unwrap();
+        assert_eq!(Job::parse(&text).unwrap(), job);
+    }
+}
 
 /// Sizes, times, CPUs, counts: within their bounds, and a size is read back as it is printed.
 pub fn quantities(data: &[u8]) {

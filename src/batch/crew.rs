@@ -1,18 +1,26 @@
 //! The workers of a batch: who is idle, who has what, and how many there may be.
 
 use std::{
+    collections::VecDeque,
     os::fd::AsFd,
     time::{Duration, Instant},
 };
 
 use super::{apply::Images, attempt, error::BatchError, settings::Settings};
-use crate::spawn::{Jobs, SpawnError, Spawner, Worker};
+use crate::{
+    Sandbox,
+    pool::Single,
+    spawn::{Jobs, SpawnError, Spawner, Worker},
+};
 
 /// Workers and the process that makes them.
 #[derive(Debug)]
 pub(super) struct Crew<T> {
     spawner: Spawner,
-    idle: Vec<Worker>,
+    /// The first has had the most time to get ready for its next.
+    idle: VecDeque<Worker>,
+    /// So many more than can be busy get ready meanwhile.
+    ahead: usize,
     pub(super) busy: Vec<(Worker, T)>,
     most: usize,
     /// More than there could be had.
@@ -30,32 +38,40 @@ pub(super) enum Answer<T> {
 pub(super) fn start(settings: &Settings) -> Result<Spawner, SpawnError> {
     Spawner::start(|jobs: &mut Jobs| {
         let mut images = Images::default();
+        let mut ahead = Single::new(settings.ahead.clone());
         while let Some(task) = jobs.next() {
-            let done = attempt::run(&task, settings, &mut images, &mut |sandbox| jobs.run(sandbox, &mut attempt::Deaf));
+            let run = &mut |sandbox: &mut Sandbox| jobs.run_ahead(&mut ahead, sandbox, &mut attempt::Deaf);
+            let done = attempt::run(&task, settings, &mut images, run);
             jobs.answer(&done);
+            jobs.make_ahead(&mut ahead);
         }
     })
 }
 
 impl<T> Crew<T> {
-    pub(super) fn new(spawner: Spawner, most: usize) -> Self {
-        Self { spawner, idle: Vec::new(), busy: Vec::new(), most, short: false }
+    pub(super) fn new(spawner: Spawner, most: usize, ahead: usize) -> Self {
+        Self { spawner, idle: VecDeque::new(), ahead, busy: Vec::new(), most, short: false }
     }
 
     pub(super) fn has_room(&self) -> bool {
         self.busy.len() < self.most && (!self.short || !self.idle.is_empty())
     }
 
-    /// Gives a task to a worker, or back. The worker is chosen here: for a task of a kind that one is ready for, that one.
+    /// Gives a task to a worker, or back.
     pub(super) fn give(&mut self, what: T, task: &[u8]) -> Result<Option<T>, BatchError> {
         loop {
-            let mut worker = match self.idle.pop() {
+            let all = self.short || self.idle.len() + self.busy.len() >= self.most + self.ahead;
+            let idle = if all { self.idle.pop_front() } else { None };
+            let mut worker = match idle {
                 Some(worker) => worker,
                 None => match self.spawner.worker() {
                     Ok(worker) => worker,
                     // Processes or descriptors are short: with those that there are it goes on.
-                    Err(SpawnError::Worker { .. }) if !self.busy.is_empty() => {
+                    Err(SpawnError::Worker { .. }) if !self.busy.is_empty() || !self.idle.is_empty() => {
                         self.short = true;
+                        if !self.idle.is_empty() {
+                            continue;
+                        }
                         return Ok(Some(what));
                     }
                     Err(error) => return Err(error.into()),
@@ -79,7 +95,7 @@ impl<T> Crew<T> {
             Ok(None) => None,
             Ok(Some(answer)) => {
                 let (worker, what) = self.busy.swap_remove(place);
-                self.idle.push(worker);
+                self.idle.push_back(worker);
                 Some(Answer::Done(what, answer))
             }
             Err(_) => {

@@ -17,6 +17,11 @@ impl JobError {
         Self { why: why.into(), hint: None }
     }
 
+    pub(super) fn no_object() -> Self {
+        let hint = Some("a job is one, on a line of its own".to_owned());
+        Self { why: "it is no JSON object".to_owned(), hint }
+    }
+
     /// From what a parser said of the field at `path`.
     pub(super) fn misread(path: &str, said: String) -> Self {
         let unknown = said.strip_prefix("unknown field `").and_then(|rest| rest.split_once('`'));
@@ -30,16 +35,7 @@ impl JobError {
                 hint = elsewhere(name, &field).or_else(|| near(name, &known));
                 format!("unknown field `{name}`")
             }
-            None if said.contains("expected struct Job") => {
-                hint = Some("a job is a JSON object on a line of its own".to_owned());
-                said
-            }
-            None => {
-                if path == "." {
-                    hint = Some("a job is a JSON object on a line of its own".to_owned());
-                }
-                said
-            }
+            None => said,
         };
         let why = if field.is_empty() || field == "." { why } else { format!("`{field}`: {why}") };
         Self { why, hint }

@@ -272,6 +272,10 @@ impl Job {
     /// # Errors
     /// When it is no JSON object, or has a field that there is none of, or one of another kind.
     pub fn parse(line: &[u8]) -> Result<Self, JobError> {
+        // A list would do for a struct too, by the order of its fields.
+        if line.trim_ascii_start().first() != Some(&b'{') {
+            return Err(JobError::no_object());
+        }
         let mut deserializer = serde_json::Deserializer::from_slice(line);
         let parsed = serde_path_to_error::deserialize::<_, Self>(&mut deserializer);
         let job = parsed.map_err(|error| JobError::misread(&error.path().to_string(), error.inner().to_string()))?;
@@ -385,8 +389,9 @@ mod tests {
             (r#"{"code": 1}"#, "`code`: invalid type: integer `1`, expected a string, or {\"base64\": …} / "),
             (r#"{"id": 1.5}"#, "`id`: invalid type: floating point `1.5`, expected a string or a whole number / "),
             (r#"{"code": {"base64": "!"}}"#, "`code`: base64: Invalid symbol 33, offset 0. / "),
-            ("[]", "invalid type: sequence, expected struct Job / a job is a JSON object on a line of its own"),
-            ("", "EOF while parsing a value at line 1 column 0 / "),
+            ("[]", "it is no JSON object / a job is one, on a line of its own"),
+            ("", "it is no JSON object / a job is one, on a line of its own"),
+            ("{\"id\": ", "EOF while parsing a value"),
         ] {
             let found = error(line);
             assert!(found.starts_with(told.trim_end_matches(" / ")), "{line}: {found}");

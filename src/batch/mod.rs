@@ -44,6 +44,7 @@ pub use journal::Existing;
 pub use schema::{JOB as JOB_SCHEMA, RESULT as RESULT_SCHEMA};
 pub use source::{Format, Jobs};
 pub use summary::Summary;
+pub use table::Columns;
 
 use crate::{Error, Sandbox, error::Hint, request::Bytes};
 use journal::{Done, Journal};
@@ -105,8 +106,14 @@ pub struct Batch {
 impl Batch {
     #[must_use]
     pub fn new(template: Sandbox) -> Self {
-        let settings =
-            Settings { owner: std::process::id(), template, defaults: Job::default(), store: None, artifacts: None };
+        let settings = Settings {
+            owner: std::process::id(),
+            template,
+            defaults: Job::default(),
+            store: None,
+            artifacts: None,
+            ahead: crate::pool::Settings::default(),
+        };
         Self { settings, pace: Pace::default() }
     }
 
@@ -149,6 +156,12 @@ impl Batch {
     /// Runs a job again, so many times at most, that ended with `setup_error`.
     pub fn retries(&mut self, retries: u32) -> &mut Self {
         self.pace.retries = retries;
+        self
+    }
+
+    /// How sandboxes are made ahead of their jobs; by default as many wait as there are CPUs.
+    pub fn ahead(&mut self, settings: crate::pool::Settings) -> &mut Self {
+        self.settings.ahead = settings;
         self
     }
 

@@ -92,7 +92,7 @@ impl<'a> Run<'a> {
             pace,
             jobs,
             input_ended: false,
-            crew: Crew::new(spawner, pace.workers.map_or(cpus, usize::from)),
+            crew: Crew::new(spawner, pace.workers.map_or(cpus, usize::from), settings.ahead.most),
             read: VecDeque::new(),
             read_bytes: 0,
             memory: pace.memory.map_or_else(available_memory, Bytes::get),

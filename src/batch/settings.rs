@@ -14,6 +14,8 @@ pub(super) struct Settings {
     pub(super) defaults: Job,
     pub(super) store: Option<PathBuf>,
     pub(super) artifacts: Option<PathBuf>,
+    /// Sandboxes that workers make ahead while they have nothing to do. `most`: workers beside those that run jobs.
+    pub(super) ahead: crate::pool::Settings,
 }
 
 /// What the one who hands out the jobs knows besides.

@@ -17,6 +17,7 @@ use fumehood::{
     Batch, Error, Result,
     batch::{BatchError, Existing, Format, Job, Jobs, Progress, Summary, Watch},
     error::Hint,
+    pool,
     sys::process,
 };
 use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
@@ -107,6 +108,12 @@ fn settings(batch: &mut Batch, low: &Low, many: &Many) -> Result<()> {
     if let Some(dir) = &low.store {
         batch.store(dir);
     }
+    let ahead = pool::Settings::default();
+    batch.ahead(pool::Settings {
+        most: many.pool.unwrap_or(many.workers.map_or(ahead.most, |workers| workers.get().min(ahead.most))),
+        preload: many.preload.clone(),
+        ..ahead
+    });
     batch.unordered(many.unordered).fail_fast(many.fail_fast).retries(many.retries);
     Ok(())
 }

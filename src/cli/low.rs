@@ -138,6 +138,9 @@ pub struct Many {
     pub force: bool,
     pub fail_fast: bool,
     pub retries: u32,
+    /// `None`: as many as is best.
+    pub pool: Option<usize>,
+    pub preload: Vec<String>,
     pub artifacts: Option<PathBuf>,
     pub summary: Option<PathBuf>,
     pub dry_run: bool,

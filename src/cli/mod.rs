@@ -27,6 +27,7 @@ mod ps;
 mod run;
 mod runtimes;
 mod selftest;
+mod snapshot;
 mod table;
 mod terminal;
 mod usage;
@@ -36,7 +37,7 @@ mod verdict;
 use std::{ffi::OsString, path::Path, process::ExitCode};
 
 /// The names by which we are a runtime: our own, and those we take the place of.
-const ENGINES: [&str; 3] = ["fumehood-oci", "runc", "crun"];
+const ENGINES: [&str; 4] = ["fumehood-oci", oci::GVISOR, "runc", "crun"];
 
 pub fn main(mut words: impl Iterator<Item = OsString>) -> ExitCode {
     let name = words.next().unwrap_or_default();

@@ -8,7 +8,7 @@ use fumehood::{Error, error::Hint};
 use super::{
     cleanup, completions, doctor, help, image, install, kept, kill,
     low::Verb as RunVerb,
-    message, net, profile, ps, runtimes, selftest,
+    message, net, profile, ps, runtimes, selftest, snapshot,
     usage::{UsageError, nearest},
 };
 
@@ -76,6 +76,10 @@ enum Verb {
         after_help = "Examples:\n  fumehood unpack image.tar bundle/\n  fumehood unpack python:3.12-slim bundle/"
     )]
     Unpack(image::UnpackArgs),
+    /// Save a container of fumehood-oci to a directory, and bring it back
+    #[command(after_help = "Examples:\n  fumehood snapshot save box saved/\n  \
+                            fumehood snapshot restore box saved/ --bundle bundle/ --detach")]
+    Snapshot(snapshot::Args),
     /// Show the built-in profiles
     #[command(after_help = "Examples:\n  fumehood profile list\n  fumehood profile show strict\n  \
                       fumehood profile show default --seccomp > mine.json")]
@@ -155,6 +159,7 @@ fn dispatch(verb: Verb) -> ExitCode {
     match verb {
         Verb::Ps(args) => ps::run(&args),
         Verb::Kill(args) => kill::run(&args),
+        Verb::Snapshot(args) => snapshot::run(&args),
         Verb::Net(args) => net::run(&args),
         Verb::Cleanup(args) => cleanup::run(&args),
         Verb::Runtimes(args) => runtimes::run(&args),

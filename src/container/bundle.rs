@@ -8,7 +8,11 @@ use std::{
 
 use oci_spec::runtime as oci;
 
-use super::{Driver, Egress, Undo, die_at, io};
+use super::{
+    Driver, Egress, Undo, die_at,
+    guest::{self, Isolation},
+    io,
+};
 use crate::{
     Result,
     cgroup::container::{Group, Layout, Place, Want, resctrl},
@@ -39,7 +43,13 @@ pub(super) struct Bundle {
 }
 
 impl Bundle {
-    pub(super) fn read(path: &Path, config: Option<&Path>, pivot: bool, egress: &Egress) -> Result<Self> {
+    pub(super) fn read(
+        path: &Path,
+        config: Option<&Path>,
+        pivot: bool,
+        egress: &Egress,
+        (id, isolation): (&ContainerId, Isolation),
+    ) -> Result<Self> {
         let path = std::fs::canonicalize(path).map_err(io("open bundle", path))?;
         let config = config.map_or_else(|| path.join("config.json"), Path::to_owned);
         let container = spec::load(&config).map_err(Hint::into_error)?;
@@ -47,7 +57,11 @@ impl Bundle {
         let spec::Container { spec, bytes, mut controls, warnings } = container;
         egress.hold_for(&mut controls)?;
         let (host, layout) = (Host::probe(), Layout::detect());
-        let around = circumstances(&path, &host, &layout, pivot);
+        let gvisor = guest::find(&controls, isolation)?;
+        let around = Circumstances {
+            gvisor: gvisor.as_ref().map(|gvisor| plan::gvisor::Wanted { gvisor, id: id.as_str() }),
+            ..circumstances(&path, &host, &layout, pivot)
+        };
         let plan = plan::make(&spec, &controls, &around).map_err(Hint::into_error)?;
         Ok(Self { path, rootfs, spec, bytes, controls, plan, host, layout, warnings })
     }
@@ -90,6 +104,7 @@ impl Bundle {
             user_namespace: self.plan.namespaces.has(libc::CLONE_NEWUSER),
             rootless,
             keyring,
+            gvisor: self.plan.gvisor.as_ref().map(|guest| guest.name.clone()),
         }
     }
 
@@ -154,5 +169,6 @@ pub(super) fn circumstances<'a>(bundle: &'a Path, host: &Host, layout: &Layout, 
         },
         selinux: Path::new("/sys/fs/selinux/enforce").exists(),
         pivot,
+        gvisor: None,
     }
 }

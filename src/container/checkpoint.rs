@@ -65,6 +65,12 @@ pub fn checkpoint(wanted: &Checkpoint) -> Result<()> {
     if record.egress.is_some() {
         return Err(filtered());
     }
+    if record.gvisor.is_some() {
+        // For as long as this takes nobody else changes it.
+        let saved = super::guest::save(wanted, &record);
+        drop(lock);
+        return saved.map(|()| forget(wanted));
+    }
     let spec::Container { spec, controls, .. } =
         spec::parse(dir.read_config().map_err(Hint::into_error)?.into()).map_err(Hint::into_error)?;
     let (host, layout) = (Host::probe(), Layout::detect());
@@ -121,14 +127,17 @@ pub fn checkpoint(wanted: &Checkpoint) -> Result<()> {
     };
     session.work(job, options, log, told).map_err(Hint::into_error)?;
     drop(lock);
-    if !wanted.leave_running
-        && !wanted.pre_dump
-        && let Err(error) = delete(&wanted.root, &wanted.id, true, wanted.warn)
-    {
-        // It is saved, and what is left of it can be deleted again.
-        (wanted.warn)(error.message());
+    if !wanted.leave_running && !wanted.pre_dump {
+        forget(wanted);
     }
     Ok(())
+}
+
+/// It is saved, and what is left of it can be deleted again.
+fn forget(wanted: &Checkpoint) {
+    if let Err(error) = delete(&wanted.root, &wanted.id, true, wanted.warn) {
+        (wanted.warn)(error.message());
+    }
 }
 
 /// What holds for both ways. Returns where the log will be.

@@ -39,6 +39,10 @@ fn group(record: &Record) -> Result<Group> {
 pub fn kill(root: &StateRoot, id: &ContainerId, signal: i32, all: bool) -> Result<()> {
     let record = record(root, id)?;
     let init = record.init_pidfd();
+    // Which of them it is for is for gVisor's kernel to say: on this one they are all its own.
+    if record.gvisor.is_some() && init.is_some() && signal != libc::SIGKILL && (all || signal == libc::SIGSTOP) {
+        return super::guest::signal(root, id, signal, all);
+    }
     let every = all || (signal == libc::SIGKILL && !record.pid_namespace_own);
     if every && let Some(group) = group_of(&record)?.filter(Group::exists) {
         if init.is_none() && !all && group.pids().map_err(Hint::into_error)?.is_empty() {

@@ -18,7 +18,9 @@ use std::{
 use super::{
     Attention, Bundle, Driver, check_terminal,
     checkpoint::{Config, NETWORK, PIDS, can_be_restored, common},
-    connect, delete, die_at, failed, group_of, hooks, launch, write_pid,
+    connect, delete, die_at, failed, group_of,
+    guest::{self, Isolation},
+    hooks, launch, write_pid,
 };
 use crate::{
     Result,
@@ -50,6 +52,7 @@ pub struct Restore {
     pub detach: bool,
     pub driver: Driver,
     pub rootless: bool,
+    pub isolation: Isolation,
     pub egress: super::Egress,
     /// As in [`super::Checkpoint`].
     pub options: Options,
@@ -61,6 +64,9 @@ const ROOT: &str = "criu-root";
 
 /// Brings it back. Returns its exit status, or 0 when detached.
 pub fn restore(wanted: &Restore) -> Result<i32> {
+    if let Some(status) = guest::restore(wanted)? {
+        return Ok(status);
+    }
     let attention = if wanted.detach { Attention::None } else { Attention::Foreground(OnceCell::new()) };
     let child = begin(wanted, &attention)?;
     let Attention::Foreground(cell) = attention else {
@@ -74,7 +80,7 @@ pub fn restore(wanted: &Restore) -> Result<i32> {
 }
 
 fn begin(wanted: &Restore, attention: &Attention) -> Result<launch::Child> {
-    let bundle = Bundle::read(&wanted.bundle, None, true, &wanted.egress)?;
+    let bundle = Bundle::read(&wanted.bundle, None, true, &wanted.egress, (&wanted.id, Isolation::default()))?;
     bundle.warn(wanted.warn);
     let plan = &bundle.plan;
     can_be_restored(plan, &bundle.host)?;

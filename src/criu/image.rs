@@ -66,6 +66,11 @@ impl Directory {
         &self.path
     }
 
+    #[must_use]
+    pub fn descriptor(&self) -> &OwnedFd {
+        &self.fd
+    }
+
     /// For criu, which opens it by way of our /proc.
     #[must_use]
     pub fn number(&self) -> i32 {

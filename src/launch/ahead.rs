@@ -37,7 +37,7 @@ use crate::{
 /// Room for what a job brings. Only what is used of it is memory.
 const ROOM: usize = 32 << 20;
 /// An interpreter imports what it is told to, on a machine that may have much to do.
-const BOOT_TIME: Duration = Duration::from_secs(60);
+const BOOT_TIME: Duration = Duration::from_secs(30);
 /// Of what an interpreter says when it is ready.
 const MOST_SAID: usize = 64 << 10;
 
@@ -51,6 +51,10 @@ pub struct Boot {
     /// can be so.
     pub env: Vec<(String, String)>,
     pub joins: bool,
+    /// Whether it can be told its arguments later, and nothing shows.
+    pub takes_args: bool,
+    /// A program that has this in it would notice.
+    pub noticed_by: Option<&'static str>,
 }
 
 /// A sandbox that waits.
@@ -69,6 +73,8 @@ struct Booted {
     /// Our copy of the end at which the interpreter is told.
     socket: OwnedFd,
     files: Vec<BoxPath>,
+    takes_args: bool,
+    noticed_by: Option<&'static str>,
     /// What it says that it has loaded.
     loaded: Vec<String>,
 }
@@ -81,7 +87,8 @@ pub struct Gone<'a> {
 }
 
 impl Prepared {
-    /// Makes the sandbox of `plan`, whose program and files are forgotten. `id` names its cgroup.
+    /// Makes the sandbox of `plan`, whose program and files are forgotten. `id` names its cgroup. What can be read from
+    /// `interrupt` ends it.
     ///
     /// # Errors
     /// When it cannot be made, or the interpreter does not get ready.
@@ -91,6 +98,7 @@ impl Prepared {
         hierarchy: &Hierarchy,
         boot: Option<&Boot>,
         logs: bool,
+        interrupt: Option<BorrowedFd<'_>>,
     ) -> Result<Self, LaunchError> {
         let holds = Holds::decide(&plan, hierarchy)?;
         plan.without_late();
@@ -118,10 +126,12 @@ impl Prepared {
         let booted = pair.zip(boot).map(|((socket, _), boot)| Booted {
             socket,
             files: boot.files.iter().filter_map(file_path).collect(),
+            takes_args: boot.takes_args,
+            noticed_by: boot.noticed_by,
             loaded: Vec::new(),
         });
         let mut prepared = Self { plan, hierarchy: hierarchy.clone(), made, shared, booted, logs };
-        prepared.wait_until_ready()?;
+        prepared.wait_until_ready(interrupt)?;
         if let Some(leaf) = &prepared.made.leaf {
             prepared.made.before.events = leaf.events().map_err(LaunchError::Cgroup)?;
             prepared.made.before.usage = leaf.usage();
@@ -135,6 +145,12 @@ impl Prepared {
         self.logs == logs
             && self.plan.makes_the_same(plan)
             && self.booted.as_ref().is_none_or(|booted| booted.fits(&self.plan, plan))
+    }
+
+    /// By which its cgroup is known.
+    #[must_use]
+    pub const fn id(&self) -> &SandboxId {
+        &self.plan.id
     }
 
     #[must_use]
@@ -205,7 +221,7 @@ impl Prepared {
     }
 
     /// Hears of the init and of the program until both wait.
-    fn wait_until_ready(&mut self) -> Result<(), LaunchError> {
+    fn wait_until_ready(&mut self, interrupt: Option<BorrowedFd<'_>>) -> Result<(), LaunchError> {
         let until = Instant::now() + BOOT_TIME;
         let (mut made, mut said, mut has_spoken) = (false, Vec::new(), self.booted.is_none());
         while !(made && has_spoken) {
@@ -219,9 +235,14 @@ impl Prepared {
             fds.extend(self.booted.as_ref().filter(|_| !has_spoken).map(|booted| readable(booted.socket.as_fd())));
             let listener = fds.len();
             fds.extend(before.listener.as_ref().map(|listener| readable(listener.as_fd())));
+            let interrupted = fds.len();
+            fds.extend(interrupt.map(readable));
             process::poll(&mut fds, Some(left)).map_err(system("poll"))?;
             let ready = |at: usize| fds.get(at).is_some_and(|fd| fd.revents != 0);
-            if listener < fds.len() && ready(listener) {
+            if ready(interrupted) {
+                return Err(LaunchError::Lost);
+            }
+            if listener < interrupted && ready(listener) {
                 answer(&self.plan, before);
             }
             if ready(0) {
@@ -280,11 +301,17 @@ impl Booted {
         let Some(variables) = more(&own.env, &step.env) else { return false };
         let file = own.argv.last().map_or("", String::as_str);
         own.cwd == step.cwd
+            && (self.takes_args || own.argv == step.argv)
             && own.candidates == step.candidates
             && more(&own.argv, &step.argv).is_some_and(|args| args.iter().map(String::len).sum::<usize>() < MOST_SAID)
             && variables.iter().all(|variable| !is_looked_at(variable))
             && variables.iter().map(String::len).sum::<usize>() < MOST_SAID
-            && !job.placed_late().any(|(_, op)| self.is_hidden_by(op, file))
+            && !job.placed_late().any(|(_, op)| self.is_hidden_by(op, file) || self.is_noticed_by(op))
+    }
+
+    fn is_noticed_by(&self, op: &SetupOp) -> bool {
+        let (SetupOp::File { content, .. }, Some(words)) = (op, self.noticed_by) else { return false };
+        content.0.windows(words.len()).any(|part| part == words.as_bytes())
     }
 
     /// Whether a file beside the program would have been loaded in place of what is loaded already.

@@ -227,11 +227,6 @@ impl<'a> Start<'a> {
         // It would be made if it is missing.
         fs::open_in(tree.as_fd(), inside, libc::O_PATH | libc::O_DIRECTORY, 0, fs::LINKS_IN_ROOT)
             .map_err(at(Stage::WorkingDirectory, 0))?;
-        if self.terminal {
-            // runsc waits for it all the same, and hands it on. Its file server inherits this, which in the release of 2022
-            // has the terminal as well, and would die of it.
-            process::ignore_signal(libc::SIGINT);
-        }
         process::set_limit(libc::RLIMIT_CORE as _, 1, 1).map_err(at(Stage::ResourceLimit, 0))?;
         if let Some(processes) = self.processes {
             process::set_limit(libc::RLIMIT_NPROC as _, processes, processes).map_err(at(Stage::ResourceLimit, 0))?;

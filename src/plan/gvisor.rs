@@ -50,6 +50,9 @@ pub struct Enclosure {
     pub hides_network_settings: bool,
     /// The device of the platform.
     pub device: Option<HostPath>,
+    /// Whether there are pseudo-terminals in it, at one of which the program may be.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub terminals: bool,
 }
 
 /// Something in the program's tree of which gVisor is told, since of the root's mount it would not know that no program
@@ -57,9 +60,11 @@ pub struct Enclosure {
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Inner {
     pub path: BoxPath,
-    pub kind: Kind,
-    writable: bool,
-    executable: bool,
+    /// Where it is not known what is mounted, it is looked at.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub kind: Option<Kind>,
+    pub(super) writable: bool,
+    pub(super) executable: bool,
     /// In the enclosure's `/mnt`.
     #[serde(skip)]
     pub name: CString,
@@ -70,6 +75,19 @@ impl Gvisor {
     #[must_use]
     pub const fn threads(pids: u32) -> u32 {
         pids.saturating_mul(THREADS_EACH).saturating_add(OWN_THREADS)
+    }
+}
+
+impl Inner {
+    /// As runsc is told of it.
+    pub(super) fn mount(&self) -> serde_json::Value {
+        let access = if self.writable { "rw" } else { "ro" };
+        let mut options = vec!["rbind", access, "nosuid", "nodev"];
+        if !self.executable {
+            options.push("noexec");
+        }
+        let source = format!("/mnt/{}", self.name.to_string_lossy());
+        json!({ "destination": self.path.shown(), "type": "bind", "source": source, "options": options })
     }
 }
 
@@ -103,6 +121,7 @@ pub(super) fn plan(
             Platform::Kvm => Some(HostPath::new(Path::new("/dev/kvm"))?),
             Platform::Auto | Platform::Systrap | Platform::Ptrace => None,
         },
+        terminals: false,
     };
     if matches!(setup.last(), Some(SetupOp::Enter)) {
         setup.pop();
@@ -147,7 +166,7 @@ fn inner(setup: &[SetupOp]) -> Result<Vec<Inner>, PlanError> {
         let below = |inner: &Inner| Path::new(&path.shown()).starts_with(inner.path.shown());
         if !executable || all.iter().any(below) {
             let name = CString::new(all.len().to_string()).map_err(|_| PlanError::Nul("a number"))?;
-            all.push(Inner { path: path.clone(), kind, writable, executable, name });
+            all.push(Inner { path: path.clone(), kind: Some(kind), writable, executable, name });
         }
     }
     Ok(all)
@@ -163,15 +182,7 @@ fn config(program: &Program<'_>, step: &Step, inner: &[Inner], gateway: bool) ->
         })
         .collect();
     let mut all = vec![json!({ "destination": "/proc", "type": "proc", "source": "proc" })];
-    all.extend(inner.iter().map(|inner| {
-        let access = if inner.writable { "rw" } else { "ro" };
-        let mut options = vec!["rbind", access, "nosuid", "nodev"];
-        if !inner.executable {
-            options.push("noexec");
-        }
-        let source = format!("/mnt/{}", inner.name.to_string_lossy());
-        json!({ "destination": inner.path.shown(), "type": "bind", "source": source, "options": options })
-    }));
+    all.extend(inner.iter().map(Inner::mount));
     let mut namespaces: Vec<_> = ["pid", "ipc", "uts", "mount"].map(|kind| json!({ "type": kind })).into();
     if gateway {
         namespaces.push(json!({ "type": "network", "path": "/proc/self/ns/net" }));

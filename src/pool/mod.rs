@@ -13,6 +13,7 @@
 
 mod boot;
 mod shelf;
+mod single;
 
 use std::{
     os::fd::BorrowedFd,
@@ -21,7 +22,9 @@ use std::{
     time::{Duration, Instant},
 };
 
-pub use shelf::{Settings, Shelf};
+pub use shelf::Settings;
+use shelf::Shelf;
+pub use single::Single;
 
 use crate::{Result, Sandbox, launch::Observer, report::Outcome};
 

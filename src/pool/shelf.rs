@@ -19,7 +19,7 @@ use crate::{
 /// How a pool is kept.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// Sandboxes that wait, of all kinds together.
+    /// Sandboxes that wait, of all kinds together; none, and all are made when they are wanted.
     pub most: usize,
     /// Whether interpreters are started ahead, and not only their sandboxes made.
     pub boots: bool,
@@ -30,7 +30,7 @@ pub struct Settings {
 impl Default for Settings {
     fn default() -> Self {
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
-        Self { most: 4 * cpus, boots: true, preload: Vec::new() }
+        Self { most: cpus, boots: true, preload: Vec::new() }
     }
 }
 
@@ -65,7 +65,7 @@ struct Kind {
 
 /// All that is needed to make one.
 #[derive(Debug, Clone)]
-struct Recipe {
+pub(super) struct Recipe {
     plan: Plan,
     boot: Option<Boot>,
     logs: bool,
@@ -89,11 +89,43 @@ pub struct Done {
 impl Order {
     /// Makes it.
     pub fn make(self) -> Done {
-        let Recipe { plan, boot, logs } = self.recipe;
-        let result = SandboxId::random()
-            .map_err(|_| LaunchError::Lost)
-            .and_then(|id| Prepared::make(plan, id, &self.hierarchy, boot.as_ref(), logs));
+        let id = SandboxId::random().map_err(|_| LaunchError::Lost);
+        let result = id.and_then(|id| self.recipe.make(id, &self.hierarchy, None));
         Done { kind: self.kind, result }
+    }
+}
+
+impl Recipe {
+    pub(super) fn make(
+        self,
+        id: SandboxId,
+        hierarchy: &Hierarchy,
+        interrupt: Option<BorrowedFd<'_>>,
+    ) -> std::result::Result<Prepared, LaunchError> {
+        Prepared::make(self.plan, id, hierarchy, self.boot.as_ref(), self.logs, interrupt)
+    }
+
+    pub(super) const fn has_interpreter(&self) -> bool {
+        self.boot.is_some()
+    }
+
+    pub(super) fn leave_interpreter_out(&mut self) {
+        self.boot = None;
+        self.plan.steps.clear();
+    }
+
+    /// Whether its sandboxes are such as this job wants.
+    pub(super) fn serves(&self, job: &Job) -> bool {
+        if self.logs != job.logs || !self.plan.makes_the_same(&job.plan) {
+            return false;
+        }
+        match (&self.boot, &self.plan.steps[..], &job.plan.steps[..]) {
+            (None, ..) => true,
+            (Some(_), [own], [step]) => {
+                own.cwd == step.cwd && step.argv.starts_with(&own.argv) && step.env.starts_with(&own.env)
+            }
+            _ => false,
+        }
     }
 }
 
@@ -114,6 +146,10 @@ impl Job {
         let (own_args, variables) = sandbox.own_words();
         let own_variables = variables.map(<[u8]>::to_vec).collect();
         Ok(Self { plan, runtime, logs, own_args, own_variables })
+    }
+
+    pub(super) fn fits(&self, prepared: &Prepared) -> bool {
+        prepared.waits() && prepared.fits(&self.plan, self.logs)
     }
 
     /// Runs it where it was found to fit, or else in a sandbox of its own.
@@ -139,7 +175,7 @@ impl Job {
     }
 
     /// The sandbox without the job; `None` where there is none that others could use.
-    fn recipe(&self, settings: &Settings) -> Option<Recipe> {
+    pub(super) fn recipe(&self, settings: &Settings) -> Option<Recipe> {
         if !self.plan.can_be_made_ahead() {
             return None;
         }
@@ -190,13 +226,13 @@ impl Shelf {
     /// One that waits for this job, or such a job; if there is none, there will be.
     pub fn take(&mut self, job: &Job) -> Option<Prepared> {
         let now = Instant::now();
-        let fits = |kind: &&mut Kind| kind.recipe.logs == job.logs && kind.serves(job);
+        let fits = |kind: &&mut Kind| kind.recipe.serves(job);
         if let Some(kind) = self.kinds.iter_mut().find(fits) {
             kind.asked += 1;
             kind.last = now;
             let found = loop {
                 match kind.waiting.pop() {
-                    Some(prepared) if prepared.waits() && prepared.fits(&job.plan, job.logs) => break Some(prepared),
+                    Some(prepared) if job.fits(&prepared) => break Some(prepared),
                     // One that is not for this job is for another: it has loaded what this one brings.
                     Some(prepared) if prepared.waits() => {
                         kind.waiting.push(prepared);
@@ -225,7 +261,7 @@ impl Shelf {
     pub fn expect(&mut self, like: &mut Sandbox, count: usize) -> Result<Option<u64>> {
         let job = Job::of(like, false)?;
         let count = count.min(self.settings.most);
-        if let Some(kind) = self.kinds.iter_mut().find(|kind| !kind.recipe.logs && kind.serves(&job)) {
+        if let Some(kind) = self.kinds.iter_mut().find(|kind| kind.recipe.serves(&job)) {
             kind.wanted = kind.wanted.max(count);
             (kind.last, kind.asked) = (Instant::now(), kind.asked.max(2));
             return Ok(Some(kind.number));
@@ -267,8 +303,7 @@ impl Shelf {
             Ok(prepared) => kind.waiting.push(prepared),
             // Without an interpreter it may do.
             Err(_) if kind.recipe.boot.is_some() => {
-                kind.recipe.boot = None;
-                kind.recipe.plan.steps.clear();
+                kind.recipe.leave_interpreter_out();
             }
             Err(_) => kind.failed = true,
         }
@@ -311,19 +346,5 @@ impl Shelf {
 impl Kind {
     const fn lacks(&self) -> bool {
         !self.failed && self.asked > 1 && self.waiting.len() + self.making < self.wanted
-    }
-
-    /// Whether its sandboxes are such as this job wants.
-    fn serves(&self, job: &Job) -> bool {
-        if !self.recipe.plan.makes_the_same(&job.plan) {
-            return false;
-        }
-        match (&self.recipe.boot, &self.recipe.plan.steps[..], &job.plan.steps[..]) {
-            (None, ..) => true,
-            (Some(_), [own], [step]) => {
-                own.cwd == step.cwd && step.argv.starts_with(&own.argv) && step.env.starts_with(&own.env)
-            }
-            _ => false,
-        }
     }
 }

@@ -71,7 +71,7 @@ impl Crew {
     pub(super) fn lost(&mut self, pid: i32) {
         // Others are what killed workers left us.
         let Some(member) = self.members.remove(&pid) else { return };
-        if let Some(id) = self.notes.read(member.place) {
+        for id in self.notes.read(member.place) {
             self.fallen.push(Fallen { id, since: Instant::now() });
             _ = self.notes.clear(member.place);
         }

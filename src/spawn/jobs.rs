@@ -8,6 +8,7 @@ use super::{
 };
 use crate::{
     Error, Observer, Outcome, Result, Sandbox,
+    pool::Single,
     request::SandboxId,
     sys::{self, Errno, process},
 };
@@ -57,7 +58,7 @@ impl Jobs<'_> {
     /// Says that a sandbox of this name is about to be made, so that what is left of it is found should this process be
     /// killed. [`Self::run`] says so by itself.
     pub fn begin(&mut self, id: &SandboxId) -> Result<()> {
-        self.notes.write(self.place, id).map_err(|error| Error::new(format!("no note of sandbox {id}: {error}")))
+        self.notes.write(self.place, &[id]).map_err(|error| Error::new(format!("no note of sandbox {id}: {error}")))
     }
 
     /// Says that nothing is left of it.
@@ -73,6 +74,36 @@ impl Jobs<'_> {
         let outcome = sandbox.run(Some(self.signals.as_fd()), observer);
         self.end();
         outcome
+    }
+
+    /// As [`Self::run`], in the sandbox that was made ahead if there is one that fits.
+    pub fn run_ahead(
+        &mut self,
+        ahead: &mut Single,
+        sandbox: &mut Sandbox,
+        observer: &mut dyn Observer,
+    ) -> Result<Outcome> {
+        let id = sandbox.known_as()?;
+        let (notes, place) = (self.notes, self.place);
+        let noted = |ids: &[&SandboxId]| {
+            notes.write(place, ids).map_err(|error| Error::new(format!("no note of sandbox {id}: {error}")))
+        };
+        let outcome = ahead.run(sandbox, &id, Some(self.signals.as_fd()), observer, &noted);
+        self.end();
+        outcome
+    }
+
+    /// Makes a sandbox for the next job, if that is likely to want one such as the last ones did, and has not come yet.
+    pub fn make_ahead(&mut self, ahead: &mut Single) {
+        let waits = libc::pollfd { fd: self.socket.as_raw_fd(), events: libc::POLLIN, revents: 0 };
+        if process::poll(&mut [waits], Some(std::time::Duration::ZERO)) != Ok(0) {
+            return;
+        }
+        let (notes, place) = (self.notes, self.place);
+        ahead.make(Some(self.signals.as_fd()), &|id| notes.write(place, &[id]).is_ok());
+        if !ahead.has_one() {
+            self.end();
+        }
     }
 
     fn is_orphan(&self) -> bool {

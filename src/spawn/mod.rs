@@ -27,6 +27,7 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Mutex, PoisonError},
+    time::Instant,
 };
 
 pub use jobs::Jobs;
@@ -144,7 +145,23 @@ impl AsFd for Spawner {
 
 impl Drop for Spawner {
     fn drop(&mut self) {
+        use std::os::fd::AsRawFd;
         self.control.end();
+        let until = Instant::now() + process::LONGEST;
+        loop {
+            let left = until.saturating_duration_since(Instant::now());
+            let mut gone = [libc::pollfd { fd: self.pidfd.as_raw_fd(), events: libc::POLLIN, revents: 0 }];
+            match sys_process::poll(&mut gone, Some(left)) {
+                // A signal came.
+                Ok(0) if !left.is_zero() => {}
+                Ok(1..) => break,
+                // One that was stopped would never end; what it has goes as if it had been killed.
+                _ => {
+                    _ = sys_process::signal(self.pidfd.as_fd(), libc::SIGKILL);
+                    break;
+                }
+            }
+        }
         _ = sys_process::wait(self.pid, true);
     }
 }

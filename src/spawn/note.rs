@@ -18,11 +18,17 @@ impl Notes {
         Ok(Self(File::from(memfd_create(c"fumehood-notes", MFdFlags::MFD_CLOEXEC)?)))
     }
 
-    /// From before the sandbox is begun.
-    pub(super) fn write(&self, place: usize, id: &SandboxId) -> io::Result<()> {
+    /// From before the sandbox is begun. One that was made ahead has two: its own, and that of what it is used for.
+    pub(super) fn write(&self, place: usize, ids: &[&SandboxId]) -> io::Result<()> {
         let mut text = [0; PLACE];
-        let id = id.as_str().as_bytes();
-        text[..id.len()].copy_from_slice(id);
+        let mut rest = &mut text[..];
+        for id in ids {
+            let id = id.as_str().as_bytes();
+            let (here, after) =
+                std::mem::take(&mut rest).split_at_mut_checked(id.len() + 1).ok_or(io::ErrorKind::StorageFull)?;
+            here[..id.len()].copy_from_slice(id);
+            rest = after;
+        }
         self.put(place, &text)
     }
 
@@ -35,11 +41,13 @@ impl Notes {
         self.0.write_all_at(text, (place * PLACE) as u64)
     }
 
-    pub(super) fn read(&self, place: usize) -> Option<SandboxId> {
+    pub(super) fn read(&self, place: usize) -> Vec<SandboxId> {
         let mut text = [0; PLACE];
-        self.0.read_exact_at(&mut text, (place * PLACE) as u64).ok()?;
-        let length = text.iter().position(|byte| *byte == 0)?;
-        SandboxId::parse(std::str::from_utf8(&text[..length]).ok()?).ok()
+        if self.0.read_exact_at(&mut text, (place * PLACE) as u64).is_err() {
+            return Vec::new();
+        }
+        let ids = text.split(|byte| *byte == 0).filter_map(|id| std::str::from_utf8(id).ok());
+        ids.filter_map(|id| SandboxId::parse(id).ok()).collect()
     }
 
     /// For [`crate::sys::process::close_range`] to spare.
@@ -56,12 +64,13 @@ mod tests {
     fn each_place_has_its_own() {
         let notes = Notes::new().unwrap();
         let [long, short] = ["x".repeat(128), "y".to_owned()].map(|text| SandboxId::parse(&text).unwrap());
-        notes.write(3, &long).unwrap();
-        notes.write(0, &long).unwrap();
-        notes.write(0, &short).unwrap();
+        notes.write(3, &[&long, &short]).unwrap();
+        notes.write(0, &[&long]).unwrap();
+        notes.write(0, &[&short]).unwrap();
+        assert!(notes.write(1, &[&long, &long]).is_err());
         let all: Vec<_> = (0..5).map(|place| notes.read(place)).collect();
-        assert_eq!(all, [Some(short), None, None, Some(long), None]);
+        assert_eq!(all, [vec![short.clone()], vec![], vec![], vec![long, short], vec![]]);
         notes.clear(3).unwrap();
-        assert_eq!(notes.read(3), None);
+        assert!(notes.read(3).is_empty());
     }
 }

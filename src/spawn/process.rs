@@ -17,6 +17,8 @@ use crate::{
 const GRACE: Duration = Duration::from_secs(1);
 /// How long all that is left is waited for after that: only what the kernel itself cannot end takes longer.
 const DYING: Duration = Duration::from_secs(5);
+/// What the end may take in all, with time to spare.
+pub(super) const LONGEST: Duration = Duration::from_secs(4 * GRACE.as_secs() + 2 * DYING.as_secs());
 /// How often what is left of killed workers is looked at.
 const LOOK: Duration = Duration::from_millis(10);
 

@@ -54,6 +54,9 @@ pub struct Record {
     /// Whether its processes get a session keyring of their own.
     #[serde(default)]
     pub keyring: bool,
+    /// What runsc knows it by, if its kernel is gVisor's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub gvisor: Option<String>,
 }
 
 /// The container's first process as the host numbers it.
@@ -214,6 +217,7 @@ pub(super) mod tests {
             user_namespace: false,
             rootless: false,
             keyring: true,
+            gvisor: None,
         }
     }
 

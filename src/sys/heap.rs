@@ -29,7 +29,7 @@ const LISTS: usize = FINE / GRAIN + (LARGEST / FINE).ilog2() as usize;
 /// To be the `#[global_allocator]`.
 #[derive(Debug)]
 pub struct Heap {
-    arena: UnsafeCell<Arena>,
+    arena: Arena,
     used: AtomicUsize,
     /// The first free piece of each size; in it is the way to the next.
     free: UnsafeCell<[*mut u8; LISTS]>,
@@ -38,14 +38,14 @@ pub struct Heap {
 
 #[derive(Debug)]
 #[repr(align(16))]
-struct Arena([u8; SIZE]);
+struct Arena(UnsafeCell<[u8; SIZE]>);
 
 impl Heap {
     #[must_use]
     #[allow(clippy::new_without_default)]
     pub const fn new() -> Self {
         Self {
-            arena: UnsafeCell::new(Arena([0; SIZE])),
+            arena: Arena(UnsafeCell::new([0; SIZE])),
             used: AtomicUsize::new(0),
             free: UnsafeCell::new([ptr::null_mut(); LISTS]),
             held: AtomicBool::new(false),
@@ -53,7 +53,7 @@ impl Heap {
     }
 
     fn owns(&self, pointer: *mut u8) -> bool {
-        (self.arena.get() as usize..self.arena.get() as usize + SIZE).contains(&(pointer as usize))
+        (self.arena.0.get() as usize..self.arena.0.get() as usize + SIZE).contains(&(pointer as usize))
     }
 
     fn take(&self, layout: Layout) -> Option<*mut u8> {
@@ -72,13 +72,13 @@ impl Heap {
     fn take_new(&self, size: usize) -> Option<*mut u8> {
         let start =
             self.used.fetch_update(Relaxed, Relaxed, |used| Some(used + size).filter(|end| *end <= SIZE)).ok()?;
-        Some(self.arena.get().cast::<u8>().wrapping_add(start))
+        Some(self.arena.0.get().cast::<u8>().wrapping_add(start))
     }
 
     fn give_back(&self, piece: *mut u8, layout: Layout) {
         let Some(size) = size(layout) else { return };
         // The last one given out can be taken back: a growing buffer often is.
-        let end = piece as usize - self.arena.get() as usize + size;
+        let end = piece as usize - self.arena.0.get() as usize + size;
         if self.used.compare_exchange(end, end - size, Relaxed, Relaxed).is_ok() {
             return;
         }

@@ -94,6 +94,12 @@ pub fn set_undumpable() -> Result<()> {
     check(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 0, 0, 0, 0) }.into()).map(drop)
 }
 
+/// Gives back what [`set_undumpable`] took: to whoever has the same identity, files of it in /proc, and the right to trace it.
+pub fn set_dumpable() -> Result<()> {
+    // SAFETY: takes no pointer.
+    check(unsafe { libc::prctl(libc::PR_SET_DUMPABLE, 1, 0, 0, 0) }.into()).map(drop)
+}
+
 pub fn set_no_new_privileges() -> Result<()> {
     // SAFETY: takes no pointer.
     check(unsafe { libc::prctl(libc::PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0) }.into()).map(drop)

@@ -39,8 +39,18 @@ pub fn make_archive(place: &Place) -> String {
 
 /// Registers the place's `fumehood-oci` as a person does.
 pub fn install(place: &Place, who: Who, args: &[&str]) {
+    register(place, who, "fumehood-oci", args);
+}
+
+/// And its `fumehood-gvisor` as one more.
+pub fn install_gvisor(place: &Place, who: Who, args: &[&str]) {
+    fs::hard_link(place.binary(), place.join("fumehood-gvisor")).unwrap();
+    register(place, who, "fumehood-gvisor", &[&["--isolation", "gvisor"], args].concat());
+}
+
+fn register(place: &Place, who: Who, program: &str, args: &[&str]) {
     let mut command = Command::new(place.binary());
-    command.arg("install").args(args).args(["--runtime", &place.text("fumehood-oci")]);
+    command.arg("install").args(args).args(["--runtime", &place.text(program)]);
     if let Some((uid, gid)) = who.ids() {
         command.uid(uid).gid(gid);
     }

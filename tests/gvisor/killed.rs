@@ -69,7 +69,10 @@ impl Process {
         let now = Self::look(self.pid);
         // One that nobody has waited for yet is as dead.
         let state = fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();
-        now.started == self.started && !state.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['Z', 'X']))
+        // Of one that was gone before it was looked at, nothing is known but that.
+        !self.started.is_empty()
+            && now.started == self.started
+            && !state.rsplit_once(") ").is_some_and(|(_, rest)| rest.starts_with(['Z', 'X']))
     }
 }
 

@@ -19,6 +19,7 @@ mod cve_terminals;
 mod documents;
 mod egress;
 mod exec;
+mod gvisor;
 mod hooks;
 #[cfg(debug_assertions)]
 mod killed;

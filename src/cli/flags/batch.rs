@@ -113,6 +113,34 @@ pub static BATCH: &[Flag] = &[
         },
     ),
     value(
+        "pool",
+        "auto|off|NUMBER",
+        Of::Text,
+        Section::Batch,
+        "How many sandboxes wait that were made ahead, for jobs like those before: each is used once, with its \
+         interpreter started already [default: auto, the number of CPUs].",
+        |low, given| {
+            low.batch.pool = match given.raw.to_str() {
+                Some("auto") => None,
+                Some("off") => Some(0),
+                _ => Some(given.limit("auto, off or a number", |text| limits::parse_count(text, 0, 1000))? as usize),
+            };
+            Ok(())
+        },
+    ),
+    value(
+        "preload",
+        "NAMES",
+        Of::Text,
+        Section::Batch,
+        "Modules, with commas between, that interpreters started ahead have imported, beside those of their own.",
+        |low, given| {
+            let text = given.text()?;
+            low.batch.preload.extend(text.split(',').map(str::trim).filter(|name| !name.is_empty()).map(str::to_owned));
+            Ok(())
+        },
+    ),
+    value(
         "artifacts",
         "DIR",
         Of::Dir,

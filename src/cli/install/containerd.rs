@@ -3,14 +3,14 @@
 use toml_edit::{Array, DocumentMut, Item, Table, value};
 
 use super::{
-    NAME, Wanted,
+    Names, Wanted,
     podman::{plain, table},
 };
 
 /// Annotations of a pod that are passed on: they can only tighten.
 const ANNOTATIONS: &str = "io.fumehood.*";
 
-pub(super) fn edit(text: &str, wanted: Option<Wanted<'_>>) -> Result<String, String> {
+pub(super) fn edit(text: &str, names: Names, wanted: Option<Wanted<'_>>) -> Result<String, String> {
     let mut document: DocumentMut = text.parse().map_err(|error: toml_edit::TomlError| plain(&error))?;
     let version = match document.get("version").map(Item::as_integer) {
         Some(Some(version)) => version,
@@ -27,19 +27,19 @@ pub(super) fn edit(text: &str, wanted: Option<Wanted<'_>>) -> Result<String, Str
             if document.is_empty() {
                 document.insert("version", value(version));
             }
-            add(document.as_table_mut(), plugin, wanted)?;
+            add(document.as_table_mut(), plugin, names, wanted)?;
         }
-        None => remove(document.as_table_mut(), plugin),
+        None => remove(document.as_table_mut(), plugin, names),
     }
     let alone =
         document.len() == 1 && document.contains_key("version") && wanted.is_none() && document.to_string() != text;
     Ok(if alone { String::new() } else { document.to_string() })
 }
 
-fn add(document: &mut Table, plugin: &str, wanted: Wanted<'_>) -> Result<(), String> {
+fn add(document: &mut Table, plugin: &str, names: Names, wanted: Wanted<'_>) -> Result<(), String> {
     let containerd = table(table(table(document, "plugins")?, plugin)?, "containerd")?;
-    if wanted.default && containerd.get("default_runtime_name").and_then(Item::as_str) != Some(NAME) {
-        containerd.insert("default_runtime_name", value(NAME));
+    if wanted.default && containerd.get("default_runtime_name").and_then(Item::as_str) != Some(names.entry) {
+        containerd.insert("default_runtime_name", value(names.entry));
     }
     let runtimes = table(containerd, "runtimes")?;
     // The kubelet's driver of control groups is the node's, whatever the runtime.
@@ -47,12 +47,12 @@ fn add(document: &mut Table, plugin: &str, wanted: Wanted<'_>) -> Result<(), Str
         .get("runc")
         .and_then(|runc| runc.get("options")?.get("SystemdCgroup")?.as_bool())
         .filter(|systemd| *systemd);
-    let own = table(runtimes, NAME)?;
+    let own = table(runtimes, names.entry)?;
     set(own, "runtime_type", "io.containerd.runc.v2".into());
     match own.get_mut("pod_annotations").map(Item::as_array_mut) {
         Some(Some(list)) if list.iter().any(|name| name.as_str() == Some(ANNOTATIONS)) => {}
         Some(Some(list)) => list.push(ANNOTATIONS),
-        Some(None) => return Err(format!("`pod_annotations` of {NAME} is no list")),
+        Some(None) => return Err(format!("`pod_annotations` of {} is no list", names.entry)),
         None => _ = own.insert("pod_annotations", value(Array::from_iter([ANNOTATIONS]))),
     }
     let options = table(own, "options")?;
@@ -76,13 +76,13 @@ fn set(table: &mut Table, name: &str, wanted: toml_edit::Value) {
 }
 
 /// Takes ours out, and what is empty without it.
-fn remove(document: &mut Table, plugin: &str) {
+fn remove(document: &mut Table, plugin: &str, names: Names) {
     let containerd = document.get("plugins").and_then(|plugins| plugins.get(plugin)?.get("containerd"));
     let default = containerd.and_then(|containerd| containerd.get("default_runtime_name")?.as_str());
-    if default == Some(NAME) {
+    if default == Some(names.entry) {
         prune(document, &["plugins", plugin, "containerd", "default_runtime_name"]);
     }
-    prune(document, &["plugins", plugin, "containerd", "runtimes", NAME]);
+    prune(document, &["plugins", plugin, "containerd", "runtimes", names.entry]);
 }
 
 fn prune(table: &mut Table, path: &[&str]) -> bool {

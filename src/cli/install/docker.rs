@@ -6,12 +6,12 @@ use jsonc_parser::{
 };
 use serde_json::Value;
 
-use super::{NAME, Wanted};
+use super::{Names, Wanted};
 
 const DEFAULT: &str = "default-runtime";
 const RUNTIMES: &str = "runtimes";
 
-pub(super) fn edit(text: &str, wanted: Option<Wanted<'_>>) -> Result<String, String> {
+pub(super) fn edit(text: &str, names: Names, wanted: Option<Wanted<'_>>) -> Result<String, String> {
     // The editor takes more than dockerd does.
     if !text.trim().is_empty() {
         let value: Value = serde_json::from_str(text).map_err(|error| format!("it is no JSON: {error}"))?;
@@ -24,8 +24,8 @@ pub(super) fn edit(text: &str, wanted: Option<Wanted<'_>>) -> Result<String, Str
     let root = CstRootNode::parse(text, &ParseOptions::default()).map_err(|error| format!("it is no JSON: {error}"))?;
     let object = root.object_value_or_set();
     match wanted {
-        Some(wanted) => add(&object, wanted)?,
-        None if !remove(&object) => return Ok(text.to_owned()),
+        Some(wanted) => add(&object, names, wanted)?,
+        None if !remove(&object, names) => return Ok(text.to_owned()),
         None if object.properties().is_empty() => return Ok(String::new()),
         None => {}
     }
@@ -36,9 +36,9 @@ pub(super) fn edit(text: &str, wanted: Option<Wanted<'_>>) -> Result<String, Str
     Ok(text)
 }
 
-fn add(object: &CstObject, wanted: Wanted<'_>) -> Result<(), String> {
+fn add(object: &CstObject, names: Names, wanted: Wanted<'_>) -> Result<(), String> {
     let runtimes = object.object_value_or_create(RUNTIMES).ok_or("`runtimes` is no object")?;
-    match runtimes.object_value(NAME) {
+    match runtimes.object_value(names.entry) {
         // Arguments that somebody added stay.
         Some(own) => match own.get("path") {
             Some(path) if is_text(path.value(), wanted.runtime) => {}
@@ -46,27 +46,27 @@ fn add(object: &CstObject, wanted: Wanted<'_>) -> Result<(), String> {
             None => _ = own.append("path", text_of(wanted.runtime)),
         },
         None => {
-            if let Some(other) = runtimes.get(NAME) {
+            if let Some(other) = runtimes.get(names.entry) {
                 other.remove();
             }
-            runtimes.append(NAME, CstInputValue::Object(vec![("path".to_owned(), text_of(wanted.runtime))]));
+            runtimes.append(names.entry, CstInputValue::Object(vec![("path".to_owned(), text_of(wanted.runtime))]));
         }
     }
     if wanted.default {
         match object.get(DEFAULT) {
-            Some(default) if is_text(default.value(), NAME) => {}
-            Some(default) => default.set_value(text_of(NAME)),
-            None => _ = object.append(DEFAULT, text_of(NAME)),
+            Some(default) if is_text(default.value(), names.entry) => {}
+            Some(default) => default.set_value(text_of(names.entry)),
+            None => _ = object.append(DEFAULT, text_of(names.entry)),
         }
     }
     Ok(())
 }
 
 /// Whether there was anything of ours.
-fn remove(object: &CstObject) -> bool {
+fn remove(object: &CstObject, names: Names) -> bool {
     let mut removed = false;
     if let Some(runtimes) = object.object_value(RUNTIMES)
-        && let Some(own) = runtimes.get(NAME)
+        && let Some(own) = runtimes.get(names.entry)
     {
         own.remove();
         removed = true;
@@ -76,7 +76,7 @@ fn remove(object: &CstObject) -> bool {
             property.remove();
         }
     }
-    if let Some(default) = object.get(DEFAULT).filter(|default| is_text(default.value(), NAME)) {
+    if let Some(default) = object.get(DEFAULT).filter(|default| is_text(default.value(), names.entry)) {
         default.remove();
         removed = true;
     }

@@ -17,12 +17,23 @@ use clap::ValueEnum;
 use fumehood::{Error, Result};
 
 use self::file::Change;
-use super::message;
+use super::{message, oci};
 
-/// What fumehood is called in an engine's configuration.
-const NAME: &str = "fumehood";
-/// The name under which this program is a runtime.
-const PROGRAM: &str = "fumehood-oci";
+/// What fumehood is called in an engine's configuration, and the name under which this program is that runtime.
+#[derive(Debug, Clone, Copy)]
+struct Names {
+    entry: &'static str,
+    program: &'static str,
+}
+
+impl Names {
+    fn each(self) -> impl Iterator<Item = &'static str> {
+        [self.entry, self.program].into_iter().take(if self.entry == self.program { 1 } else { 2 })
+    }
+}
+
+const NATIVE: Names = Names { entry: "fumehood", program: "fumehood-oci" };
+const GVISOR: Names = Names { entry: oci::GVISOR, program: oci::GVISOR };
 
 #[derive(Debug, clap::Args)]
 pub struct Args {
@@ -37,10 +48,13 @@ pub struct Args {
     /// Make fumehood the runtime of all containers that name none
     #[arg(long, conflicts_with = "uninstall")]
     default: bool,
+    /// Whose kernel its containers are on; with gvisor it is one more runtime, `fumehood-gvisor`
+    #[arg(long, value_name = "KIND", default_value = "native")]
+    isolation: Isolation,
     /// The engine's configuration, if it is not where it usually is
     #[arg(long, value_name = "PATH")]
     config: Option<PathBuf>,
-    /// The program to register: `fumehood-oci` beside this one by default, a link that is made where it is not there
+    /// The program to register: `fumehood-oci` or `fumehood-gvisor` beside this one by default, a link that is made where it is not there
     #[arg(long, value_name = "PATH")]
     runtime: Option<PathBuf>,
 }
@@ -50,6 +64,21 @@ enum Engine {
     Docker,
     Podman,
     Containerd,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+enum Isolation {
+    Native,
+    Gvisor,
+}
+
+impl Isolation {
+    const fn names(self) -> Names {
+        match self {
+            Self::Native => NATIVE,
+            Self::Gvisor => GVISOR,
+        }
+    }
 }
 
 /// What is to be in a configuration.
@@ -74,11 +103,12 @@ fn install(args: &Args) -> Result<String> {
     let before = file::read(&config)?;
     let (runtime, link) = runtime(args)?;
     let wanted = (!args.uninstall).then_some(Wanted { runtime: &runtime, default: args.default });
+    let names = args.isolation.names();
     let text = before.text.as_deref().unwrap_or_default();
     let edited = match args.engine {
-        Engine::Docker => docker::edit(text, wanted),
-        Engine::Podman => podman::edit(text, wanted),
-        Engine::Containerd => containerd::edit(text, wanted),
+        Engine::Docker => docker::edit(text, names, wanted),
+        Engine::Podman => podman::edit(text, names, wanted),
+        Engine::Containerd => containerd::edit(text, names, wanted),
     };
     let after =
         edited.map_err(|why| Error::new(format!("`{}`: {why}", config.display())).with_hint("nothing was changed"))?;
@@ -119,7 +149,7 @@ fn runtime(args: &Args) -> Result<(String, Option<(PathBuf, PathBuf)>)> {
         return Ok((text(path)?, None));
     }
     let own = std::env::current_exe().map_err(|error| Error::new(format!("cannot find this program: {error}")))?;
-    let link = own.with_file_name(PROGRAM);
+    let link = own.with_file_name(args.isolation.names().program);
     if link.exists() {
         return Ok((text(&link)?, None));
     }

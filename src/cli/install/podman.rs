@@ -2,7 +2,7 @@
 
 use toml_edit::{Array, DocumentMut, Item, Table, value};
 
-use super::{NAME, PROGRAM, Wanted};
+use super::{Names, Wanted};
 
 /// The runtimes whose JSON logs Podman reads by default; to name another is to name them all
 /// (containers-common, pkg/config/default.go).
@@ -10,11 +10,11 @@ const READ_BY_DEFAULT: [&str; 7] = ["crun", "crun-vm", "runc", "kata", "runsc", 
 const RUNTIMES: &str = "runtimes";
 const READ: &str = "runtime_supports_json";
 
-pub(super) fn edit(text: &str, wanted: Option<Wanted<'_>>) -> Result<String, String> {
+pub(super) fn edit(text: &str, names: Names, wanted: Option<Wanted<'_>>) -> Result<String, String> {
     let mut document: DocumentMut = text.parse().map_err(|error: toml_edit::TomlError| plain(&error))?;
     match wanted {
-        Some(wanted) => add(&mut document, wanted)?,
-        None => remove(&mut document),
+        Some(wanted) => add(&mut document, names, wanted)?,
+        None => remove(&mut document, names),
     }
     Ok(document.to_string())
 }
@@ -35,47 +35,47 @@ pub(super) fn table<'a>(parent: &'a mut Table, name: &str) -> Result<&'a mut Tab
     item.as_table_mut().ok_or_else(|| format!("`{name}` is no table"))
 }
 
-fn add(document: &mut DocumentMut, wanted: Wanted<'_>) -> Result<(), String> {
+fn add(document: &mut DocumentMut, names: Names, wanted: Wanted<'_>) -> Result<(), String> {
     let engine = table(document.as_table_mut(), "engine")?;
     match engine.get_mut(READ).map(|item| item.as_array_mut().ok_or(READ)) {
         Some(Err(name)) => return Err(format!("`engine.{name}` is no list")),
         Some(Ok(list)) => {
-            for name in [NAME, PROGRAM] {
+            for name in names.each() {
                 if !list.iter().any(|known| known.as_str() == Some(name)) {
                     list.push(name);
                 }
             }
         }
         None => {
-            let all: Array = READ_BY_DEFAULT.into_iter().chain([NAME, PROGRAM]).collect();
+            let all: Array = READ_BY_DEFAULT.into_iter().chain(names.each()).collect();
             engine.insert(READ, value(all));
         }
     }
-    if wanted.default && engine.get("runtime").and_then(Item::as_str) != Some(NAME) {
-        engine.insert("runtime", value(NAME));
+    if wanted.default && engine.get("runtime").and_then(Item::as_str) != Some(names.entry) {
+        engine.insert("runtime", value(names.entry));
     }
     let runtimes = table(engine, RUNTIMES)?;
-    let registered = runtimes.get(NAME).and_then(Item::as_array);
+    let registered = runtimes.get(names.entry).and_then(Item::as_array);
     if registered.and_then(|list| list.get(0)?.as_str()) != Some(wanted.runtime) {
-        runtimes.insert(NAME, value(Array::from_iter([wanted.runtime])));
+        runtimes.insert(names.entry, value(Array::from_iter([wanted.runtime])));
     }
     Ok(())
 }
 
-fn remove(document: &mut DocumentMut) {
+fn remove(document: &mut DocumentMut, names: Names) {
     let Some(engine) = document.get_mut("engine").and_then(Item::as_table_mut) else { return };
     if let Some(list) = engine.get_mut(READ).and_then(Item::as_array_mut) {
-        list.retain(|name| ![Some(NAME), Some(PROGRAM)].contains(&name.as_str()));
+        list.retain(|name| ![Some(names.entry), Some(names.program)].contains(&name.as_str()));
         // As it is by default: it was we who wrote it down.
         if list.iter().filter_map(toml_edit::Value::as_str).eq(READ_BY_DEFAULT) {
             engine.remove(READ);
         }
     }
-    if engine.get("runtime").and_then(Item::as_str) == Some(NAME) {
+    if engine.get("runtime").and_then(Item::as_str) == Some(names.entry) {
         engine.remove("runtime");
     }
     if let Some(runtimes) = engine.get_mut(RUNTIMES).and_then(Item::as_table_mut)
-        && runtimes.remove(NAME).is_some()
+        && runtimes.remove(names.entry).is_some()
         && runtimes.is_empty()
     {
         engine.remove(RUNTIMES);

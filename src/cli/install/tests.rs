@@ -4,7 +4,7 @@ fn wanted(runtime: &str, default: bool) -> Option<Wanted<'_>> {
     Some(Wanted { runtime, default })
 }
 
-type Edit = fn(&str, Option<Wanted<'_>>) -> Result<String, String>;
+type Edit = fn(&str, Names, Option<Wanted<'_>>) -> Result<String, String>;
 
 /// Every engine, with configurations that people have.
 const KNOWN: [(Edit, &[&str]); 3] = [
@@ -38,22 +38,22 @@ const KNOWN: [(Edit, &[&str]); 3] = [
 fn what_was_there_is_there_as_it_was_when_ours_is_taken_out_again() {
     for (edit, texts) in KNOWN {
         for text in texts {
-            let with = edit(text, wanted("/usr/bin/fumehood-oci", false)).unwrap();
+            let with = edit(text, NATIVE, wanted("/usr/bin/fumehood-oci", false)).unwrap();
             assert_ne!(&with, text);
             assert!(with.contains("/usr/bin/fumehood-oci"), "{with}");
             let one_line = text.starts_with("{ ");
             for line in text.lines().filter(|line| !one_line && line.trim().len() > 3) {
                 assert!(with.contains(line.trim_end_matches(']')), "{line:?} is not in {with}");
             }
-            let again = edit(&with, wanted("/usr/bin/fumehood-oci", false)).unwrap();
+            let again = edit(&with, NATIVE, wanted("/usr/bin/fumehood-oci", false)).unwrap();
             assert_eq!(again, with, "a second time changes nothing");
-            let without = edit(&with, None).unwrap();
+            let without = edit(&with, NATIVE, None).unwrap();
             let bare = |text: &str| text.split_whitespace().collect::<String>();
             assert_eq!(bare(&without), bare(text));
             if !one_line {
                 assert_eq!(&without, text);
             }
-            assert_eq!(&edit(text, None).unwrap(), text, "what is not there is not taken out");
+            assert_eq!(&edit(text, NATIVE, None).unwrap(), text, "what is not there is not taken out");
         }
     }
 }
@@ -61,30 +61,30 @@ fn what_was_there_is_there_as_it_was_when_ours_is_taken_out_again() {
 #[test]
 fn a_program_that_has_moved_is_registered_anew() {
     for (edit, _) in KNOWN {
-        let first = edit("", wanted("/a/fumehood-oci", false)).unwrap();
-        let second = edit(&first, wanted("/b/fumehood-oci", true)).unwrap();
+        let first = edit("", NATIVE, wanted("/a/fumehood-oci", false)).unwrap();
+        let second = edit(&first, NATIVE, wanted("/b/fumehood-oci", true)).unwrap();
         assert!(!second.contains("/a/fumehood-oci") && second.contains("/b/fumehood-oci"), "{second}");
-        assert_eq!(edit(&second, None).unwrap().trim(), "", "nothing but ours was in it");
+        assert_eq!(edit(&second, NATIVE, None).unwrap().trim(), "", "nothing but ours was in it");
     }
 }
 
 #[test]
 fn docker_is_given_a_runtime_and_keeps_its_arguments() {
-    let edited = docker::edit("", wanted("/x", true)).unwrap();
+    let edited = docker::edit("", NATIVE, wanted("/x", true)).unwrap();
     let value: serde_json::Value = serde_json::from_str(&edited).unwrap();
     assert_eq!(
         value,
         serde_json::json!({ "runtimes": { "fumehood": { "path": "/x" } }, "default-runtime": "fumehood" })
     );
     let own = r#"{"runtimes":{"fumehood":{"path":"/old","runtimeArgs":["--debug"]}}}"#;
-    let edited = docker::edit(own, wanted("/x", false)).unwrap();
+    let edited = docker::edit(own, NATIVE, wanted("/x", false)).unwrap();
     assert_eq!(edited, r#"{"runtimes":{"fumehood":{"path":"/x","runtimeArgs":["--debug"]}}}"#.to_owned() + "\n");
-    assert_eq!(docker::edit(r#"{"default-runtime":"crun"}"#, None).unwrap(), r#"{"default-runtime":"crun"}"#);
+    assert_eq!(docker::edit(r#"{"default-runtime":"crun"}"#, NATIVE, None).unwrap(), r#"{"default-runtime":"crun"}"#);
 }
 
 #[test]
 fn podman_reads_our_errors_and_those_it_read_before() {
-    let edited = podman::edit("", wanted("/x", true)).unwrap();
+    let edited = podman::edit("", NATIVE, wanted("/x", true)).unwrap();
     let value: toml::Table = toml::from_str(&edited).unwrap();
     let engine = value["engine"].as_table().unwrap();
     assert_eq!(engine["runtime"].as_str(), Some("fumehood"));
@@ -97,7 +97,7 @@ fn podman_reads_our_errors_and_those_it_read_before() {
 fn containerd_is_given_a_class_of_its_own_and_the_nodes_driver() {
     let node =
         "version = 2\n[plugins.\"io.containerd.grpc.v1.cri\".containerd.runtimes.runc.options]\nSystemdCgroup = true\n";
-    let value: toml::Table = toml::from_str(&containerd::edit(node, wanted("/x", true)).unwrap()).unwrap();
+    let value: toml::Table = toml::from_str(&containerd::edit(node, NATIVE, wanted("/x", true)).unwrap()).unwrap();
     let containerd = &value["plugins"]["io.containerd.grpc.v1.cri"]["containerd"];
     assert_eq!(containerd["default_runtime_name"].as_str(), Some("fumehood"));
     let own = &containerd["runtimes"]["fumehood"];
@@ -105,7 +105,7 @@ fn containerd_is_given_a_class_of_its_own_and_the_nodes_driver() {
     assert_eq!(own["options"]["BinaryName"].as_str(), Some("/x"));
     assert_eq!(own["options"]["SystemdCgroup"].as_bool(), Some(true));
     assert_eq!(own["pod_annotations"][0].as_str(), Some("io.fumehood.*"));
-    let newer = containerd::edit("version = 3\n", wanted("/x", false)).unwrap();
+    let newer = containerd::edit("version = 3\n", NATIVE, wanted("/x", false)).unwrap();
     assert!(newer.contains("[plugins.\"io.containerd.cri.v1.runtime\".containerd.runtimes.fumehood]"), "{newer}");
 }
 
@@ -118,7 +118,7 @@ fn a_configuration_that_is_none_is_left_alone() {
     ];
     for (edit, texts) in refused {
         for text in texts {
-            let error = edit(text, wanted("/x", false)).expect_err(text);
+            let error = edit(text, NATIVE, wanted("/x", false)).expect_err(text);
             assert!(!error.is_empty() && !error.contains('\n'), "{error:?}");
         }
     }

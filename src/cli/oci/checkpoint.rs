@@ -104,6 +104,7 @@ pub fn restore(context: &Context, given: &Given) -> Result<ExitCode> {
         detach: given.is_on("detach"),
         driver: context.driver,
         rootless: context.rootless,
+        isolation: context.isolation,
         egress: context.egress()?,
         options,
         warn: log::warn,

@@ -32,6 +32,7 @@ fn wanted(context: &Context, given: &Given) -> Result<container::Create> {
         no_new_keyring: given.is_on("no-new-keyring"),
         driver: context.driver,
         rootless: context.rootless,
+        isolation: context.isolation,
         egress: context.egress()?,
         guard_binary: true,
         warn: log::warn,

@@ -74,7 +74,7 @@ const MEMORY_MODES: [&str; 7] = [
 ];
 const MEMORY_FLAGS: [&str; 3] = ["MPOL_F_NUMA_BALANCING", "MPOL_F_RELATIVE_NODES", "MPOL_F_STATIC_NODES"];
 /// Those of our own annotations that are carried out.
-const CONTROLS: &str = "egress,landlock,profile,seccomp,timeout";
+const CONTROLS: &str = "egress,isolation,landlock,profile,seccomp,timeout";
 
 pub fn run(context: &Context, _: &Given) -> Result<ExitCode> {
     let host = Host::probe();

@@ -35,8 +35,9 @@ use std::{
 
 use fumehood::{
     Error, Result,
-    container::{self, Driver},
+    container::{self, Driver, Isolation},
     error::Hint,
+    request::gvisor::Platform,
     state::{
         StateError,
         root::{ContainerId, StateRoot},
@@ -63,10 +64,14 @@ pub struct Context {
     pub rootless: bool,
     /// Instead of the one in PATH.
     pub criu: Option<PathBuf>,
+    pub isolation: Isolation,
     egress: Option<String>,
     egress_from_host: bool,
     egress_log: Option<PathBuf>,
 }
+
+/// By this name every container is on gVisor's kernel.
+pub const GVISOR: &str = "fumehood-gvisor";
 
 /// `program` is what we are called: `fumehood-oci`.
 pub fn main(program: &str, words: Vec<OsString>) -> ExitCode {
@@ -113,7 +118,7 @@ fn run(program: &str, verb: &Verb, globals: &Given, mut words: std::vec::IntoIte
     if let Some(error) = contract::arguments(verb.name, verb.least, verb.most, given.words.len()) {
         return Err(error);
     }
-    let context = Context::new(globals)?;
+    let context = Context::new(program, globals)?;
     if !fumehood::container::is_second_start() {
         log::debug(|| format!("{} {:?} in {:?}", verb.name, given.words, context.root));
     }
@@ -130,7 +135,7 @@ fn log(given: &Given) -> Result<Log> {
 }
 
 impl Context {
-    fn new(given: &Given) -> Result<Self> {
+    fn new(program: &str, given: &Given) -> Result<Self> {
         let rootless = match given.text("rootless")?.map(str::to_ascii_lowercase).as_deref() {
             None | Some("" | "auto") => fumehood::container::is_rootless(),
             Some(text) => flags::boolean(text.as_bytes())
@@ -150,11 +155,16 @@ impl Context {
                     .with_hint("there are cgroupfs, systemd and disabled"));
             }
         };
+        let platform = given.text("gvisor-platform")?.filter(|name| !name.is_empty()).map(|name| {
+            let unknown = || Error::new(format!("unknown --gvisor-platform {name:?}"));
+            Platform::by_name(name).ok_or_else(|| unknown().with_hint("there are auto, systrap, kvm and ptrace"))
+        });
         Ok(Self {
             root: given.value("root").map(OsString::from),
             driver,
             rootless,
             criu: given.path("criu"),
+            isolation: Isolation { gvisor: program == GVISOR, platform: platform.transpose()?.unwrap_or_default() },
             egress: given.text("egress")?.map(str::to_owned),
             egress_from_host: given.is_on("egress-from-host"),
             egress_log: given.path("egress-log"),

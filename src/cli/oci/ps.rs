@@ -8,8 +8,13 @@ use super::{Context, contract, flags::Given, id, print_json};
 use crate::cli::message;
 
 pub fn run(context: &Context, given: &Given) -> Result<ExitCode> {
-    let pids = container::processes(&context.root()?, &id(given)?)?;
+    let (root, id) = (context.root()?, id(given)?);
+    let pids = container::processes(&root, &id)?;
     match given.text("format")? {
+        // As gVisor numbers them. An engine that asks for a table of its own way wants the host's.
+        None | Some("table") if given.words.len() == 1 && container::guest_processes(&root, &id)? => {
+            Ok(ExitCode::SUCCESS)
+        }
         Some("json") => print_json(&pids, false),
         None | Some("table") => {
             let mut ps = Command::new("ps");

@@ -64,6 +64,7 @@ pub static GLOBALS: &[Flag] = &[
     value("cgroup-manager", "MANAGER", "cgroupfs (default), systemd or disabled"),
     value("rootless", "WHEN", "true, false or auto (default): pass over control groups that may not be changed"),
     value("criu", "PATH", "the criu to checkpoint and restore with; the first in PATH by default"),
+    value("gvisor-platform", "PLATFORM", "auto (default), systrap, kvm or ptrace, for containers on gVisor's kernel"),
     value(
         "egress",
         "POLICY",

@@ -140,7 +140,8 @@ fn gvisor() -> Check {
             let known = Gvisor::platforms(&program).into_iter().map(Platform::name);
             let platforms: String = known.map(|name| format!(" {name}")).collect();
             let platforms = if platforms.is_empty() { platforms } else { format!(", platforms{platforms}") };
-            Check::ok("gvisor", format!("{} {version}{platforms}", program.display()))
+            let lacks = lacks(&version, &platforms);
+            Check::ok("gvisor", format!("{} {version}{platforms}{lacks}", program.display()))
         }
         None => Check::degraded(
             "gvisor",
@@ -148,6 +149,23 @@ fn gvisor() -> Check {
         )
         .or_fix("reinstall runsc: https://gvisor.dev/docs/user_guide/install/"),
     }
+}
+
+/// What that release cannot do and later ones can, as far as it was tried.
+fn lacks(version: &str, platforms: &str) -> String {
+    // AT_NO_AUTOMOUNT, which coreutils give from 9 on.
+    const KNOWS_NO_AUTOMOUNT: u32 = 20_230_000;
+    let date = version.split(|letter: char| !letter.is_ascii_digit()).find(|part| part.len() == 8);
+    let date: u32 = date.and_then(|date| date.parse().ok()).unwrap_or(u32::MAX);
+    let lacking: Vec<&str> = [
+        (!platforms.is_empty() && !platforms.contains("systrap"), "the platform systrap: ptrace, which is slower"),
+        (date < KNOWS_NO_AUTOMOUNT, "`ls` and `stat` of coreutils 9"),
+        (date < KNOWS_NO_AUTOMOUNT, "saving a container that goes on"),
+    ]
+    .into_iter()
+    .filter_map(|(lacks, what)| lacks.then_some(what))
+    .collect();
+    if lacking.is_empty() { String::new() } else { format!("; it lacks {}", lacking.join(", ")) }
 }
 
 /// `runsc version release-20250820.0` and further lines.
@@ -190,6 +208,15 @@ fn is_program(path: &Path) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn old_releases_of_runsc_lack_what_later_ones_have() {
+        let old = lacks("0.0~20221219.0", ", platforms kvm ptrace");
+        assert!(old.contains("systrap") && old.contains("coreutils 9"), "{old}");
+        for new in ["release-20250820.0", "unknown"] {
+            assert_eq!(lacks(new, ", platforms systrap kvm ptrace"), "");
+        }
+    }
 
     #[test]
     fn runsc_versions() {

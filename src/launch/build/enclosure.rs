@@ -7,7 +7,7 @@ use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
 };
 
-use super::{Builder, PATH_ONLY, SAFE, Supply, make_target, open_host, root::attach_over_root, tmpfs};
+use super::{Builder, PATH_ONLY, SAFE, Supply, make_target, open_host, own_terminals, root::attach_over_root, tmpfs};
 use crate::{
     plan::{gvisor::Enclosure, setup::Kind},
     sys::{self, Errno, fs, mount},
@@ -54,16 +54,27 @@ impl<S: Supply> Builder<'_, S> {
             fs::make_dir(outer.as_fd(), name, mode)?;
         }
         put(outer.as_fd(), c".", c"rootfs", tree.as_fd(), Kind::Dir)?;
+        // As it was found when it was mounted.
+        let (last, links) =
+            if self.links == fs::IN_ROOT { (PATH_ONLY, fs::BENEATH) } else { (libc::O_PATH, self.links) };
         for inner in &enclosure.inner {
-            let found = fs::open_in(tree.as_fd(), inner.path.full(), PATH_ONLY, 0, fs::BENEATH)?;
+            let found = fs::open_in(tree.as_fd(), inner.path.full(), last, 0, links)?;
+            let kind = match inner.kind {
+                Some(kind) => kind,
+                None if fs::stat(found.as_fd())?.st_mode & libc::S_IFMT == libc::S_IFDIR => Kind::Dir,
+                None => Kind::File,
+            };
             let found = mount::clone_tree(found.as_fd(), c"", true)?;
-            put(outer.as_fd(), c"mnt", &inner.name, found.as_fd(), inner.kind)?;
+            put(outer.as_fd(), c"mnt", &inner.name, found.as_fd(), kind)?;
         }
         put(outer.as_fd(), c".", c"proc", proc.as_fd(), Kind::Dir)?;
         put(outer.as_fd(), c".", c"runsc", runsc.as_fd(), Kind::File)?;
         put(outer.as_fd(), c"dev", c"null", null.as_fd(), Kind::File)?;
         if let Some(other) = other {
             put(outer.as_fd(), c"dev", c"kvm", other.as_fd(), Kind::File)?;
+        }
+        if enclosure.terminals {
+            put(outer.as_fd(), c"dev", c"pts", own_terminals()?.as_fd(), Kind::Dir)?;
         }
         if enclosure.hides_network_settings {
             let settings = fs::open_in(proc.as_fd(), c"sys/net/core", PATH_ONLY | libc::O_DIRECTORY, 0, fs::BENEATH)?;

@@ -263,12 +263,7 @@ impl<'a, S: Supply> Builder<'a, S> {
     }
 
     fn terminals(&mut self, path: &'a BoxPath) -> sys::Result<()> {
-        let context = mount::open_filesystem(c"devpts")?;
-        mount::configure_flag(context.as_fd(), c"newinstance")?;
-        mount::configure(context.as_fd(), c"ptmxmode", c"0666")?;
-        mount::configure(context.as_fd(), c"mode", c"0620")?;
-        let terminals = mount::create(context.as_fd(), mount::NO_SUID | mount::NO_EXEC)?;
-        self.attach(terminals.as_fd(), path, Kind::Dir)
+        self.attach(own_terminals()?.as_fd(), path, Kind::Dir)
     }
 
     /// Of what every kernel may have, what is not there needs no mask.
@@ -344,6 +339,14 @@ impl<'a, S: Supply> Builder<'a, S> {
     const fn receiver(&self, owner: Owner) -> Option<Identity> {
         if self.gives_away && matches!(owner, Owner::Program) { Some(self.program) } else { None }
     }
+}
+
+fn own_terminals() -> sys::Result<OwnedFd> {
+    let context = mount::open_filesystem(c"devpts")?;
+    mount::configure_flag(context.as_fd(), c"newinstance")?;
+    mount::configure(context.as_fd(), c"ptmxmode", c"0666")?;
+    mount::configure(context.as_fd(), c"mode", c"0620")?;
+    mount::create(context.as_fd(), mount::NO_SUID | mount::NO_EXEC)
 }
 
 fn place_dir(parent: BorrowedFd<'_>, name: &CStr, mode: u32, program: Option<Identity>) -> sys::Result<()> {

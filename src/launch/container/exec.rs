@@ -12,7 +12,9 @@ use std::{
 use super::{
     Between, Child,
     channel::{ChildEnd, Word, hear},
-    console, hooks, namespaces,
+    console,
+    guest::{self, Call},
+    hooks, namespaces,
     program::{self, Label, Program, failed},
 };
 use crate::{
@@ -43,6 +45,8 @@ pub struct Exec<'a> {
     pub host_root: bool,
     /// What the agent behind a seccomp listener is told.
     pub record: &'a Record,
+    /// It is runsc that is called, whose kernel the container's is.
+    pub call: Option<&'a Call<'a>>,
 }
 
 /// Starts it. Returns when the program runs, with its process.
@@ -59,6 +63,7 @@ pub fn exec(exec: &Exec<'_>) -> Result<Child, String> {
     let into = group.as_ref().and_then(Group::clone_into);
     let mut keep = vec![theirs.as_fd(), exec.init];
     keep.extend(exec.console);
+    keep.extend(exec.call.into_iter().flat_map(|call| call.passed.iter().copied()));
     keep.extend(root.as_ref().map(AsFd::as_fd));
     // Nothing is in the container's pid namespace before it is in all the others: to see it there must be to see
     // nothing of the host.
@@ -123,9 +128,10 @@ fn become_program(
         proc => proc,
     };
     let label = proc.as_ref().map(|proc| Label::open(exec.process, proc.as_fd())).transpose()?;
-    let keep = [Some(end.0), exec.console, label.as_ref().map(Label::descriptor)];
-    program::close_all_but(keep.into_iter().flatten().collect(), exec.preserve)
-        .map_err(failed("close inherited descriptors"))?;
+    let mut keep: Vec<_> =
+        [Some(end.0), exec.console, label.as_ref().map(Label::descriptor)].into_iter().flatten().collect();
+    keep.extend(exec.call.into_iter().flat_map(|call| call.passed.iter().copied()));
+    program::close_all_but(keep, exec.preserve).map_err(failed("close inherited descriptors"))?;
     // Closed with the rest; it must not be closed twice.
     _ = proc.map(IntoRawFd::into_raw_fd);
     process::reset_signals();
@@ -144,6 +150,9 @@ fn become_program(
     if let Some(console) = exec.console {
         let terminal = open_terminal(exec.process, console).map_err(failed("open a terminal"))?;
         program::take_terminal(terminal.as_fd()).map_err(failed("set up the terminal"))?;
+    }
+    if let Some(call) = exec.call {
+        return guest::call(call, exec.process);
     }
     let mut env = exec.process.env.clone();
     if exec.process.variable("HOME").is_none() {

@@ -13,7 +13,7 @@ use super::{
     channel::ChildEnd,
     console,
     egress::Gate,
-    hooks,
+    guest, hooks,
     pipes::Pipes,
     program::{self, Label, Program, failed},
 };
@@ -43,6 +43,8 @@ pub struct World<'a> {
     pub preserve: u32,
     pub keyring: bool,
     pub record: &'a Record,
+    /// What gVisor brings the container back from.
+    pub image: Option<BorrowedFd<'a>>,
     /// Where its network is filtered.
     pub gate: Option<Gate<'a>>,
 }
@@ -58,18 +60,15 @@ impl World<'_> {
             end.failed(&why);
             process::exit_now(1)
         }
-        match self.gate {
-            // What the engine finds by our number, until the program runs, is the namespace that it puts its devices in.
-            // This thread stays there, and is gone with execve.
-            Some(gate) if gate.engine_is_here => {
-                let mut stack = Vec::with_capacity(STACK);
-                let gone =
-                    clone::go_on_in_thread(stack.spare_capacity_mut(), |world: &Self| -> i32 { world.go_on() }, self);
-                end.failed(&gone.map_or_else(failed("make a thread"), |()| "it ended".to_owned()));
-                process::exit_now(1)
-            }
-            _ => self.go_on(),
+        if !self.goes_on_in_thread() {
+            self.go_on();
         }
+        // What the engine finds by our number, until the program runs, is the namespace that it puts its devices in. This
+        // thread stays there, and is gone with execve.
+        let mut stack = Vec::with_capacity(STACK);
+        let gone = clone::go_on_in_thread(stack.spare_capacity_mut(), |world: &Self| -> i32 { world.go_on() }, self);
+        end.failed(&gone.map_or_else(failed("make a thread"), |()| "container init ended".to_owned()));
+        process::exit_now(1)
     }
 
     fn go_on(&self) -> ! {
@@ -79,11 +78,12 @@ impl World<'_> {
         process::exit_now(1)
     }
 
-    /// Leaves the runtime behind, and enters the groups.
+    /// Leaves the runtime behind.
     fn begin(&self) -> Result<(), String> {
         let mut keep = vec![self.control];
         keep.extend(self.start.into_iter().flat_map(Pipes::ends));
         keep.extend(self.console);
+        keep.extend(self.image);
         keep.extend(self.gate.map(|gate| gate.socket));
         program::close_all_but(keep, self.preserve).map_err(failed("close inherited descriptors"))?;
         process::reset_signals();
@@ -91,6 +91,15 @@ impl World<'_> {
         if !orders.wait_for(Order::Build) {
             process::exit_now(1);
         }
+        // Of all threads that there will be.
+        if self.goes_on_in_thread() { self.enter_groups(orders) } else { Ok(()) }
+    }
+
+    fn goes_on_in_thread(&self) -> bool {
+        self.gate.is_some_and(|gate| gate.engine_is_here)
+    }
+
+    fn enter_groups(&self, orders: InitEnd<'_>) -> Result<(), String> {
         while let Some(tasks) = orders.next_cgroup().map_err(failed("wait for the cgroup"))? {
             fs::write_all(tasks.as_fd(), b"0").map_err(failed("join cgroup"))?;
         }
@@ -108,6 +117,9 @@ impl World<'_> {
         // The maps are written: from here on nobody inside may look into what is still a copy of the runtime.
         process::set_undumpable().map_err(failed("set undumpable"))?;
         self.take_place()?;
+        if !self.goes_on_in_thread() {
+            self.enter_groups(orders)?;
+        }
         if plan.namespaces.new & libc::CLONE_NEWCGROUP != 0 {
             clone::unshare_cgroup_namespace().map_err(failed("make a cgroup namespace"))?;
         }
@@ -116,6 +128,9 @@ impl World<'_> {
             program::take_terminal(terminal.as_fd()).map_err(failed("set up the terminal"))?;
         }
         drop(terminal);
+        if let Some(guest) = &plan.gvisor {
+            return guest::run(guest, &plan.process, self.start, self.image, end);
+        }
         let mut env = plan.process.env.clone();
         if plan.process.variable("HOME").is_none() {
             env.push(home_of(plan.process.user.uid));
@@ -215,6 +230,12 @@ impl World<'_> {
         hooks::run("createContainer", plan.hooks.create_container().as_ref(), &state)?;
         for operation in &plan.entry {
             carry_out(&mut builder, operation)?;
+            if let (SetupOp::Enclose(_), true, Some(console)) = (operation, plan.process.terminal, self.console) {
+                // The program's own are gVisor's; this one is what that kernel is at.
+                let (master, ours) = builder.open_terminal().map_err(failed("open a terminal"))?;
+                console::send(&plan.process, master, ours.as_fd(), console).map_err(failed("send the terminal"))?;
+                terminal = Some(ours);
+            }
         }
         process::set_file_mask(0o022);
         Ok(terminal)

@@ -11,6 +11,7 @@ mod devices;
 mod egress;
 mod exec;
 mod foreground;
+pub mod guest;
 pub mod hooks;
 mod init;
 mod namespaces;
@@ -81,6 +82,8 @@ pub struct Create<'a> {
     pub host_root: bool,
     /// What hooks are told.
     pub record: &'a Record,
+    /// The directory of what a gVisor kernel is brought back from.
+    pub image: Option<BorrowedFd<'a>>,
     /// Where the policy of a filtered network is asked for, and where its connections are written down.
     pub egress_door: Option<BorrowedFd<'a>>,
     pub egress_log: Option<BorrowedFd<'a>>,
@@ -173,6 +176,7 @@ pub fn create(create: &Create<'_>) -> Result<Child, String> {
         preserve: create.preserve,
         keyring: create.keyring,
         record: create.record,
+        image: create.image,
     };
     let mut group = create.group.borrow_mut();
     let into = group.as_ref().and_then(Group::clone_into);
@@ -245,6 +249,7 @@ fn clone_into_place(world: &World<'_>, privileged: bool, into: Option<BorrowedFd
         let mut keep = vec![world.control];
         keep.extend(world.start.into_iter().flat_map(Pipes::ends));
         keep.extend(world.console);
+        keep.extend(world.image);
         keep.extend(world.gate.map(|gate| gate.socket));
         keep.extend(joined.descriptors());
         return Between::start(into, keep, world.preserve, privileged, |end| {
@@ -272,6 +277,14 @@ fn refuse_ours(plan: &Plan, ours: i32) -> Result<(), String> {
     let settings = libc::CLONE_NEWNET | libc::CLONE_NEWIPC | libc::CLONE_NEWUTS;
     if ours & settings != 0 && plan.setup.iter().any(|operation| matches!(operation, SetupOp::Sysctl { .. })) {
         return Err("linux.sysctl: a namespace to be joined is the host's".to_owned());
+    }
+    // dockerd names the host's by a path as well. gVisor would take its addresses over.
+    if ours & libc::CLONE_NEWNET != 0 && plan.gvisor.is_some() {
+        return Err(
+            "linux.namespaces: it does not hold on gVisor's kernel: its network stack cannot share this host's \
+                    addresses"
+                .to_owned(),
+        );
     }
     if ours & libc::CLONE_NEWNET != 0 && !plan.net_devices.is_empty() {
         return Err("linux.netDevices: the network namespace to be joined is the host's".to_owned());

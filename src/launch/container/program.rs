@@ -130,7 +130,7 @@ impl Program<'_> {
         self.change_user()?;
         attributes::keep_capabilities(false).map_err(failed("unable to clear keep caps"))?;
         entered.or_else(|_| self.enter_directory())?;
-        let program = self.find()?;
+        let program = find(process, &look)?;
         for layer in &process.landlock {
             restrict(layer).map_err(failed("restrict with Landlock"))?;
         }
@@ -197,7 +197,7 @@ impl Program<'_> {
 
     /// A program that is not root must be able to open `/dev/stdout` again. What cannot be given (a pipe of
     /// another namespace, a read-only file) stays as it is.
-    fn own_streams(&self) {
+    pub(super) fn own_streams(&self) {
         let uid = self.process.user.uid;
         let (input, output, error) = (std::io::stdin(), std::io::stdout(), std::io::stderr());
         for fd in [input.as_fd(), output.as_fd(), error.as_fd()] {
@@ -239,40 +239,40 @@ impl Program<'_> {
             _ => Err("current working directory is outside of container mount namespace root -- possible container breakout detected".to_owned()),
         }
     }
+}
 
-    /// Where the program is, found as execvp(3) would, so that what cannot be executed is told while somebody
-    /// listens. The words are runc's: engines make exit statuses of them.
-    pub fn find(&self) -> Outcome<CString> {
-        let name = &self.process.argv[0];
-        let shown = name.to_string_lossy().into_owned();
-        if name.as_bytes().contains(&b'/') {
-            return match look(name) {
-                Ok(()) => Ok(name.clone()),
-                // dockerd up to 20.10 and Podman know only the last two words, and make 126 of them.
-                Err(Errno::EISDIR) => Err(format!("exec: \"{shown}\": is a directory: permission denied")),
-                Err(errno) => Err(format!(
-                    "exec: \"{shown}\": {}{}",
-                    if errno == Errno::ENOENT { format!("stat {shown}: ") } else { String::new() },
-                    lower(errno)
-                )),
-            };
-        }
-        let mut refused = None;
-        for dir in self.process.variable("PATH").unwrap_or(NO_PATH).split(':') {
-            let dir = if dir.is_empty() { "." } else { dir };
-            let path = std::path::Path::new(dir).join(&shown);
-            let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { continue };
-            match look(&path) {
-                Ok(()) => return Ok(path),
-                Err(Errno::EACCES) => refused = Some(path),
-                Err(_) => {}
-            }
-        }
-        Err(match refused {
-            Some(path) => format!("exec: \"{shown}\": {}: permission denied", path.to_string_lossy()),
-            None => format!("exec: \"{shown}\": executable file not found in $PATH"),
-        })
+/// Where the program is, found as execvp(3) would, so that what cannot be executed is told while somebody
+/// listens. The words are runc's: engines make exit statuses of them.
+pub fn find(process: &Process, look: &dyn Fn(&CStr) -> Result<(), Errno>) -> Outcome<CString> {
+    let name = &process.argv[0];
+    let shown = name.to_string_lossy().into_owned();
+    if name.as_bytes().contains(&b'/') {
+        return match look(name) {
+            Ok(()) => Ok(name.clone()),
+            // dockerd up to 20.10 and Podman know only the last two words, and make 126 of them.
+            Err(Errno::EISDIR) => Err(format!("exec: \"{shown}\": is a directory: permission denied")),
+            Err(errno) => Err(format!(
+                "exec: \"{shown}\": {}{}",
+                if errno == Errno::ENOENT { format!("stat {shown}: ") } else { String::new() },
+                lower(errno)
+            )),
+        };
     }
+    let mut refused = None;
+    for dir in process.variable("PATH").unwrap_or(NO_PATH).split(':') {
+        let dir = if dir.is_empty() { "." } else { dir };
+        let path = std::path::Path::new(dir).join(&shown);
+        let Ok(path) = CString::new(path.as_os_str().as_bytes()) else { continue };
+        match look(&path) {
+            Ok(()) => return Ok(path),
+            Err(Errno::EACCES) => refused = Some(path),
+            Err(_) => {}
+        }
+    }
+    Err(match refused {
+        Some(path) => format!("exec: \"{shown}\": {}: permission denied", path.to_string_lossy()),
+        None => format!("exec: \"{shown}\": executable file not found in $PATH"),
+    })
 }
 
 fn is_null(found: &libc::stat) -> bool {

@@ -8,7 +8,7 @@ use std::borrow::Cow;
 use super::{ContainerError, process::Process};
 use crate::{
     plan::{landlock::Policy, profile, seccomp},
-    spec::container::{Controls, Filter, Isolation},
+    spec::container::{Controls, Filter},
 };
 
 /// Adds what `controls` asks for.
@@ -22,9 +22,6 @@ pub fn tighten(
     landlock_abi: u32,
 ) -> Result<(), ContainerError> {
     let refuse = |name: &str, why: &str| ContainerError::spec(format!("annotations.io.fumehood.{name}"), why);
-    if controls.isolation == Some(Isolation::Gvisor) {
-        return Err(refuse("isolation", "gvisor is not supported by this version"));
-    }
     let mut filters = Vec::new();
     let mut policies = Vec::new();
     if let Some(profile) = controls.profile {

@@ -6,6 +6,7 @@
 pub mod controls;
 pub mod devices;
 pub mod egress;
+pub mod gvisor;
 pub mod masks;
 pub mod mounts;
 pub mod operations;
@@ -56,6 +57,8 @@ pub struct Plan {
     pub hooks: oci::Hooks,
     /// How long it may run.
     pub timeout: Option<Duration>,
+    /// Its kernel is gVisor's, and `process` is what runsc is started for.
+    pub gvisor: Option<gvisor::Guest>,
 }
 
 /// The maps of a user namespace, line by line.
@@ -188,6 +191,7 @@ pub struct Circumstances<'a> {
     pub selinux: bool,
     /// Enter the root by pivot_root(2); else, where the root is a ramdisk, by chroot(2).
     pub pivot: bool,
+    pub gvisor: Option<gvisor::Wanted<'a>>,
 }
 
 /// What is Linux's in a specification: there, be it empty, in all that [`crate::spec::container::parse`] lets by.
@@ -238,18 +242,29 @@ pub fn make(spec: &oci::Spec, controls: &Controls, around: &Circumstances<'_>) -
         cgroup: around.cgroup,
         selinux: around.selinux,
     };
-    let mut setup = Vec::new();
-    build(spec, &facts, &mut setup)?;
-    if process.terminal().unwrap_or(false) {
-        setup.push(SetupOp::Console);
+    let (mut setup, mut entry, mut guest) = (Vec::new(), Vec::new(), None);
+    match around.gvisor {
+        Some(wanted) => {
+            gvisor::check(spec, controls, &namespaces, ids.as_ref())?;
+            let (outer, inner) = gvisor::build(spec, &facts, &mut setup)?;
+            guest = Some(gvisor::finish(spec, &outer, inner, &facts, around.pivot, wanted, &mut entry)?);
+        }
+        None => {
+            build(spec, &facts, &mut setup)?;
+            if process.terminal().unwrap_or(false) {
+                setup.push(SetupOp::Console);
+            }
+            finish(spec, &facts, around.pivot, &mut entry)?;
+        }
     }
-    let mut entry = Vec::new();
-    finish(spec, &facts, around.pivot, &mut entry)?;
     let mut process = Process::new(process, Some(linux), around.kernel)?;
     if shared {
         shared::check_capabilities(&process.capabilities)?;
     }
-    controls::tighten(&mut process, controls, around.kernel, around.landlock_abi)?;
+    match guest {
+        Some(_) => gvisor::strip(&mut process),
+        None => controls::tighten(&mut process, controls, around.kernel, around.landlock_abi)?,
+    }
     if egress.is_some() {
         let own = |flag: i32| namespaces.new & flag != 0;
         let users = namespaces.has(libc::CLONE_NEWUSER);
@@ -267,6 +282,7 @@ pub fn make(spec: &oci::Spec, controls: &Controls, around: &Circumstances<'_>) -
         hooks: spec.hooks().clone().unwrap_or_default(),
         namespaces,
         net_devices,
+        gvisor: guest,
     })
 }
 

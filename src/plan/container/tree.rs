@@ -47,6 +47,14 @@ pub enum CgroupTree {
 
 /// The operations up to where hooks run and the console is put in place, in the spec's order.
 pub fn build(oci: &oci::Spec, facts: &Facts<'_>, setup: &mut Vec<SetupOp>) -> Result<(), PlanError> {
+    setup.push(root(oci, facts)?);
+    mounts::plan(oci, facts, setup)?;
+    devices::plan(oci, facts, setup)?;
+    sysctl::plan(oci, facts, setup)
+}
+
+/// The root itself.
+pub(super) fn root(oci: &oci::Spec, facts: &Facts<'_>) -> Result<SetupOp, PlanError> {
     let root = oci.root().as_ref().ok_or_else(|| refused("/", "the spec has no root"))?;
     let propagation = match oci.linux().as_ref().and_then(|linux| linux.rootfs_propagation().as_deref()) {
         Some(given) if !given.is_empty() => Some(
@@ -56,16 +64,13 @@ pub fn build(oci: &oci::Spec, facts: &Facts<'_>, setup: &mut Vec<SetupOp>) -> Re
         _ => None,
     };
     let source = HostPath::new(&facts.bundle.join(root.path()))?;
-    setup.push(match facts.own_mount_namespace {
+    Ok(match facts.own_mount_namespace {
         true => {
             let propagation = propagation.unwrap_or(Propagation::RECURSIVE_SLAVE);
             SetupOp::ContainerRoot { source, propagation }
         }
         false => SetupOp::ContainerDir { source },
-    });
-    mounts::plan(oci, facts, setup)?;
-    devices::plan(oci, facts, setup)?;
-    sysctl::plan(oci, facts, setup)
+    })
 }
 
 /// The operations after hooks and console: what must not be written, what must not be seen, and the new root.

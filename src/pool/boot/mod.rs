@@ -19,6 +19,8 @@ struct Way {
     variable: (&'static str, &'static str),
     joins: bool,
     preload: &'static str,
+    takes_args: bool,
+    noticed_by: Option<&'static str>,
 }
 
 /// In a directory of its own, where every sandbox has memory that can be written.
@@ -38,6 +40,8 @@ const WAYS: [Way; 4] = [
         variable: ("PYTHONPATH", "/tmp/.fumehood"),
         joins: true,
         preload: PYTHON,
+        takes_args: true,
+        noticed_by: None,
     },
     Way {
         runtime: "node",
@@ -46,6 +50,9 @@ const WAYS: [Way; 4] = [
         variable: ("NODE_OPTIONS", "--require=/tmp/.fumehood/boot.js"),
         joins: false,
         preload: "",
+        takes_args: true,
+        // Each starts as node does, with what is removed by then.
+        noticed_by: Some("worker_threads"),
     },
     Way {
         runtime: "bash",
@@ -54,6 +61,9 @@ const WAYS: [Way; 4] = [
         variable: ("BASH_ENV", "/tmp/.fumehood/boot.sh"),
         joins: false,
         preload: "",
+        // BASH_ARGV tells of those that it was started with.
+        takes_args: false,
+        noticed_by: None,
     },
     Way {
         runtime: "ruby",
@@ -62,6 +72,8 @@ const WAYS: [Way; 4] = [
         variable: ("RUBYLIB", "/tmp/.fumehood"),
         joins: true,
         preload: "",
+        takes_args: true,
+        noticed_by: None,
     },
 ];
 
@@ -80,11 +92,10 @@ impl Way {
             SetupOp::Dir { path: path(Path::new(DIR))?, mode: 0o755, owner },
             SetupOp::File { path: path(&Path::new(DIR).join(self.file))?, mode: 0o644, owner, content: code },
         ];
-        let mut names: Vec<&str> = self.preload.split_ascii_whitespace().collect();
-        names.extend(preload.iter().map(String::as_str));
-        let env =
-            [(self.variable.0, self.variable.1), ("FUMEHOOD_BOOT", "{fd}"), ("FUMEHOOD_PRELOAD", &names.join(" "))];
+        // What all have, and what was asked for.
+        let names = format!("{}|{}", self.preload, preload.join(" "));
+        let env = [(self.variable.0, self.variable.1), ("FUMEHOOD_BOOT", "{fd}"), ("FUMEHOOD_PRELOAD", &names)];
         let env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-        Ok(Boot { files, env, joins: self.joins })
+        Ok(Boot { files, env, joins: self.joins, takes_args: self.takes_args, noticed_by: self.noticed_by })
     }
 }

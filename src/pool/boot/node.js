@@ -4,7 +4,7 @@ const fs = require('fs');
 const fd = Number(process.env.FUMEHOOD_BOOT);
 delete process.env.FUMEHOOD_BOOT;
 delete process.env.NODE_OPTIONS;
-for (const name of (process.env.FUMEHOOD_PRELOAD || '').split(' ').filter(Boolean)) require(name);
+for (const name of (process.env.FUMEHOOD_PRELOAD || '|').split('|')[1].split(' ').filter(Boolean)) require(name);
 delete process.env.FUMEHOOD_PRELOAD;
 fs.writeSync(fd, '\n');
 const parts = [];

@@ -20,7 +20,19 @@ def boot():
         if error.name != "sitecustomize":
             sys.modules["sitecustomize"] = me
             raise
-    for name in os.environ.pop("FUMEHOOD_PRELOAD", "").split():
+    before = set(sys.modules)
+    default, _, asked = os.environ.pop("FUMEHOOD_PRELOAD", "").partition("|")
+    for name in default.split():
+        __import__(name)
+    # A part of a package is seen in it once anybody has imported it, which is nobody's to notice here: but for those
+    # that the package imports itself, they are imported again by whoever wants them.
+    whole = ("collections", "encodings", "json", "os", "pathlib", "re")
+    for name in set(sys.modules) - before:
+        package, dot, part = name.rpartition(".")
+        if dot and package.partition(".")[0] not in whole:
+            sys.modules.pop(name)
+            vars(sys.modules[package]).pop(part, None) if package in sys.modules else None
+    for name in asked.split():
         __import__(name)
     # What a file beside the program would have been imported in place of.
     loaded = {name.partition(".")[0] for name in sys.modules} - set(sys.builtin_module_names)

@@ -5,7 +5,7 @@ lambda do
   rest = ENV.delete('RUBYLIB').split(':', 2)[1]
   ENV['RUBYLIB'] = rest if rest
   fd = ENV.delete('FUMEHOOD_BOOT').to_i
-  preload = ENV.delete('FUMEHOOD_PRELOAD').to_s.split
+  preload = ENV.delete('FUMEHOOD_PRELOAD').to_s.split('|', 2)[1].to_s.split
   require 'did_you_mean'
   preload.each { |name| require name }
   io = IO.for_fd(fd, 'r+b')

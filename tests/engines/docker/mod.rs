@@ -4,6 +4,7 @@
 mod build;
 mod compose;
 mod egress;
+mod gvisor;
 mod images;
 mod limits;
 mod living;
@@ -51,11 +52,12 @@ struct Docker {
 impl Docker {
     /// `None`, said aloud, where there is none.
     fn start(test: &str, options: &[&str]) -> Option<Self> {
-        Self::start_in(test, options, |_| Some(())).map(|(docker, ())| docker)
+        Self::start_in(test, options, |_| Some(())).map(|((), docker)| docker)
     }
 
-    /// As [`Self::start`], on a host that `prepare` may change before the daemon is there, and its configuration.
-    fn start_in<T>(test: &str, options: &[&str], prepare: impl FnOnce(&Place) -> Option<T>) -> Option<(Self, T)> {
+    /// As [`Self::start`], on a host that `prepare` may change before the daemon is there, and its configuration. What
+    /// came of that outlives the daemon.
+    fn start_in<T>(test: &str, options: &[&str], prepare: impl FnOnce(&Place) -> Option<T>) -> Option<(T, Self)> {
         Who::Root.find(test)?;
         if !is_there("dockerd") {
             skip(test, "apt install docker.io");
@@ -72,7 +74,7 @@ impl Docker {
         let docker = Self { place, options, daemon, apart };
         docker.wait();
         docker.call(&["import", &make_archive(&docker.place), "box"]).ok();
-        Some((docker, prepared))
+        Some((prepared, docker))
     }
 
     fn wait(&self) {

@@ -33,7 +33,7 @@ fn lets_containers_out_by_a_bridge() {
         return skip("podman egress by a bridge", "apt install containernetworking-plugins");
     }
     let made = Podman::new_in("podman egress by a bridge", who, || World::new("podman egress by a bridge"));
-    let Some((podman, world)) = made else { return };
+    let Some((world, podman)) = made else { return };
     podman.call(&["network", "create", "--subnet", "10.234.0.0/24", "n"]).ok();
     try_all(&podman, &world, "n");
 }
@@ -45,6 +45,6 @@ fn lets_an_ordinary_users_containers_out() {
         return skip("podman egress of a user", "apt install slirp4netns");
     }
     let made = Podman::new_in("podman egress of a user", who, || World::new("podman egress of a user"));
-    let Some((podman, world)) = made else { return };
+    let Some((world, podman)) = made else { return };
     try_all(&podman, &world, "slirp4netns");
 }

@@ -4,6 +4,7 @@ mod build;
 mod checkpoint;
 mod controls;
 mod egress;
+mod gvisor;
 mod living;
 mod network;
 mod pods;
@@ -52,11 +53,11 @@ struct Podman {
 impl Podman {
     /// `None`, said aloud, where there is none.
     fn new(test: &str, who: Who) -> Option<Self> {
-        Self::new_in(test, who, || Some(())).map(|(podman, ())| podman)
+        Self::new_in(test, who, || Some(())).map(|((), podman)| podman)
     }
 
-    /// As [`Self::new`], on a host that `change` may change before.
-    fn new_in<T>(test: &str, who: Who, change: impl FnOnce() -> Option<T>) -> Option<(Self, T)> {
+    /// As [`Self::new`], on a host that `change` may change before. What came of that outlives the engine.
+    fn new_in<T>(test: &str, who: Who, change: impl FnOnce() -> Option<T>) -> Option<(T, Self)> {
         if !is_there("podman") {
             skip(test, "apt install podman");
             return None;
@@ -71,7 +72,7 @@ impl Podman {
         podman.place.write("containers.conf", CONFIG);
         install(&podman.place, who, &["podman", "--config", &podman.place.text("containers.conf")]);
         podman.call(&["import", &make_archive(&podman.place), "box"]).ok();
-        Some((podman, changed))
+        Some((changed, podman))
     }
 
     fn command(&self, args: &[&str]) -> Command {

@@ -1,0 +1,88 @@
+//! One sandbox that waits, for who does one thing after another: a worker of the spawner.
+
+use std::{os::fd::BorrowedFd, time::Instant};
+
+use super::shelf::{Job, Recipe, Settings};
+use crate::{
+    Result, Sandbox,
+    cgroup::Hierarchy,
+    launch::{Observer, Prepared},
+    report::Outcome,
+    request::SandboxId,
+};
+
+/// Of the kind that the last jobs wanted, or none.
+#[derive(Debug)]
+pub struct Single {
+    settings: Settings,
+    hierarchy: Option<Hierarchy>,
+    /// What the last job would have wanted, and how many in a row.
+    last: Option<(Recipe, u32)>,
+    waiting: Option<Prepared>,
+}
+
+/// So many jobs in a row want the same before one is made for the next.
+const IN_A_ROW: u32 = 2;
+
+impl Single {
+    #[must_use]
+    pub const fn new(settings: Settings) -> Self {
+        Self { settings, hierarchy: None, last: None, waiting: None }
+    }
+
+    #[must_use]
+    pub const fn has_one(&self) -> bool {
+        self.waiting.is_some()
+    }
+
+    /// As [`Sandbox::run`]. `note` is told by which names the sandbox is known from here on.
+    pub fn run(
+        &mut self,
+        sandbox: &mut Sandbox,
+        id: &SandboxId,
+        signals: Option<BorrowedFd<'_>>,
+        observer: &mut dyn Observer,
+        note: &dyn Fn(&[&SandboxId]) -> Result<()>,
+    ) -> Result<Outcome> {
+        let began = Instant::now();
+        if self.settings.most == 0 {
+            note(&[id])?;
+            return sandbox.run(signals, observer);
+        }
+        let job = Job::of(sandbox, observer.wants_contacts())?;
+        let found = self.waiting.take().filter(|prepared| job.fits(prepared));
+        match &found {
+            Some(prepared) => note(&[prepared.id(), id]).or_else(|_| note(&[id]))?,
+            None => note(&[id])?,
+        }
+        self.learn(&job);
+        let hierarchy = self.hierarchy.get_or_insert_with(Hierarchy::detect);
+        job.run(found, sandbox, hierarchy, signals, began, observer)
+    }
+
+    fn learn(&mut self, job: &Job) {
+        if let Some((recipe, times)) = &mut self.last
+            && recipe.serves(job)
+        {
+            *times = times.saturating_add(1);
+        } else {
+            self.last = job.recipe(&self.settings).map(|recipe| (recipe, 1));
+        }
+    }
+
+    /// Makes one for the next job, if there is reason to. `note` is told its name before.
+    pub fn make(&mut self, signals: Option<BorrowedFd<'_>>, note: &dyn Fn(&SandboxId) -> bool) {
+        let (None, Some((recipe, IN_A_ROW..))) = (&self.waiting, &mut self.last) else { return };
+        let Ok(id) = SandboxId::random() else { return };
+        let hierarchy = self.hierarchy.get_or_insert_with(Hierarchy::detect);
+        if !note(&id) {
+            return;
+        }
+        match recipe.clone().make(id, hierarchy, signals) {
+            Ok(prepared) => self.waiting = Some(prepared),
+            // Without an interpreter it may do, or not at all.
+            Err(_) if recipe.has_interpreter() => recipe.leave_interpreter_out(),
+            Err(_) => self.last = None,
+        }
+    }
+}

@@ -1,0 +1,116 @@
+//! A batch that is killed at any moment, and goes on: each job has one result in the end.
+
+use std::{
+    process::Stdio,
+    time::{Duration, SystemTime},
+};
+
+use serde_json::{Value, json};
+
+use crate::{
+    Batch, both,
+    common::{Who, host},
+    echo, lines, read,
+};
+
+/// Some moment between now and then.
+fn some_time(most: u64) -> Duration {
+    let nanos = SystemTime::now().duration_since(SystemTime::UNIX_EPOCH).unwrap().subsec_nanos();
+    Duration::from_micros(u64::from(nanos) / 1000 % most)
+}
+
+fn kills() -> u32 {
+    if std::env::var_os("FUMEHOOD_LONG").is_some() { 50 } else { 20 }
+}
+
+fn killed(who: Who, more: &[&str]) {
+    let batch = Batch::new(who);
+    let place = &batch.0.place;
+    let mut rounds = 0;
+    let mut pids = Vec::new();
+    let mut kills = kills();
+    while kills > 0 {
+        rounds += 1;
+        let jobs: Vec<Value> = (0..200)
+            .map(|n| json!({"id": n, "cmd": format!("echo {n}; sleep 0.02"), "expect": {"stdout": format!("{n}\n")}}))
+            .collect();
+        place.write("jobs.jsonl", lines(&jobs));
+        let out = format!("results-{rounds}.jsonl");
+        let command = || {
+            let mut command = batch.0.command();
+            command.args(["jobs.jsonl", "-o", &out, "--resume", "-j", "4", "-q"]).args(more);
+            command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::piped());
+            command
+        };
+        loop {
+            let mut child = command().spawn().unwrap();
+            pids.push(child.id());
+            if kills == 0 {
+                let output = child.wait_with_output().unwrap();
+                assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+                break;
+            }
+            std::thread::sleep(some_time(600_000));
+            let over = child.try_wait().unwrap().is_some();
+            _ = child.kill();
+            let output = child.wait_with_output().unwrap();
+            if over {
+                assert_eq!(output.status.code(), Some(0), "{}", String::from_utf8_lossy(&output.stderr));
+                break;
+            }
+            kills -= 1;
+        }
+        let mut results = read(&place.join(&out));
+        results.sort_by_key(|result| result["line"].as_u64());
+        assert_eq!(results.len(), jobs.len());
+        for (n, result) in (0..).zip(&results) {
+            assert_eq!((&result["line"], &result["id"]), (&json!(n + 1), &json!(n)));
+            assert_eq!((&result["passed"], &result["stdout"]), (&json!(true), &json!(format!("{n}\n"))), "{result}");
+        }
+    }
+    for pid in pids {
+        let left = || host::left_of(&format!("b{pid}-"), place);
+        assert!(host::eventually(|| left().is_empty()), "left of {pid}: {:#?}", left());
+    }
+    assert!(host::eventually(|| host::processes(&batch.0.name).is_empty()), "{:#?}", host::processes(&batch.0.name));
+}
+
+both! {
+    fn no_job_is_lost_and_none_is_done_twice(who: Who) {
+        killed(who, &[]);
+    }
+
+    fn nor_where_results_come_as_they_are(who: Who) {
+        killed(who, &["--unordered"]);
+    }
+
+    fn a_torn_line_is_done_again(who: Who) {
+        let done = Batch::of(who, &echo(6)).args(["-o", "out", "-q"]).done().expect_code(0);
+        let whole = done.place().read("out");
+        for cut in [1, 40, 2000] {
+            done.place().write("out", &whole[..whole.len() - cut]);
+            let output = done.run.command().arg("--resume").output().unwrap();
+            assert_eq!(output.status.code(), Some(0), "{output:?}");
+            let results = read(&done.place().join("out"));
+            assert_eq!(crate::all(&results, "line"), [1, 2, 3, 4, 5, 6]);
+        }
+    }
+
+    fn other_jobs_are_not_gone_on_with(who: Who) {
+        let done = Batch::of(who, &echo(4)).args(["-o", "out", "-q"]).done().expect_code(0);
+        let whole = done.place().read("out");
+        let first: String = whole.lines().take(2).map(|line| format!("{line}\n")).collect();
+        for (name, jobs) in [("another job", lines(&echo(4)).replace("echo 1", "echo 9")), ("gone", lines(&echo(1)))] {
+            done.place().write("out", &first);
+            done.place().write("jobs.jsonl", jobs);
+            let output = done.run.command().arg("--resume").output().unwrap();
+            let said = String::from_utf8_lossy(&output.stderr).into_owned();
+            assert_eq!(output.status.code(), Some(125), "{name}: {said}");
+            assert!(said.contains("the jobs are not those of `out`: line 2"), "{name}: {said}");
+            assert_eq!(done.place().read("out"), first, "nothing was written");
+        }
+        done.place().write("out", "{\"some\": \"thing\"}\n");
+        let output = done.run.command().arg("--resume").output().unwrap();
+        assert!(String::from_utf8_lossy(&output.stderr).contains("no result of a batch, in line 1"), "{output:?}");
+    }
+}
