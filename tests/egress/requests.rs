@@ -302,14 +302,11 @@ both! {
 
     fn an_answer_that_is_cut_does_not_look_whole(who: Who) {
         let servers = Servers::new(who);
-        let code = format!(
-            "import urllib.request as u\nfor path in ('/clean', '/unclean'):\n    \
-             try: print(u.urlopen('https://{NAME}:{}' + path, timeout=15).read())\n    \
-             except ConnectionError: print('cut')\n    except u.URLError: print('cut')",
-            servers.good
-        );
-        let done = servers.run(who, &[]).python(&code).done().expect_code(0);
-        assert_eq!(out(&done), "b'half'\ncut\n", "{done}");
+        // Python takes TLS that stops for an end.
+        let [clean, unclean] = ["/clean", "/unclean"].map(|path| servers.good(path));
+        let line = format!("{CURL} {clean} && echo; {CURL} {unclean} >/dev/null 2>&1 || echo cut");
+        let done = servers.run(who, &[]).cmd(&line).done().expect_code(0);
+        assert_eq!(out(&done), "half\ncut\n", "{done}");
     }
 
     fn what_goes_on_is_held_against_a_new_policy(who: Who) {
