@@ -208,7 +208,7 @@ pub(super) fn check(job: &Job, settings: &Settings, images: &mut Images) -> Resu
 fn name(settings: &Settings, task: &Task, sandbox: &mut Sandbox) -> Result<()> {
     let random = SandboxId::random().map_err(|error| Error::new(format!("no random sandbox id: {error}")))?;
     let id = SandboxId::parse(&format!("b{}-{}-{random}", settings.owner, task.line));
-    sandbox.id(id.map_err(|error| crate::request::RequestError::from(error)).map_err(Hint::into_error)?);
+    sandbox.id(id.map_err(crate::request::RequestError::from).map_err(Hint::into_error)?);
     Ok(())
 }
 
