@@ -2,7 +2,7 @@
 
 use std::{
     collections::VecDeque,
-    os::fd::AsFd,
+    os::fd::{AsFd, OwnedFd},
     time::{Duration, Instant},
 };
 
@@ -11,6 +11,7 @@ use crate::{
     Sandbox,
     pool::Single,
     spawn::{Jobs, SpawnError, Spawner, Worker},
+    sys::Errno,
 };
 
 /// Workers and the process that makes them.
@@ -25,7 +26,11 @@ pub(super) struct Crew<T> {
     most: usize,
     /// More than there could be had.
     short: bool,
+    /// Descriptors that are kept free of workers: for what goes to them and comes from them as a file, and for input.
+    reserve: Vec<OwnedFd>,
 }
+
+const RESERVED: usize = 4;
 
 /// What became of something that was given.
 pub(super) enum Answer<T> {
@@ -50,7 +55,25 @@ pub(super) fn start(settings: &Settings) -> Result<Spawner, SpawnError> {
 
 impl<T> Crew<T> {
     pub(super) fn new(spawner: Spawner, most: usize, ahead: usize) -> Self {
-        Self { spawner, idle: VecDeque::new(), ahead, busy: Vec::new(), most, short: false }
+        let (idle, reserve) = (VecDeque::new(), Vec::new());
+        let mut crew = Self { spawner, idle, ahead, busy: Vec::new(), most, short: false, reserve };
+        crew.keep_in_reserve();
+        crew
+    }
+
+    /// With less than this nothing could be told to a worker, so there are no more of them then.
+    fn keep_in_reserve(&mut self) {
+        while self.reserve.len() < RESERVED && !self.short {
+            match self.spawner.as_fd().try_clone_to_owned() {
+                Ok(held) => self.reserve.push(held),
+                Err(_) => self.runs_short(),
+            }
+        }
+    }
+
+    fn runs_short(&mut self) {
+        self.short = true;
+        self.reserve.clear();
     }
 
     pub(super) fn has_room(&self) -> bool {
@@ -60,15 +83,22 @@ impl<T> Crew<T> {
     /// Gives a task to a worker, or back.
     pub(super) fn give(&mut self, what: T, task: &[u8]) -> Result<Option<T>, BatchError> {
         loop {
+            let was_short = self.short;
             let all = self.short || self.idle.len() + self.busy.len() >= self.most + self.ahead;
             let idle = if all { self.idle.pop_front() } else { None };
             let mut worker = match idle {
                 Some(worker) => worker,
                 None => match self.spawner.worker() {
-                    Ok(worker) => worker,
+                    Ok(worker) => {
+                        // Whether it took the last descriptor.
+                        if self.spawner.as_fd().try_clone_to_owned().is_err() {
+                            self.runs_short();
+                        }
+                        worker
+                    }
                     // Processes or descriptors are short: with those that there are it goes on.
                     Err(SpawnError::Worker { .. }) if !self.busy.is_empty() || !self.idle.is_empty() => {
-                        self.short = true;
+                        self.runs_short();
                         if !self.idle.is_empty() {
                             continue;
                         }
@@ -84,6 +114,17 @@ impl<T> Crew<T> {
                 }
                 // It died while it was idle.
                 Err(SpawnError::Died) => {}
+                // It had nothing of it, and will have it when there is room.
+                Err(SpawnError::Speak { errno: Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM })
+                    if !was_short || !self.busy.is_empty() =>
+                {
+                    self.runs_short();
+                    self.idle.push_front(worker);
+                    if !was_short {
+                        continue;
+                    }
+                    return Ok(Some(what));
+                }
                 Err(error) => return Err(error.into()),
             }
         }
@@ -102,6 +143,7 @@ impl<T> Crew<T> {
                 let (_, what) = self.busy.swap_remove(place);
                 // Perhaps it was too many.
                 self.short = false;
+                self.keep_in_reserve();
                 Some(Answer::Lost(what))
             }
         }
