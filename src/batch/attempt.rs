@@ -16,7 +16,7 @@ use super::{
 use crate::{
     Error, Observer, Outcome, Result, Sandbox, Stdin, Verdict,
     error::Hint,
-    report::{Compile, Failure, Isolation},
+    report::{Captured, Compile, Failure, Isolation},
     request::{Bytes, Limits, SandboxId},
 };
 
@@ -327,14 +327,18 @@ fn cases(
         base.stdin(job.stdin.as_ref().map_or(Stdin::Empty, |stdin| Stdin::Bytes(stdin.0.clone())));
     }
     let mut records: Vec<CaseRecord> = Vec::with_capacity(job.cases.len());
+    let mut room = usize::try_from(apply::MOST_OUTPUT.get()).unwrap_or(usize::MAX);
     for (number, case) in (1..).zip(&job.cases) {
         let out = out.map(|out| out.join(format!("case-{number:03}")));
         if let Some(out) = &out {
             artifacts::make(out).map_err(|error| cannot_write(out, &error))?;
         }
-        let outcome = one((settings, task, job), Some(case), base.clone(), out.as_deref(), run)?;
+        let mut outcome = one((settings, task, job), Some(case), base.clone(), out.as_deref(), run)?;
         spent += took(&outcome);
         let (passed, failures) = judge(job, Some(case), &outcome);
+        // It has been judged by all of it.
+        cut(&mut outcome.stdout, &mut room);
+        cut(&mut outcome.stderr, &mut room);
         let id = case.id.clone().unwrap_or(Label::Number(number));
         let good = passed.unwrap_or(outcome.verdict == Verdict::Ok);
         records.push(CaseRecord { id, outcome, passed, failures });
@@ -356,6 +360,13 @@ fn cases(
         .collect();
     let passed = expects_anything(job).then(|| records.iter().all(|record| record.passed != Some(false)));
     Ok(finish(task, &About::of(task, job), &outcome, passed, &failures, Some(&records), spent))
+}
+
+/// What all cases of a job have printed is in one result.
+fn cut(captured: &mut Captured, room: &mut usize) {
+    captured.truncated |= captured.bytes.len() > *room;
+    captured.bytes.truncate(*room);
+    *room -= captured.bytes.len();
 }
 
 /// The cases have their own; these are for who looks at the job.
