@@ -34,7 +34,8 @@ struct Member {
 #[derive(Debug)]
 struct Fallen {
     id: SandboxId,
-    since: Instant,
+    /// When it could not be removed for the first time.
+    since: Option<Instant>,
 }
 
 impl Crew {
@@ -72,10 +73,15 @@ impl Crew {
         // Others are what killed workers left us.
         let Some(member) = self.members.remove(&pid) else { return };
         for id in self.notes.read(member.place) {
-            self.fallen.push(Fallen { id, since: Instant::now() });
+            self.fallen.push(Fallen { id, since: None });
             _ = self.notes.clear(member.place);
         }
         self.free.push(member.place);
+    }
+
+    /// Workers, and sandboxes of those that are gone.
+    pub(super) fn left(&self) -> usize {
+        self.members.len() + self.fallen.len()
     }
 
     pub(super) fn has_fallen(&self) -> bool {
@@ -88,14 +94,14 @@ impl Crew {
             return;
         }
         let hierarchy = Hierarchy::detect();
-        self.fallen.retain(|fallen| {
+        self.fallen.retain_mut(|fallen| {
             let removed = match state::forget(&fallen.id) {
                 Ok(true) => hierarchy.remove(&fallen.id).is_ok(),
                 // Another sandbox of that name: nothing of ours can be there.
                 Ok(false) => true,
                 Err(_) => false,
             };
-            !removed && fallen.since.elapsed() < PATIENCE
+            !removed && fallen.since.get_or_insert_with(Instant::now).elapsed() < PATIENCE
         });
     }
 }

@@ -13,12 +13,12 @@ use crate::{
     sys::{self, Errno, attributes, clone, process, socket},
 };
 
-/// How long workers may take to end what they do in order, when the spawner ends.
+/// How long no worker may come to its end in order before they are killed, when the spawner ends.
 const GRACE: Duration = Duration::from_secs(1);
-/// How long all that is left is waited for after that: only what the kernel itself cannot end takes longer.
+/// How long nothing may have come to its end after that: only what the kernel itself cannot end takes longer.
 const DYING: Duration = Duration::from_secs(5);
-/// What the end may take in all, with time to spare.
-pub(super) const LONGEST: Duration = Duration::from_secs(4 * GRACE.as_secs() + 2 * DYING.as_secs());
+/// What the end of a thousand takes on a busy machine, and more.
+pub(super) const LONGEST: Duration = Duration::from_secs(120);
 /// How often what is left of killed workers is looked at.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -122,21 +122,26 @@ impl<F: FnMut(&mut Jobs)> Process<F> {
         Ok(())
     }
 
-    /// Ends all of it.
+    /// Ends all of it. However many there are: it is given up only when nothing comes to its end any more.
     fn end(mut self) -> sys::Result<()> {
-        let began = Instant::now();
         self.crew.signal_all(libc::SIGTERM);
-        let mut killed = false;
+        let (mut left, mut since, mut killed) = (usize::MAX, Instant::now(), false);
         loop {
             self.bury()?;
             let alone = matches!(process::wait(-1, false), Err(Errno::ECHILD));
-            let passed = began.elapsed();
-            if (alone && !self.crew.has_fallen()) || passed > GRACE + DYING {
+            if alone && !self.crew.has_fallen() {
                 return Ok(());
             }
-            if passed > GRACE && !killed {
-                self.crew.signal_all(libc::SIGKILL);
-                killed = true;
+            if self.crew.left() < left {
+                (left, since) = (self.crew.left(), Instant::now());
+            }
+            match since.elapsed() {
+                passed if passed > GRACE + DYING => return Ok(()),
+                passed if passed > GRACE && !killed => {
+                    self.crew.signal_all(libc::SIGKILL);
+                    killed = true;
+                }
+                _ => {}
             }
             let mut ready = [libc::pollfd { fd: self.children.as_raw_fd(), events: libc::POLLIN, revents: 0 }];
             process::poll(&mut ready, Some(LOOK))?;
