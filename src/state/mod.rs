@@ -207,8 +207,9 @@ pub fn forget(id: &SandboxId) -> Result<bool, StateError> {
             _ = record.door(&dir).map(std::fs::remove_file);
         }
         _ = std::fs::remove_file(&path);
+        return Ok(true);
     }
-    // One that was not whole yet.
+    // There may be one that was not whole yet.
     let unseen = format!(".{id}.");
     let failed = |source| StateError::Read { path: dir.clone(), source };
     for entry in std::fs::read_dir(&dir).map_err(failed)?.flatten() {
