@@ -382,3 +382,19 @@ fn compiled(outcome: &Outcome) -> Compile {
         duration: outcome.duration,
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cases_print_is_bounded_together() {
+        let mut room = 10;
+        let all = [6, 3, 0, 2, 1].map(|length| {
+            let mut captured = Captured { bytes: vec![b'x'; length], truncated: false };
+            cut(&mut captured, &mut room);
+            (captured.bytes.len(), captured.truncated)
+        });
+        assert_eq!(all, [(6, false), (3, false), (0, false), (1, true), (0, true)]);
+    }
+}

@@ -63,7 +63,11 @@ impl Columns {
 
     /// Of a row that is no job.
     pub(super) fn known(&self, row: &[u8]) -> Option<Known> {
-        let cells = fields(row).ok().filter(|cells| cells.len() == self.0.len())?;
+        let cells = fields(row).ok()?;
+        if cells.len() != self.0.len() {
+            // Which cell is whose is not known.
+            return Some(Known::default());
+        }
         let cell = |wanted: &str| {
             let said = self.0.iter().zip(&cells).find(|(name, cell)| *name == wanted && !cell.is_empty());
             said.and_then(|(name, cell)| value(name, cell.clone()).ok())
