@@ -2,7 +2,11 @@
 
 use std::{collections::BTreeSet, time::Duration};
 
-use fumehood::{Pool, Sandbox, Stdin, Verdict, pool::Settings, request::Secret};
+use fumehood::{
+    Pool, Sandbox, Stdin, Verdict,
+    pool::Settings,
+    request::{Limits, Secret},
+};
 
 fn pool() -> Pool {
     Pool::new(Settings { most: 3, ..Settings::default() })
@@ -57,8 +61,7 @@ fn secrets_and_limits_are_the_jobs() {
     pool.expect(&mut Sandbox::code(""), 1).unwrap();
     // Time counts from when it is used.
     std::thread::sleep(Duration::from_millis(5500));
-    let mut limits = fumehood::request::Limits::default();
-    limits.timeout = Some(Duration::from_secs(5));
+    let limits = Limits { timeout: Some(Duration::from_secs(5)), ..Limits::default() };
     let outcome = pool.output(Sandbox::code("print('quick')").limits(limits.clone())).unwrap();
     assert_eq!(out(&outcome), "quick\n");
     assert_eq!(outcome.limits.timeout, limits.timeout);
