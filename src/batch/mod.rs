@@ -17,6 +17,7 @@ mod attempt;
 mod crew;
 mod error;
 mod expect;
+mod idle;
 mod job;
 mod journal;
 mod lines;
