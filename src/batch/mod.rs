@@ -18,6 +18,7 @@ mod bounded;
 mod crew;
 mod error;
 mod expect;
+mod idle;
 mod job;
 mod journal;
 mod lines;

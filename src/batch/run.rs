@@ -98,7 +98,7 @@ impl<'a> Run<'a> {
             pace,
             jobs,
             input_ended: false,
-            crew: Crew::new(spawner, pace.workers.map_or(cpus, usize::from), settings.ahead.most),
+            crew: Crew::new(spawner, pace.workers.map_or(cpus, usize::from), settings.ahead.most, |job| job.memory),
             read: VecDeque::new(),
             read_bytes: 0,
             memory: pace.memory.map_or_else(available_memory, Bytes::get),
@@ -120,6 +120,7 @@ impl<'a> Run<'a> {
         loop {
             let mut more = self.read_jobs()?;
             self.begin()?;
+            self.get_ready();
             self.settle()?;
             more &= self.wants_jobs();
             self.output.flush()?;
@@ -229,6 +230,7 @@ impl<'a> Run<'a> {
             if !fits || self.rate.wait().is_some() {
                 break;
             }
+            self.crew.leave_room(self.memory.saturating_sub(self.memory_used + next.memory));
             let Some(next) = self.read.remove(place) else { break };
             self.read_bytes -= next.bytes.len();
             if !self.give(next)? {
@@ -237,6 +239,14 @@ impl<'a> Run<'a> {
             self.rate.begun();
         }
         Ok(())
+    }
+
+    /// For jobs that are there, or may still come.
+    fn get_ready(&mut self) {
+        let jobs = if self.input_ended { self.read.len() } else { usize::MAX };
+        if self.state == State::Going {
+            self.crew.get_ready(jobs, self.memory.saturating_sub(self.memory_used));
+        }
     }
 
     fn give(&mut self, pending: Pending) -> Result<bool, BatchError> {
