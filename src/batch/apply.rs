@@ -39,6 +39,9 @@ impl Images {
     }
 }
 
+/// Results are in memory, as text, until they are written.
+pub(super) const MOST_OUTPUT: Bytes = Bytes::mib(32);
+
 /// The limits of a job; the template's where it says none.
 pub(super) fn limits(job: &Job, template: &Limits) -> Result<Limits> {
     let mut limits = template.clone();
@@ -72,6 +75,10 @@ pub(super) fn limits(job: &Job, template: &Limits) -> Result<Limits> {
     }
     if let Some(text) = &said.nofile {
         limits.nofile = read("nofile", text, |text| parse_count(text, 16, 1 << 20))?;
+    }
+    if limits.output > MOST_OUTPUT {
+        let error = Error::new(format!("`limits.output`: a batch keeps at most {MOST_OUTPUT} of a stream"));
+        return Err(error.with_hint("have it written to a file, and name that in `get`"));
     }
     Ok(limits)
 }
@@ -142,9 +149,18 @@ pub(super) fn case(case: &Case, sandbox: &mut Sandbox) -> Result<()> {
 
 /// What is looked for in the sandbox when it has ended: what is expected, and what is wanted, for which `out` is made.
 pub(super) fn fetch(job: &Job, case: Option<&Case>, out: Option<&Path>, sandbox: &mut Sandbox) -> Result<()> {
+    let expected = job.expects(case);
+    // What is judged comes first: the first that is wanted and is not there is the last that is looked for.
+    for path in expected.iter().flat_map(|expect| expect.files.keys()) {
+        let wanted = Fetch::inside(path).map_err(|error| RequestError::from(error).into_error())?;
+        if wanted.is_pattern() {
+            return Err(Error::new(format!("`expect.files`: `{path}` is a pattern")));
+        }
+        sandbox.fetch(Fetch { how: Fetched::Hashed, ..wanted });
+    }
     for text in job.get.iter().flatten() {
         // Where it goes is not for a job to say.
-        let wanted = Fetch::parse(&format!("{text}:")).map_err(|error| RequestError::from(error).into_error())?;
+        let wanted = Fetch::inside(text).map_err(|error| RequestError::from(error).into_error())?;
         let Some(out) = out else {
             return Err(
                 Error::new(format!("`get`: there is no place for `{text}`")).with_hint("name one with --artifacts")
@@ -162,14 +178,6 @@ pub(super) fn fetch(job: &Job, case: Option<&Case>, out: Option<&Path>, sandbox:
             fs::create_dir_all(dir).map_err(|error| Error::new(format!("cannot make `{}`: {error}", dir.display())))?;
         }
         sandbox.fetch(Fetch { to: Some(to), ..wanted });
-    }
-    let expected = job.expects(case);
-    for path in expected.iter().flat_map(|expect| expect.files.keys()) {
-        let wanted = Fetch::parse(&format!("{path}:")).map_err(|error| RequestError::from(error).into_error())?;
-        if wanted.is_pattern() {
-            return Err(Error::new(format!("`expect.files`: `{path}` is a pattern")));
-        }
-        sandbox.fetch(Fetch { how: Fetched::Hashed, ..wanted });
     }
     Ok(())
 }

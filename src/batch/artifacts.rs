@@ -11,9 +11,11 @@ use crate::Outcome;
 
 const LONGEST: usize = 64;
 
-/// `000012-name`: numbers come first, so that no id is another's place.
-pub(super) fn dir(all: &Path, line: u64, id: Option<&Label>) -> PathBuf {
-    let mut name = format!("{line:06}");
+/// `000012-name`: numbers come first, so that no id is another's place. Lines are those of one connection where there are
+/// several, so its number comes before all: `c3-000012-name`.
+pub(super) fn dir(all: &Path, (from, line): (u64, u64), id: Option<&Label>) -> PathBuf {
+    let mut name = if from == 0 { String::new() } else { format!("c{from}-") };
+    name += &format!("{line:06}");
     if let Some(id) = id {
         name.push('-');
         let safe = |c: char| if c.is_ascii_alphanumeric() || "._-+".contains(c) { c } else { '_' };
@@ -45,11 +47,12 @@ mod tests {
         let all = Path::new("/a");
         let long = "x".repeat(500);
         for id in ["../../etc", "/etc/passwd", "..", ".", "", "a\0b", "é\n", "-rf", long.as_str()] {
-            let dir = dir(all, 12, Some(&Label::Text(id.to_owned())));
+            let dir = dir(all, (0, 12), Some(&Label::Text(id.to_owned())));
             assert_eq!(dir.parent(), Some(all), "{id}");
             let name = dir.file_name().unwrap().to_str().unwrap();
             assert!(name.starts_with("000012-") && name.len() <= 7 + LONGEST && name.is_ascii(), "{name}");
         }
-        assert_eq!(dir(all, 12, None), Path::new("/a/000012"));
+        assert_eq!(dir(all, (0, 12), None), Path::new("/a/000012"));
+        assert_eq!(dir(all, (3, 12), None), Path::new("/a/c3-000012"));
     }
 }

@@ -1,21 +1,22 @@
 //! A worker's side: one job from its line to the line of its result.
 
-use std::{path::Path, time::Duration};
+use std::{borrow::Cow, path::Path, time::Duration};
 
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 
 use super::{
     apply::{self, Images},
     artifacts,
     expect::{verdict_number, verdict_of},
-    job::{Case, Job, Label},
+    job::{Case, Job, Known, Label},
     record::{CaseRecord, Record},
     settings::Settings,
 };
 use crate::{
     Error, Observer, Outcome, Result, Sandbox, Stdin, Verdict,
     error::Hint,
-    report::{Compile, Failure, Isolation},
+    report::{Captured, Compile, Failure, Isolation},
     request::{Bytes, Limits, SandboxId},
 };
 
@@ -25,6 +26,8 @@ const MOST_COMPILED: Bytes = Bytes::mib(64);
 /// A job on its way to a worker: what is known of it, a line end, and the job itself.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 pub(super) struct Task {
+    /// Whose it is, where there are several who send them; 0 where not.
+    pub(super) from: u64,
     pub(super) line: u64,
     pub(super) sha256: String,
     pub(super) attempt: u32,
@@ -105,21 +108,59 @@ pub(super) fn run(task: &[u8], settings: &Settings, images: &mut Images, run: &m
         Ok(job) => job.over(&settings.defaults),
         Err(error) => {
             let error = error.into_error();
-            return refused(&task, None, &error, settings.template.its_limits()).pack();
+            let known = Known::of(bytes).map_or(Refused::Unknown, Refused::Known);
+            return refused(&task, &known, &error, settings.template.its_limits()).pack();
         }
     };
     match attempt(&task, &job, settings, images, run) {
         Ok(finished) => finished.pack(),
-        Err(error) => refused(&task, Some(&job), &error, settings.template.its_limits()).pack(),
+        Err(error) => {
+            let job = Refused::Job(Box::new(job));
+            refused(&task, &job, &error, settings.template.its_limits()).pack()
+        }
     }
 }
 
+/// What there is to be told of a job that could not be begun.
+pub(super) enum Refused {
+    Job(Box<Job>),
+    Known(Known),
+    /// It could not even be read.
+    Unknown,
+}
+
 /// The result of a job that could not be begun.
-pub(super) fn refused(task: &Task, job: Option<&Job>, error: &Error, limits: &Limits) -> Finished {
-    let limits = job.and_then(|job| apply::limits(job, limits).ok()).unwrap_or_else(|| limits.clone());
+pub(super) fn refused(task: &Task, refused: &Refused, error: &Error, limits: &Limits) -> Finished {
+    let limits = match refused {
+        Refused::Job(job) => apply::limits(job, limits).ok(),
+        Refused::Known(_) | Refused::Unknown => None,
+    }
+    .unwrap_or_else(|| limits.clone());
     let outcome = setup_error(error, limits);
-    let passed = job.and_then(|job| expects_anything(job).then_some(false));
-    finish(task, job, &outcome, passed, &[], None, Duration::ZERO)
+    let (about, expects) = match refused {
+        Refused::Job(job) => (About::of(task, job), expects_anything(job)),
+        Refused::Known(known) => {
+            (About { id: Some(named(task, known.id.as_ref())), metadata: known.metadata.as_ref() }, known.expects)
+        }
+        Refused::Unknown => (About { id: None, metadata: None }, false),
+    };
+    finish(task, &about, &outcome, expects.then_some(false), &[], None, Duration::ZERO)
+}
+
+/// What a result says of its job: `id` is none where that is not known.
+struct About<'a> {
+    id: Option<Cow<'a, Label>>,
+    metadata: Option<&'a Value>,
+}
+
+impl<'a> About<'a> {
+    fn of(task: &Task, job: &'a Job) -> Self {
+        Self { id: Some(named(task, job.id.as_ref())), metadata: job.metadata.as_ref() }
+    }
+}
+
+fn named<'a>(task: &Task, id: Option<&'a Label>) -> Cow<'a, Label> {
+    id.map_or_else(|| Cow::Owned(Label::Number(i64::try_from(task.line).unwrap_or(i64::MAX))), Cow::Borrowed)
 }
 
 fn setup_error(error: &Error, limits: Limits) -> Outcome {
@@ -137,22 +178,21 @@ fn expects_anything(job: &Job) -> bool {
 
 fn finish(
     task: &Task,
-    job: Option<&Job>,
+    about: &About<'_>,
     outcome: &Outcome,
     passed: Option<bool>,
     failures: &[String],
     cases: Option<&[CaseRecord]>,
     took: Duration,
 ) -> Finished {
-    let nameless = Label::Number(i64::try_from(task.line).unwrap_or(i64::MAX));
     let record = Record {
-        id: job.and_then(|job| job.id.as_ref()).unwrap_or(&nameless),
+        id: about.id.as_deref(),
         line: task.line,
         sha256: &task.sha256,
         outcome,
         passed,
         failures,
-        metadata: job.and_then(|job| job.metadata.as_ref()),
+        metadata: about.metadata,
         cases,
         attempts: task.attempt,
     };
@@ -174,7 +214,7 @@ fn attempt(
     run: &mut RunSandbox<'_>,
 ) -> Result<Finished> {
     let base = apply::sandbox(job, settings, images)?;
-    let out = settings.artifacts.as_deref().map(|all| artifacts::dir(all, task.line, job.id.as_ref()));
+    let out = settings.artifacts.as_deref().map(|all| artifacts::dir(all, (task.from, task.line), job.id.as_ref()));
     if let Some(out) = &out {
         artifacts::make(out).map_err(|error| cannot_write(out, &error))?;
     }
@@ -182,7 +222,7 @@ fn attempt(
         let outcome = one((settings, task, job), None, base, out.as_deref(), run)?;
         let (passed, failures) = judge(job, None, &outcome);
         let took = took(&outcome);
-        return Ok(finish(task, Some(job), &outcome, passed, &failures, None, took));
+        return Ok(finish(task, &About::of(task, job), &outcome, passed, &failures, None, took));
     }
     cases((settings, task, job), base, out.as_deref(), run)
 }
@@ -278,7 +318,7 @@ fn cases(
             let passed = expects_anything(job).then_some(false);
             let failures = ["compile: it did not succeed".to_owned()];
             let failures = if passed.is_some() { &failures[..] } else { &[] };
-            return Ok(finish(task, Some(job), &outcome, passed, failures, Some(&[]), spent));
+            return Ok(finish(task, &About::of(task, job), &outcome, passed, failures, Some(&[]), spent));
         }
         let made: Vec<_> =
             outcome.files.iter().filter_map(|file| Some((file.path.clone(), file.content.clone()?))).collect();
@@ -287,14 +327,18 @@ fn cases(
         base.stdin(job.stdin.as_ref().map_or(Stdin::Empty, |stdin| Stdin::Bytes(stdin.0.clone())));
     }
     let mut records: Vec<CaseRecord> = Vec::with_capacity(job.cases.len());
+    let mut room = usize::try_from(apply::MOST_OUTPUT.get()).unwrap_or(usize::MAX);
     for (number, case) in (1..).zip(&job.cases) {
         let out = out.map(|out| out.join(format!("case-{number:03}")));
         if let Some(out) = &out {
             artifacts::make(out).map_err(|error| cannot_write(out, &error))?;
         }
-        let outcome = one((settings, task, job), Some(case), base.clone(), out.as_deref(), run)?;
+        let mut outcome = one((settings, task, job), Some(case), base.clone(), out.as_deref(), run)?;
         spent += took(&outcome);
         let (passed, failures) = judge(job, Some(case), &outcome);
+        // It has been judged by all of it.
+        cut(&mut outcome.stdout, &mut room);
+        cut(&mut outcome.stderr, &mut room);
         let id = case.id.clone().unwrap_or(Label::Number(number));
         let good = passed.unwrap_or(outcome.verdict == Verdict::Ok);
         records.push(CaseRecord { id, outcome, passed, failures });
@@ -315,7 +359,14 @@ fn cases(
         .take(MOST_FAILURES)
         .collect();
     let passed = expects_anything(job).then(|| records.iter().all(|record| record.passed != Some(false)));
-    Ok(finish(task, Some(job), &outcome, passed, &failures, Some(&records), spent))
+    Ok(finish(task, &About::of(task, job), &outcome, passed, &failures, Some(&records), spent))
+}
+
+/// What all cases of a job have printed is in one result.
+fn cut(captured: &mut Captured, room: &mut usize) {
+    captured.truncated |= captured.bytes.len() > *room;
+    captured.bytes.truncate(*room);
+    *room -= captured.bytes.len();
 }
 
 /// The cases have their own; these are for who looks at the job.
@@ -329,5 +380,21 @@ fn compiled(outcome: &Outcome) -> Compile {
         stdout: outcome.stdout.clone(),
         stderr: outcome.stderr.clone(),
         duration: outcome.duration,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_cases_print_is_bounded_together() {
+        let mut room = 10;
+        let all = [6, 3, 0, 2, 1].map(|length| {
+            let mut captured = Captured { bytes: vec![b'x'; length], truncated: false };
+            cut(&mut captured, &mut room);
+            (captured.bytes.len(), captured.truncated)
+        });
+        assert_eq!(all, [(6, false), (3, false), (0, false), (1, true), (0, true)]);
     }
 }

@@ -1,31 +1,43 @@
 //! The workers of a batch: who is idle, who has what, and how many there may be.
 
 use std::{
-    collections::VecDeque,
-    os::fd::AsFd,
+    os::fd::{AsFd, OwnedFd},
     time::{Duration, Instant},
 };
 
-use super::{apply::Images, attempt, error::BatchError, settings::Settings};
+use super::{
+    apply::Images,
+    attempt,
+    error::BatchError,
+    idle::{GET_READY, Idle},
+    settings::Settings,
+};
 use crate::{
     Sandbox,
     pool::Single,
     spawn::{Jobs, SpawnError, Spawner, Worker},
+    sys::Errno,
 };
 
 /// Workers and the process that makes them.
 #[derive(Debug)]
 pub(super) struct Crew<T> {
     spawner: Spawner,
-    /// The first has had the most time to get ready for its next.
-    idle: VecDeque<Worker>,
-    /// So many more than can be busy get ready meanwhile.
+    idle: Idle,
+    /// So many of them get ready for their next, while there is a CPU without a job.
     ahead: usize,
+    cpus: usize,
+    /// The limit of a job's memory.
+    memory: fn(&T) -> u64,
     pub(super) busy: Vec<(Worker, T)>,
     most: usize,
     /// More than there could be had.
     short: bool,
+    /// Descriptors that are kept free of workers: for what goes to them and comes from them as a file, and for input.
+    reserve: Vec<OwnedFd>,
 }
+
+const RESERVED: usize = 4;
 
 /// What became of something that was given.
 pub(super) enum Answer<T> {
@@ -40,17 +52,57 @@ pub(super) fn start(settings: &Settings) -> Result<Spawner, SpawnError> {
         let mut images = Images::default();
         let mut ahead = Single::new(settings.ahead.clone());
         while let Some(task) = jobs.next() {
+            if task == GET_READY {
+                jobs.make_ahead(&mut ahead);
+                continue;
+            }
             let run = &mut |sandbox: &mut Sandbox| jobs.run_ahead(&mut ahead, sandbox, &mut attempt::Deaf);
             let done = attempt::run(&task, settings, &mut images, run);
             jobs.answer(&done);
-            jobs.make_ahead(&mut ahead);
         }
     })
 }
 
 impl<T> Crew<T> {
-    pub(super) fn new(spawner: Spawner, most: usize, ahead: usize) -> Self {
-        Self { spawner, idle: VecDeque::new(), ahead, busy: Vec::new(), most, short: false }
+    pub(super) fn new(spawner: Spawner, most: usize, ahead: usize, memory: fn(&T) -> u64) -> Self {
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        let (idle, busy, reserve) = (Idle::default(), Vec::new(), Vec::new());
+        let mut crew = Self { spawner, idle, ahead, cpus, memory, busy, most, short: false, reserve };
+        crew.keep_in_reserve();
+        crew
+    }
+
+    /// With less than this nothing could be told to a worker, so there are no more of them then.
+    fn keep_in_reserve(&mut self) {
+        while self.reserve.len() < RESERVED && !self.short {
+            match self.spawner.as_fd().try_clone_to_owned() {
+                Ok(held) => self.reserve.push(held),
+                Err(_) => self.runs_short(),
+            }
+        }
+    }
+
+    fn runs_short(&mut self) {
+        self.short = true;
+        self.reserve.clear();
+    }
+
+    /// Has sandboxes made for some of the next `jobs`, where there is a CPU without a job and so much memory: at full load
+    /// it would only take from the jobs what it saves them.
+    pub(super) fn get_ready(&mut self, jobs: usize, memory: u64) {
+        let spare = self.cpus.saturating_sub(self.busy.len());
+        self.idle.get_ready(self.ahead.min(spare).min(jobs), memory);
+    }
+
+    /// What waits for jobs to come gives way to one that is there, beside which so much memory is left.
+    pub(super) fn leave_room(&mut self, memory: u64) {
+        self.idle.give_up(memory);
+    }
+
+    /// Whether one more worker would only be one more.
+    fn has_enough(&self) -> bool {
+        let all = self.idle.len() + self.busy.len() >= self.most + self.ahead;
+        self.short || all || self.idle.has_ready() || self.busy.len() + 1 >= self.cpus
     }
 
     pub(super) fn has_room(&self) -> bool {
@@ -60,15 +112,21 @@ impl<T> Crew<T> {
     /// Gives a task to a worker, or back.
     pub(super) fn give(&mut self, what: T, task: &[u8]) -> Result<Option<T>, BatchError> {
         loop {
-            let all = self.short || self.idle.len() + self.busy.len() >= self.most + self.ahead;
-            let idle = if all { self.idle.pop_front() } else { None };
+            let was_short = self.short;
+            let idle = if self.has_enough() { self.idle.pop_front() } else { None };
             let mut worker = match idle {
                 Some(worker) => worker,
                 None => match self.spawner.worker() {
-                    Ok(worker) => worker,
+                    Ok(worker) => {
+                        // Whether it took the last descriptor.
+                        if self.spawner.as_fd().try_clone_to_owned().is_err() {
+                            self.runs_short();
+                        }
+                        worker
+                    }
                     // Processes or descriptors are short: with those that there are it goes on.
                     Err(SpawnError::Worker { .. }) if !self.busy.is_empty() || !self.idle.is_empty() => {
-                        self.short = true;
+                        self.runs_short();
                         if !self.idle.is_empty() {
                             continue;
                         }
@@ -84,6 +142,17 @@ impl<T> Crew<T> {
                 }
                 // It died while it was idle.
                 Err(SpawnError::Died) => {}
+                // It had nothing of it, and will have it when there is room.
+                Err(SpawnError::Speak { errno: Errno::EMFILE | Errno::ENFILE | Errno::ENOMEM })
+                    if !was_short || !self.busy.is_empty() =>
+                {
+                    self.runs_short();
+                    self.idle.push_front(worker, (self.memory)(&what));
+                    if !was_short {
+                        continue;
+                    }
+                    return Ok(Some(what));
+                }
                 Err(error) => return Err(error.into()),
             }
         }
@@ -95,13 +164,14 @@ impl<T> Crew<T> {
             Ok(None) => None,
             Ok(Some(answer)) => {
                 let (worker, what) = self.busy.swap_remove(place);
-                self.idle.push_back(worker);
+                self.idle.push_back(worker, (self.memory)(&what));
                 Some(Answer::Done(what, answer))
             }
             Err(_) => {
                 let (_, what) = self.busy.swap_remove(place);
                 // Perhaps it was too many.
                 self.short = false;
+                self.keep_in_reserve();
                 Some(Answer::Lost(what))
             }
         }

@@ -12,7 +12,21 @@ pub struct JobError {
     hint: Option<String>,
 }
 
+/// Of what a parser said, which may repeat what it was given.
+const MOST_SAID: usize = 512;
+
 impl JobError {
+    /// Longer names are no mistyped ones, and not repeated.
+    pub(super) const LONGEST_NAME: usize = 64;
+
+    /// As much of what somebody wrote as is told back.
+    pub(super) fn clip(text: &str) -> String {
+        match text.char_indices().nth(Self::LONGEST_NAME) {
+            Some((at, _)) => format!("{}…", &text[..at]),
+            None => text.to_owned(),
+        }
+    }
+
     pub(super) fn new(why: impl Into<String>) -> Self {
         Self { why: why.into(), hint: None }
     }
@@ -24,6 +38,7 @@ impl JobError {
 
     /// From what a parser said of the field at `path`.
     pub(super) fn misread(path: &str, said: String) -> Self {
+        // What is known comes last, and names of fields have no quotes in them.
         let unknown = said.strip_prefix("unknown field `").and_then(|rest| rest.split_once('`'));
         let mut field = path.to_owned();
         let mut hint = None;
@@ -32,11 +47,19 @@ impl JobError {
                 // The path ends in the field that there is none of.
                 field = field.strip_suffix(name).unwrap_or(&field).trim_end_matches('.').to_owned();
                 let known: Vec<&str> = rest.split('`').skip(1).step_by(2).collect();
-                hint = elsewhere(name, &field).or_else(|| near(name, &known));
-                format!("unknown field `{name}`")
+                hint = match name.len() > Self::LONGEST_NAME {
+                    true => None,
+                    false => elsewhere(name, &field).or_else(|| near(name, &known)),
+                };
+                format!("unknown field `{}`", Self::clip(name))
+            }
+            None if said.len() > MOST_SAID => {
+                let end = (0..=MOST_SAID).rev().find(|end| said.is_char_boundary(*end)).unwrap_or(0);
+                format!("{}…", &said[..end])
             }
             None => said,
         };
+        let field = if field.len() > MOST_SAID { Self::clip(&field) } else { field };
         let why = if field.is_empty() || field == "." { why } else { format!("`{field}`: {why}") };
         Self { why, hint }
     }

@@ -1,8 +1,13 @@
 //! What is expected of a run, and whether it came so.
 
-use std::{collections::BTreeMap, fmt};
+use std::{
+    cell::RefCell,
+    collections::{BTreeMap, HashMap},
+    fmt,
+    path::{Path, PathBuf},
+};
 
-use regex::bytes::RegexBuilder;
+use regex::bytes::{Regex, RegexBuilder};
 use serde::{Deserialize, Deserializer, Serialize, de};
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -172,7 +177,7 @@ impl Expect {
             }
         }
         for (path, content) in &self.files {
-            let found = outcome.files.iter().find(|file| file.path == normal(path));
+            let found = outcome.files.iter().find(|file| normal(&file.path) == normal(path));
             match found {
                 None => unmet.push(format!("files: there is no {path}")),
                 Some(file) if hex(&file.sha256) != content.sha256() => unmet.push(format!("files: {path} differs")),
@@ -183,14 +188,30 @@ impl Expect {
     }
 }
 
-/// As results name files.
-fn normal(path: &str) -> &std::path::Path {
-    let path = std::path::Path::new(path);
-    path.strip_prefix(crate::spec::WORKDIR).unwrap_or(path)
+/// All of it, however it is written.
+fn normal(path: impl AsRef<Path>) -> PathBuf {
+    Path::new(crate::spec::WORKDIR).join(path).components().collect()
 }
 
-fn compiled(regex: &str) -> Result<regex::bytes::Regex, String> {
-    RegexBuilder::new(regex).size_limit(1 << 22).dfa_size_limit(1 << 22).build().map_err(|error| error.to_string())
+/// So many are held for the next case, or the next job, that wants the same.
+const MOST_COMPILED: usize = 32;
+
+fn compiled(regex: &str) -> Result<Regex, String> {
+    thread_local! {
+        static COMPILED: RefCell<HashMap<String, Regex>> = RefCell::default();
+    }
+    COMPILED.with_borrow_mut(|compiled| {
+        if let Some(found) = compiled.get(regex) {
+            return Ok(found.clone());
+        }
+        let built = RegexBuilder::new(regex).size_limit(1 << 22).dfa_size_limit(1 << 22).build();
+        let built = built.map_err(|error| error.to_string())?;
+        if compiled.len() >= MOST_COMPILED {
+            compiled.clear();
+        }
+        compiled.insert(regex.to_owned(), built.clone());
+        Ok(built)
+    })
 }
 
 fn first_line(text: &str) -> &str {

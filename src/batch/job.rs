@@ -3,10 +3,14 @@
 use std::{borrow::Cow, collections::BTreeMap, fmt, path::PathBuf};
 
 use base64::{Engine as _, engine::general_purpose::STANDARD as BASE64};
-use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+use serde::{
+    Deserialize, Deserializer, Serialize, Serializer,
+    de::{self, IgnoredAny},
+};
 use serde_json::Value;
 
 use super::{
+    bounded::{self, Bounded},
     error::{BatchError, JobError},
     expect::Expect,
 };
@@ -67,13 +71,13 @@ pub struct Job {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub expect: Option<Expect>,
     /// Several runs of the same program, each in a sandbox of its own.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
+    #[serde(skip_serializing_if = "Vec::is_empty", deserialize_with = "bounded::cases")]
     pub cases: Vec<Case>,
     /// Whether cases after one that did not pass are left out.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub stop_at_first: Option<bool>,
     /// The caller's own, given back.
-    #[serde(skip_serializing_if = "Option::is_none")]
+    #[serde(skip_serializing_if = "Option::is_none", deserialize_with = "bounded::metadata")]
     pub metadata: Option<Value>,
 }
 
@@ -360,6 +364,55 @@ impl Job {
             (Some(own), Some(job)) => Some(Cow::Owned(own.clone().over(job))),
             (own, job) => own.or(job.as_ref()).map(Cow::Borrowed),
         }
+    }
+}
+
+/// What can be told of a line that is no job, so that its result is known to be its.
+#[derive(Debug, Clone, Default, PartialEq)]
+pub(super) struct Known {
+    pub(super) id: Option<Label>,
+    pub(super) metadata: Option<Value>,
+    /// Whether anything was expected of it.
+    pub(super) expects: bool,
+}
+
+impl Known {
+    /// `None` for what is no JSON object.
+    pub(super) fn of(line: &[u8]) -> Option<Self> {
+        #[derive(Default, Deserialize)]
+        #[serde(default)]
+        struct Lenient {
+            id: Option<AnyLabel>,
+            metadata: Option<Bounded>,
+            expect: Option<IgnoredAny>,
+        }
+        let lenient = line.trim_ascii_start().first() == Some(&b'{');
+        let lenient: Lenient = lenient.then(|| serde_json::from_slice(line).ok()).flatten()?;
+        let id = lenient.id.and_then(|AnyLabel(id)| id);
+        let metadata = lenient.metadata.map(|Bounded(metadata)| metadata);
+        Some(Self { id, metadata, expects: lenient.expect.is_some() })
+    }
+}
+
+/// A label, or what is none.
+struct AnyLabel(Option<Label>);
+
+impl<'de> Deserialize<'de> for AnyLabel {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Self, D::Error> {
+        #[derive(Deserialize)]
+        #[serde(untagged)]
+        enum Any {
+            Text(String),
+            Number(i64),
+            Other(IgnoredAny),
+        }
+        Any::deserialize(deserializer).map(|any| {
+            Self(match any {
+                Any::Text(text) => Some(Label::Text(text)),
+                Any::Number(number) => Some(Label::Number(number)),
+                Any::Other(_) => None,
+            })
+        })
     }
 }
 

@@ -176,8 +176,13 @@ impl Done {
         let Some(again) = jobs.again().filter(|_| !self.is_empty()) else { return Ok(()) };
         let mut again = again?;
         let mut found = 0;
-        while let Next::Some(raw) = again.next_raw()? {
-            found += usize::from(self.has(raw.line, &raw.sha256, path)?);
+        loop {
+            match again.next_raw()? {
+                Next::Some(raw) => found += usize::from(self.has(raw.line, &raw.sha256, path)?),
+                // Of a file there is always more to be had.
+                Next::Wait => {}
+                Next::End => break,
+            }
         }
         match self.lines.last() {
             Some((line, _)) if found < self.lines.len() => {

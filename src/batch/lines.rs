@@ -4,7 +4,7 @@
 use sha2::{Digest, Sha256};
 
 /// Longer lines are no jobs.
-pub(super) const LONGEST: usize = 64 << 20;
+pub(super) const LONGEST: usize = 8 << 20;
 
 /// One line as it came.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -71,10 +71,11 @@ impl Lines {
     /// The next whole line that says something.
     pub(super) fn next(&mut self) -> Option<Raw> {
         while let Some(end) = self.find_end() {
-            let raw = self.cut(end, 1);
-            if raw.too_long || !raw.bytes.trim_ascii().is_empty() {
-                return Some(raw);
+            if self.gone.is_none() && self.buffer[self.begin..end].trim_ascii().is_empty() {
+                self.pass(end, 1);
+                continue;
             }
+            return Some(self.cut(end, 1));
         }
         if self.buffer.len() - self.begin > self.longest {
             let gone = self.gone.get_or_insert_default();
@@ -124,10 +125,14 @@ impl Lines {
             None => Sha256::digest(bytes).into(),
         };
         let raw = Raw { line: self.line, bytes: if too_long { Vec::new() } else { bytes.to_vec() }, sha256, too_long };
+        self.pass(end, skip);
+        raw
+    }
+
+    fn pass(&mut self, end: usize, skip: usize) {
         self.begin = end + skip;
         self.line += self.ends;
         (self.ends, self.state) = (0, In::Start);
-        raw
     }
 }
 

@@ -14,9 +14,11 @@
 mod apply;
 mod artifacts;
 mod attempt;
+mod bounded;
 mod crew;
 mod error;
 mod expect;
+mod idle;
 mod job;
 mod journal;
 mod lines;
@@ -243,11 +245,11 @@ impl Batch {
         let mut images = apply::Images::default();
         let mut count = 0;
         loop {
-            let job = match jobs.next()? {
+            let job = match jobs.next(&|_| 0)? {
                 Next::Some(job) => job,
                 Next::End => return Ok(count),
                 Next::Wait => {
-                    let ready = jobs.fds(true).into_iter();
+                    let ready = jobs.fds(true, &|_| 0).into_iter();
                     let mut ready: Vec<_> = ready.map(|(fd, events)| libc::pollfd { fd, events, revents: 0 }).collect();
                     crate::sys::process::poll(&mut ready, None)
                         .map_err(|errno| BatchError::Input { source: errno.into() })?;
@@ -257,6 +259,7 @@ impl Batch {
             count += 1;
             let checked = job
                 .job
+                .map_err(|(_, error)| error)
                 .and_then(|(one, _)| attempt::check(&one.over(&self.settings.defaults), &self.settings, &mut images));
             if let Err(error) = checked {
                 tell(job.line, &error);

@@ -4,6 +4,7 @@ use std::{
     collections::{BTreeMap, VecDeque},
     fs::File,
     os::fd::{AsFd, AsRawFd, BorrowedFd},
+    time::Duration,
 };
 
 use super::{error::BatchError, journal::Journal, socket::Shared};
@@ -93,6 +94,26 @@ impl Output<'_> {
         }
     }
 
+    /// Of these, what is for one of those who send jobs.
+    pub(super) fn waiting_of(&self, from: u64) -> usize {
+        match self {
+            Self::Connections(hub) => hub.borrow().waiting_of(from),
+            _ => self.waiting(),
+        }
+    }
+
+    /// Whether there will soon be something to do that nothing tells of.
+    pub(super) fn is_crowded(&self) -> bool {
+        matches!(self, Self::Connections(hub) if hub.borrow().is_crowded())
+    }
+
+    /// Lets go of connections that do not read; there is nobody else who could be.
+    pub(super) fn drop_idle(&mut self, patience: Duration) {
+        if let Self::Connections(hub) = self {
+            hub.borrow_mut().drop_idle(patience);
+        }
+    }
+
     /// What becomes writable when somebody reads, and fails when nobody will.
     pub(super) fn fd(&self) -> Option<(BorrowedFd<'_>, i16)> {
         match self {
@@ -115,12 +136,14 @@ impl Output<'_> {
 pub(super) struct Order<T> {
     given: u64,
     next: u64,
-    held: BTreeMap<u64, T>,
+    held: BTreeMap<u64, (usize, T)>,
+    /// What is held comes to.
+    size: usize,
 }
 
 impl<T> Default for Order<T> {
     fn default() -> Self {
-        Self { given: 0, next: 0, held: BTreeMap::new() }
+        Self { given: 0, next: 0, held: BTreeMap::new(), size: 0 }
     }
 }
 
@@ -131,14 +154,26 @@ impl<T> Order<T> {
         self.given - 1
     }
 
-    pub(super) fn put(&mut self, number: u64, result: T) {
-        self.held.insert(number, result);
+    pub(super) fn put(&mut self, number: u64, size: usize, result: T) {
+        self.held.insert(number, (size, result));
+        self.size += size;
     }
 
     pub(super) fn next(&mut self) -> Option<T> {
-        let result = self.held.remove(&self.next)?;
+        let (size, result) = self.held.remove(&self.next)?;
         self.next += 1;
+        self.size -= size;
         Some(result)
+    }
+
+    /// How much waits for a result before it.
+    pub(super) fn size(&self) -> usize {
+        self.size
+    }
+
+    /// Whether all that is held waits for this one.
+    pub(super) fn is_next(&self, number: u64) -> bool {
+        self.next == number
     }
 
     /// Whether all that was to come has come.
@@ -156,11 +191,12 @@ mod tests {
         let mut order = Order::default();
         assert_eq!([0; 4].map(|_| order.number()), [0, 1, 2, 3]);
         for number in [2, 0, 3] {
-            order.put(number, vec![number as u8; 10]);
+            order.put(number, 10, vec![number as u8; 10]);
         }
         assert_eq!((order.next(), order.next()), (Some(vec![0; 10]), None));
-        order.put(1, Vec::new());
+        order.put(1, 0, Vec::new());
+        assert!(order.size() == 20 && order.is_next(1));
         assert_eq!(std::iter::from_fn(|| order.next()).map(|line| line.len()).collect::<Vec<_>>(), [0, 10, 10]);
-        assert!(order.is_idle());
+        assert!(order.is_idle() && order.size() == 0);
     }
 }

@@ -12,7 +12,8 @@ use crate::{
 /// One job's result.
 #[derive(Debug)]
 pub(super) struct Record<'a> {
-    pub(super) id: &'a Label,
+    /// None where the line could not be read.
+    pub(super) id: Option<&'a Label>,
     /// Where in the input the job is, from 1.
     pub(super) line: u64,
     /// Of the job as it came, to know it again.
@@ -38,7 +39,7 @@ pub(super) struct CaseRecord {
 impl Serialize for Record<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let mut object = serializer.serialize_struct("Record", 32)?;
-        object.serialize_field("id", self.id)?;
+        object.serialize_field("id", &self.id)?;
         self.outcome.serialize_fields(&mut object)?;
         object.serialize_field("passed", &self.passed)?;
         object.serialize_field("failures", self.failures)?;

@@ -12,12 +12,15 @@ use sha2::{Digest, Sha256};
 
 use super::{
     error::{BatchError, JobError},
-    job::{Job, Label},
+    job::{Job, Known, Label},
     lines::{LONGEST, Lines, Raw},
     socket::{Hub, Shared},
     table::Columns,
 };
 use crate::{Error, error::Hint, sys::process};
+
+/// What is read at a time in search of a job.
+const MOST_AT_ONCE: usize = 1 << 20;
 
 /// The jobs of a batch.
 pub struct Jobs(pub(super) From);
@@ -56,8 +59,8 @@ pub(super) struct Incoming {
     pub(super) from: u64,
     pub(super) line: u64,
     pub(super) sha256: [u8; 32],
-    /// The job, and as what it goes to a worker.
-    pub(super) job: Result<(Job, Vec<u8>), Error>,
+    /// The job, and as what it goes to a worker; or what can be told of it, and why it is none.
+    pub(super) job: Result<(Job, Vec<u8>), (Option<Known>, Error)>,
 }
 
 pub(super) enum Next<T> {
@@ -153,24 +156,29 @@ impl Jobs {
             From::Stream { .. } => {
                 let mut again = self.again()?.ok()?;
                 let mut count = 0;
-                while let Ok(Next::Some(_)) = again.next_raw() {
-                    count += 1;
+                loop {
+                    match again.next_raw() {
+                        Ok(Next::Some(_)) => count += 1,
+                        // Of a file there is always more to be had.
+                        Ok(Next::Wait) => {}
+                        Ok(Next::End) | Err(_) => return Some(count),
+                    }
                 }
-                Some(count)
             }
         }
     }
 
-    /// What to wait for: whether for more jobs, or only for who reads.
-    pub(super) fn fds(&self, more: bool) -> Vec<(RawFd, i16)> {
+    /// What to wait for: whether for more jobs, of who has no more `held` than is right, or only for who reads.
+    pub(super) fn fds(&self, more: bool, held: &dyn Fn(u64) -> usize) -> Vec<(RawFd, i16)> {
         match &self.0 {
             From::Stream { file, ended: false, .. } if more => vec![(file.as_raw_fd(), libc::POLLIN)],
-            From::Socket(hub) => hub.borrow().fds(more),
+            From::Socket(hub) => hub.borrow().fds(more, held),
             _ => Vec::new(),
         }
     }
 
-    pub(super) fn next(&mut self) -> Result<Next<Incoming>, BatchError> {
+    /// The next job, but of nobody of whose results too much is `held`. It looks at a bounded part of what has come.
+    pub(super) fn next(&mut self, held: &dyn Fn(u64) -> usize) -> Result<Next<Incoming>, BatchError> {
         if let From::List { jobs, taken } = &mut self.0 {
             let Some(job) = jobs.next() else { return Ok(Next::End) };
             *taken += 1;
@@ -179,14 +187,14 @@ impl Jobs {
             return Ok(Next::Some(Incoming { from: 0, line: *taken, sha256, job: Ok((job, bytes)) }));
         }
         if let From::Socket(hub) = &self.0 {
-            let Some((from, raw)) = hub.borrow_mut().next()? else { return Ok(Next::Wait) };
+            let Some((from, raw)) = hub.borrow_mut().next(held)? else { return Ok(Next::Wait) };
             let (line, sha256) = (raw.line, raw.sha256);
-            return Ok(Next::Some(Incoming { from, line, sha256, job: self.read(raw).map_err(Hint::into_error) }));
+            return Ok(Next::Some(Incoming { from, line, sha256, job: self.read(raw) }));
         }
         Ok(match self.next_raw()? {
             Next::Some(raw) => {
                 let (line, sha256) = (raw.line, raw.sha256);
-                Next::Some(Incoming { from: 0, line, sha256, job: self.read(raw).map_err(Hint::into_error) })
+                Next::Some(Incoming { from: 0, line, sha256, job: self.read(raw) })
             }
             Next::Wait => Next::Wait,
             Next::End => Next::End,
@@ -194,6 +202,7 @@ impl Jobs {
     }
 
     pub(super) fn next_raw(&mut self) -> Result<Next<Raw>, BatchError> {
+        let mut looked_at = 0;
         match &mut self.0 {
             From::Stream { file, lines, columns, ended, .. } => loop {
                 let raw = match lines.next() {
@@ -204,9 +213,14 @@ impl Jobs {
                     (Some(raw), Some(columns @ None)) => *columns = Some(Columns::parse(&raw.bytes)?),
                     (Some(raw), _) => return Ok(Next::Some(raw)),
                     (None, _) if *ended => return Ok(Next::End),
+                    // Empty lines without end, or a line without one, are not all there is to be seen to.
+                    (None, _) if looked_at >= MOST_AT_ONCE => return Ok(Next::Wait),
                     (None, _) => match read_some(file)? {
                         Some(bytes) if bytes.is_empty() => *ended = true,
-                        Some(bytes) => lines.push(&bytes),
+                        Some(bytes) => {
+                            looked_at += bytes.len();
+                            lines.push(&bytes);
+                        }
                         None => return Ok(Next::Wait),
                     },
                 }
@@ -227,26 +241,30 @@ impl Jobs {
         }
     }
 
-    fn read(&self, raw: Raw) -> Result<(Job, Vec<u8>), JobError> {
+    fn read(&self, raw: Raw) -> Result<(Job, Vec<u8>), (Option<Known>, Error)> {
+        let nameless = |error: JobError| (Some(Known::default()), error.into_error());
         if raw.too_long {
-            return Err(JobError::new(format!("the line is over {} MiB", LONGEST >> 20)));
+            return Err((None, JobError::new(format!("the line is over {} MiB", LONGEST >> 20)).into_error()));
         }
         match &self.0 {
             From::Stream { columns: Some(Some(columns)), .. } => {
-                let job = columns.job(&raw.bytes)?;
+                let job = columns.job(&raw.bytes).map_err(|error| (columns.known(&raw.bytes), error.into_error()))?;
                 let bytes = packed(&job);
                 Ok((job, bytes))
             }
             From::Scripts { dir, .. } => {
-                let path =
-                    String::from_utf8(raw.bytes).map_err(|_| JobError::new("the name of the file is not UTF-8"))?;
+                let path = String::from_utf8(raw.bytes)
+                    .map_err(|_| nameless(JobError::new("the name of the file is not UTF-8")))?;
                 let path = PathBuf::from(path);
                 let name = path.strip_prefix(dir).unwrap_or(&path).to_string_lossy().into_owned();
                 let job = Job { id: Some(Label::Text(name)), file: Some(path), ..Job::default() };
                 let bytes = packed(&job);
                 Ok((job, bytes))
             }
-            From::Stream { .. } | From::List { .. } | From::Socket(..) => Ok((Job::parse(&raw.bytes)?, raw.bytes)),
+            From::Stream { .. } | From::List { .. } | From::Socket(..) => match Job::parse(&raw.bytes) {
+                Ok(job) => Ok((job, raw.bytes)),
+                Err(error) => Err((Known::of(&raw.bytes), error.into_error())),
+            },
         }
     }
 }

@@ -4,7 +4,7 @@ use serde_json::{Map, Value};
 
 use super::{
     error::{BatchError, JobError},
-    job::Job,
+    job::{Job, Known, Label},
 };
 
 /// The columns, in order.
@@ -45,6 +45,10 @@ impl Columns {
                 let all = TEXTS.into_iter().chain(OTHERS).map(str::to_owned);
                 let all = all.chain(LIMITS.map(|limit| format!("limits.{limit}")));
                 let all: Vec<String> = all.chain(EXPECTED.map(|what| format!("expect.{what}"))).collect();
+                if name.len() > JobError::LONGEST_NAME {
+                    let hint = Some(format!("there are {}", all.join(", ")));
+                    return Err(BatchError::Column { name: JobError::clip(name), hint });
+                }
                 let near = all.iter().map(|known| (strsim::osa_distance(name, known), known)).min();
                 let hint = match near {
                     _ if LIMITS.contains(&name.as_str()) => format!("limits are written as `limits.{name}`"),
@@ -55,6 +59,27 @@ impl Columns {
             }
         }
         Ok(Self(names))
+    }
+
+    /// Of a row that is no job.
+    pub(super) fn known(&self, row: &[u8]) -> Option<Known> {
+        let cells = fields(row).ok()?;
+        if cells.len() != self.0.len() {
+            // Which cell is whose is not known.
+            return Some(Known::default());
+        }
+        let cell = |wanted: &str| {
+            let said = self.0.iter().zip(&cells).find(|(name, cell)| *name == wanted && !cell.is_empty());
+            said.and_then(|(name, cell)| value(name, cell.clone()).ok())
+        };
+        let id = cell("id").and_then(|id| id.as_str().map(|id| Label::Text(id.to_owned())));
+        let metadata =
+            self.0.iter().zip(&cells).filter_map(|(name, cell)| Some((name.strip_prefix("metadata.")?, cell)));
+        let parts: Map<String, Value> =
+            metadata.map(|(name, cell)| (name.to_owned(), Value::String(cell.clone()))).collect();
+        let metadata = cell("metadata").or_else(|| (!parts.is_empty()).then_some(Value::Object(parts)));
+        let expects = self.0.iter().zip(&cells).any(|(name, cell)| name.starts_with("expect") && !cell.is_empty());
+        Some(Known { id, metadata, expects })
     }
 
     /// Reads a row. A cell with nothing in it says nothing.

@@ -94,16 +94,18 @@ impl Group {
     }
 
     /// Removes the group `name` with what is nested in it. Processes that are about to be gone are
-    /// waited for, about 100 ms in all.
-    pub(super) fn remove(&self, name: &str) -> Result<(), CgroupError> {
+    /// waited for, about so long.
+    pub(super) fn remove(&self, name: &str, patience: Duration) -> Result<(), CgroupError> {
         let mut wait = Duration::from_micros(100);
+        let mut waited = Duration::ZERO;
         loop {
             match unlinkat(&self.dir, name, UnlinkatFlags::RemoveDir) {
                 Ok(()) | Err(Errno::ENOENT) => return Ok(()),
-                Err(Errno::EBUSY) if wait < Duration::from_millis(100) => {
+                Err(Errno::EBUSY) if waited < patience => {
                     remove_nested(&self.path(name));
                     thread::sleep(wait);
-                    wait *= 2;
+                    waited += wait;
+                    wait = (wait * 2).min(Duration::from_millis(50));
                 }
                 Err(errno) => return Err(self.failed("remove", name)(errno)),
             }

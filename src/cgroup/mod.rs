@@ -125,10 +125,20 @@ impl Hierarchy {
     /// Removes what is left of the leaf of a sandbox whose supervisor was killed, and kills what is in it where the
     /// kernel does that at once (v2). Waits up to 100 ms for processes that are just dying.
     pub fn remove(&self, id: &SandboxId) -> Result<(), CgroupError> {
+        self.remove_within(id, Duration::from_millis(100))
+    }
+
+    /// As [`Self::remove`], for one who can come back.
+    pub(crate) fn remove_now(&self, id: &SandboxId) -> Result<(), CgroupError> {
+        // Once more for what is nested in it.
+        self.remove_within(id, Duration::from_nanos(1))
+    }
+
+    fn remove_within(&self, id: &SandboxId, patience: Duration) -> Result<(), CgroupError> {
         let name = format!("{PARENT}/{id}");
         match self {
-            Self::V2(tree) => tree.remove(&name),
-            Self::V1(tree) => tree.remove(&name),
+            Self::V2(tree) => tree.remove(&name, patience),
+            Self::V1(tree) => tree.remove(&name, patience),
             Self::None { .. } => Ok(()),
         }
     }
@@ -159,6 +169,9 @@ impl Hierarchy {
         }
     }
 }
+
+/// How long the leaf of a sandbox that has ended may have processes that are just dying.
+const DYING: Duration = Duration::from_secs(3);
 
 /// What a group of processes may use together; `None` is unlimited.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -347,7 +360,8 @@ impl Leaf {
         }
     }
 
-    /// Removes it, waiting up to 100 ms for processes that are just dying.
+    /// Removes it, waiting for processes that are just dying: where a thousand die at once that takes its time, and
+    /// nobody would come back for it.
     pub fn remove(self) -> Result<(), CgroupError> {
         match self.0 {
             Kind::V2(mut leaf) => leaf.remove(),

@@ -59,11 +59,11 @@ impl Tree {
         self.mounts.iter().map(move |mount| mount.group.path(name))
     }
 
-    pub(super) fn remove(&self, name: &str) -> Result<(), CgroupError> {
+    pub(super) fn remove(&self, name: &str, patience: Duration) -> Result<(), CgroupError> {
         let mut result = Ok(());
         // One that stays does not keep the others.
         for mount in &self.mounts {
-            result = result.and(mount.group.remove(name));
+            result = result.and(mount.group.remove(name, patience));
         }
         result
     }
@@ -241,7 +241,7 @@ impl Leaf {
     pub(super) fn remove(&mut self) -> Result<(), CgroupError> {
         let mut result = Ok(());
         for mount in self.made.drain(..).filter_map(|index| self.tree.mounts.get(index)) {
-            result = result.and(mount.group.remove(&self.name));
+            result = result.and(mount.group.remove(&self.name, super::DYING));
         }
         result
     }

@@ -75,10 +75,10 @@ impl Tree {
         self.base.path(name)
     }
 
-    pub(super) fn remove(&self, name: &str) -> Result<(), CgroupError> {
+    pub(super) fn remove(&self, name: &str, patience: Duration) -> Result<(), CgroupError> {
         // Before 5.14 there is no such file; what is in there dies by itself.
         _ = self.base.write(&format!("{name}/cgroup.kill"), "1");
-        self.base.remove(name)
+        self.base.remove(name, patience)
     }
 
     pub(super) fn cap_all(&self, caps: &Caps) -> Result<(), CgroupError> {
@@ -195,7 +195,7 @@ impl Leaf {
     pub(super) fn create(tree: &Arc<Tree>, name: String, caps: &Caps) -> Result<Self, CgroupError> {
         tree.make(&name)?;
         let dir = tree.base.open_file(&name, OFlag::O_PATH | OFlag::O_DIRECTORY).map_err(|errno| {
-            let _ = tree.base.remove(&name);
+            let _ = tree.base.remove(&name, super::DYING);
             tree.base.failed("open", &name)(errno)
         })?;
         let leaf = Self { tree: Arc::clone(tree), name, dir, removed: false };
@@ -252,7 +252,11 @@ impl Leaf {
 
     pub(super) fn remove(&mut self) -> Result<(), CgroupError> {
         // Once only: the name may be another's afterwards.
-        if std::mem::replace(&mut self.removed, true) { Ok(()) } else { self.tree.base.remove(&self.name) }
+        if std::mem::replace(&mut self.removed, true) {
+            Ok(())
+        } else {
+            self.tree.base.remove(&self.name, super::DYING)
+        }
     }
 
     fn file(&self, file: &str) -> String {

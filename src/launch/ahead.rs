@@ -55,6 +55,8 @@ pub struct Boot {
     pub takes_args: bool,
     /// A program that has this in it would notice.
     pub noticed_by: Option<&'static str>,
+    /// Its variables are the environment: it can be told no others later than it can name, and has some of its own.
+    pub is_shell: bool,
 }
 
 /// A sandbox that waits.
@@ -75,6 +77,7 @@ struct Booted {
     files: Vec<BoxPath>,
     takes_args: bool,
     noticed_by: Option<&'static str>,
+    is_shell: bool,
     /// What it says that it has loaded.
     loaded: Vec<String>,
 }
@@ -102,7 +105,12 @@ impl Prepared {
     ) -> Result<Self, LaunchError> {
         let holds = Holds::decide(&plan, hierarchy)?;
         plan.without_late();
+        plan.ids.choose_anew(&id);
         plan.id = id;
+        if boot.is_some() && holds.memory != Means::Cgroup {
+            // Who looks at its processes comes with the job.
+            return Err(LaunchError::Lost);
+        }
         if let Some(policy) = &mut plan.egress {
             // Nothing gets out before it is used. What UDP takes is made or not.
             let mode = if policy.passes_udp() { Mode::Open } else { Mode::Filtered };
@@ -128,6 +136,7 @@ impl Prepared {
             files: boot.files.iter().filter_map(file_path).collect(),
             takes_args: boot.takes_args,
             noticed_by: boot.noticed_by,
+            is_shell: boot.is_shell,
             loaded: Vec::new(),
         });
         let mut prepared = Self { plan, hierarchy: hierarchy.clone(), made, shared, booted, logs };
@@ -308,8 +317,11 @@ impl Booted {
             && own.candidates == step.candidates
             && more(&own.argv, &step.argv).is_some_and(|args| args.iter().map(String::len).sum::<usize>() < MOST_SAID)
             && variables.iter().all(|variable| !is_looked_at(variable))
+            && (!self.is_shell || variables.iter().all(|variable| is_plain_in_shells(variable)))
             && variables.iter().map(String::len).sum::<usize>() < MOST_SAID
-            && !job.placed_late().any(|(_, op)| self.is_hidden_by(op, file) || self.is_noticed_by(op))
+            && !job
+                .placed_late()
+                .any(|(_, op)| is_looked_for(op) || self.is_hidden_by(op, file) || self.is_noticed_by(op))
     }
 
     fn is_noticed_by(&self, op: &SetupOp) -> bool {
@@ -359,6 +371,55 @@ pub fn is_looked_at(variable: &str) -> bool {
     ];
     let name = variable.split('=').next().unwrap_or_default();
     STARTS.iter().any(|start| variable.starts_with(start)) || ALONE.contains(&name)
+}
+
+/// Whether it can be set in a shell that has started, and is then as it would be had the shell found it: not what it
+/// cannot name, keeps for itself, or gives a meaning of its own when it starts.
+fn is_plain_in_shells(variable: &str) -> bool {
+    const OWN: [&str; 28] = [
+        "UID",
+        "EUID",
+        "PPID",
+        "GROUPS",
+        "DIRSTACK",
+        "FUNCNAME",
+        "SHELLOPTS",
+        "HOSTNAME",
+        "HOSTTYPE",
+        "MACHTYPE",
+        "OSTYPE",
+        "HISTCMD",
+        "HISTSIZE",
+        "HISTFILE",
+        "HISTFILESIZE",
+        "LINENO",
+        "EPOCHSECONDS",
+        "EPOCHREALTIME",
+        "SRANDOM",
+        "COMP_WORDBREAKS",
+        "COPROC",
+        "MAPFILE",
+        "PIPESTATUS",
+        "MAILCHECK",
+        "IGNOREEOF",
+        "ignoreeof",
+        "TMOUT",
+        "_",
+    ];
+    let name = variable.split('=').next().unwrap_or_default();
+    let is_part = |byte: u8| byte.is_ascii_alphanumeric() || byte == b'_';
+    name.bytes().all(is_part)
+        && !name.is_empty()
+        && !name.starts_with(|first: char| first.is_ascii_digit())
+        && !OWN.contains(&name)
+}
+
+/// What an interpreter looks for when it starts, and not again: Python its user's packages, node what a directory of ours
+/// is part of.
+fn is_looked_for(op: &SetupOp) -> bool {
+    let (SetupOp::File { path, .. } | SetupOp::Dir { path, .. }) = op else { return false };
+    let path = path.full().to_bytes();
+    path.split(|byte| *byte == b'/').any(|part| part == b".local") || path == b"tmp/package.json"
 }
 
 /// What an interpreter has used that has just started: it is the only child of its init.

@@ -72,7 +72,7 @@ impl Ids {
             Self { kind: IdsKind::Range, users: lines.clone(), groups: lines, setup: (0, 0) }
         };
         if host.privileged && host.initial_user_namespace {
-            return Ok(range(FIRST + hash(id.as_str()) % BLOCKS * COUNT));
+            return Ok(range(block(id)));
         }
         if host.privileged && host.ids.has(0, 0) && host.ids.has(COUNT - 1, COUNT - 1) {
             // Root of a container: only the ids that the container has can be given on.
@@ -96,6 +96,15 @@ impl Ids {
             groups: own(user.gid, host.gid),
             setup: (user.uid, user.gid),
         })
+    }
+
+    /// Those of another sandbox with the same plan: a block that belongs to nobody is each one's own.
+    pub fn choose_anew(&mut self, id: &SandboxId) {
+        let own = |lines: &[Map]| matches!(lines, [Map { inside: 0, outside: FIRST.., count: COUNT }]);
+        if self.kind == IdsKind::Range && own(&self.users) && own(&self.groups) {
+            let lines = vec![Map { inside: 0, outside: block(id), count: COUNT }];
+            (self.users, self.groups) = (lines.clone(), lines);
+        }
     }
 
     /// The program is the caller where it is that without gVisor. Its kernel becomes nobody, and root sets both up.
@@ -219,6 +228,11 @@ pub fn outside(lines: &[Map], inside: u32) -> Option<u32> {
     })
 }
 
+/// Where the block of a sandbox of root's begins.
+fn block(id: &SandboxId) -> u32 {
+    FIRST + hash(id.as_str()) % BLOCKS * COUNT
+}
+
 /// FNV-1a: spreads ids over the blocks; two in one block lose nothing but distance.
 fn hash(text: &str) -> u32 {
     text.bytes().fold(0x811c_9dc5, |hash, byte| (hash ^ u32::from(byte)).wrapping_mul(0x0100_0193))
@@ -284,6 +298,26 @@ mod tests {
         for n in 0..1000 {
             let outside = FIRST + hash(&n.to_string()) % BLOCKS * COUNT;
             assert!(outside >= FIRST && outside + (COUNT - 1) <= 1_879_048_191);
+        }
+    }
+
+    #[test]
+    fn who_takes_anothers_plan_gets_a_block_of_its_own() {
+        let [one, other] = ["one", "other"].map(|id| SandboxId::parse(id).unwrap());
+        let choose = |id, host: &Host| Ids::choose(id, User::default(), Needs::Program, host).unwrap();
+        let root = Host { uid: 0, gid: 0, privileged: true, ..ordinary("", "") };
+        let mut ids = choose(&one, &root);
+        ids.choose_anew(&other);
+        assert_eq!(ids, choose(&other, &root));
+        assert_ne!(ids, choose(&one, &root));
+        // What there is one of stays.
+        let all = vec![IdRange { first: 0, count: u32::MAX }];
+        let ids = IdSpace { uids: all.clone(), gids: all };
+        let contained = Host { initial_user_namespace: false, ids, ..root };
+        for host in [contained, ordinary("", "")] {
+            let mut ids = choose(&one, &host);
+            ids.choose_anew(&other);
+            assert_eq!(ids, choose(&one, &host));
         }
     }
 

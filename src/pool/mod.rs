@@ -23,7 +23,7 @@ use std::{
 };
 
 pub use shelf::Settings;
-use shelf::Shelf;
+use shelf::{Order, Shelf};
 pub use single::Single;
 
 use crate::{Result, Sandbox, launch::Observer, report::Outcome};
@@ -63,6 +63,29 @@ struct Shared {
 struct State {
     shelf: Shelf,
     over: bool,
+    /// Jobs that run.
+    running: usize,
+    /// Who waits until some are made, whatever runs.
+    expecting: usize,
+    cpus: usize,
+}
+
+impl State {
+    /// What is to be made next. While every CPU has a job that would only take from the jobs what it saves them.
+    fn next_order(&mut self) -> Option<Order> {
+        if self.expecting == 0 && self.running >= self.cpus { None } else { self.shelf.next_order() }
+    }
+}
+
+/// A job that runs.
+struct Running<'a>(&'a Shared);
+
+impl Drop for Running<'_> {
+    fn drop(&mut self) {
+        self.0.lock().running -= 1;
+        // There may be a CPU to make one.
+        self.0.wanted.notify_one();
+    }
 }
 
 impl Shared {
@@ -73,7 +96,7 @@ impl Shared {
     fn fill(&self) {
         let mut state = self.lock();
         while !state.over {
-            let Some(order) = state.shelf.next_order() else {
+            let Some(order) = state.next_order() else {
                 // What nobody has wanted for long goes.
                 let patience = state.shelf.shrink();
                 state = match self.wanted.wait_timeout(state, patience.unwrap_or(LONG)) {
@@ -94,7 +117,8 @@ impl Shared {
 impl Pool {
     #[must_use]
     pub fn new(settings: Settings) -> Self {
-        let state = Mutex::new(State { shelf: Shelf::new(settings), over: false });
+        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        let state = Mutex::new(State { shelf: Shelf::new(settings), over: false, running: 0, expecting: 0, cpus });
         let shared = Arc::new(Shared { state, wanted: Condvar::new(), made: Condvar::new() });
         let its = Arc::clone(&shared);
         let filler = std::thread::Builder::new().name("fumehood-pool".to_owned()).spawn(move || its.fill()).ok();
@@ -109,10 +133,12 @@ impl Pool {
     pub fn expect(&self, like: &mut Sandbox, count: usize) -> Result<usize> {
         let mut state = self.shared.lock();
         let Some(kind) = state.shelf.expect(like, count)? else { return Ok(0) };
+        state.expecting += 1;
         self.shared.wanted.notify_all();
         while state.shelf.is_making(kind) {
             state = self.shared.made.wait(state).unwrap_or_else(PoisonError::into_inner);
         }
+        state.expecting -= 1;
         Ok(state.shelf.waiting(kind))
     }
 
@@ -141,8 +167,10 @@ impl Pool {
         let (found, hierarchy) = {
             let mut state = self.shared.lock();
             let found = state.shelf.take(&job);
+            state.running += 1;
             (found, state.shelf.hierarchy())
         };
+        let _running = Running(&self.shared);
         // One more is wanted now, or there never was one.
         self.shared.wanted.notify_one();
         job.run(found, sandbox, &hierarchy, signals, began, observer)

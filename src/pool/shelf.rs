@@ -9,7 +9,7 @@ use std::{
 use super::boot;
 use crate::{
     Result, Sandbox,
-    cgroup::Hierarchy,
+    cgroup::{Controller, Hierarchy},
     launch::{self, Boot, LaunchError, Observer, Prepared, is_looked_at},
     plan::Plan,
     report::Outcome,
@@ -175,13 +175,15 @@ impl Job {
     }
 
     /// The sandbox without the job; `None` where there is none that others could use.
-    pub(super) fn recipe(&self, settings: &Settings) -> Option<Recipe> {
+    pub(super) fn recipe(&self, settings: &Settings, hierarchy: &Hierarchy) -> Option<Recipe> {
         if !self.plan.can_be_made_ahead() {
             return None;
         }
         let mut plan = self.plan.clone();
         plan.without_late();
-        let boot = self.runtime.as_deref().filter(|_| settings.boots && plan.steps.len() == 1);
+        // Without a cgroup nobody measures what runs in it before its job is there.
+        let boots = settings.boots && hierarchy.can(Controller::Memory) && plan.steps.len() == 1;
+        let boot = self.runtime.as_deref().filter(|_| boots);
         let boot = boot.and_then(|runtime| boot::boot(runtime, &settings.preload)).and_then(std::result::Result::ok);
         let boot = boot.filter(|_| self.strip(&mut plan));
         if boot.is_none() {
@@ -251,7 +253,7 @@ impl Shelf {
             return found;
         }
         self.missed += 1;
-        if let Some(recipe) = job.recipe(&self.settings) {
+        if let Some(recipe) = job.recipe(&self.settings, &self.hierarchy) {
             self.remember(recipe, 0);
         }
         None
@@ -266,7 +268,7 @@ impl Shelf {
             (kind.last, kind.asked) = (Instant::now(), kind.asked.max(2));
             return Ok(Some(kind.number));
         }
-        let Some(recipe) = job.recipe(&self.settings) else { return Ok(None) };
+        let Some(recipe) = job.recipe(&self.settings, &self.hierarchy) else { return Ok(None) };
         Ok(Some(self.remember(recipe, count)))
     }
 

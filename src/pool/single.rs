@@ -55,18 +55,18 @@ impl Single {
             Some(prepared) => note(&[prepared.id(), id]).or_else(|_| note(&[id]))?,
             None => note(&[id])?,
         }
-        self.learn(&job);
-        let hierarchy = self.hierarchy.get_or_insert_with(Hierarchy::detect);
-        job.run(found, sandbox, hierarchy, signals, began, observer)
+        let hierarchy = self.hierarchy.get_or_insert_with(Hierarchy::detect).clone();
+        self.learn(&job, &hierarchy);
+        job.run(found, sandbox, &hierarchy, signals, began, observer)
     }
 
-    fn learn(&mut self, job: &Job) {
+    fn learn(&mut self, job: &Job, hierarchy: &Hierarchy) {
         if let Some((recipe, times)) = &mut self.last
             && recipe.serves(job)
         {
             *times = times.saturating_add(1);
         } else {
-            self.last = job.recipe(&self.settings).map(|recipe| (recipe, 1));
+            self.last = job.recipe(&self.settings, hierarchy).map(|recipe| (recipe, 1));
         }
     }
 

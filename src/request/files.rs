@@ -49,7 +49,7 @@ const MAX_ENTRIES: usize = 100_000;
 /// What to read out of the sandbox after the run, and where to put it on the host.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Fetch {
-    /// Relative to the working directory or absolute; may have `*`, `?`, `[…]`, `{…}` and `**`.
+    /// Relative to `/sandbox` or absolute; may have `*`, `?`, `[…]`, `{…}` and `**`.
     pub pattern: String,
     /// A file, or a directory when it exists as one or ends in `/`. `None`: the current directory.
     pub to: Option<PathBuf>,
@@ -81,10 +81,15 @@ impl Fetch {
             Some((pattern, to)) if !to.is_empty() => (pattern, Some(PathBuf::from(to))),
             _ => (text.trim_end_matches(':'), None),
         };
+        Ok(Self { to, ..Self::inside(pattern)? })
+    }
+
+    /// Without a place on the host: all of it is the path or the pattern.
+    pub fn inside(pattern: &str) -> Result<Self, FileError> {
         if pattern.is_empty() || pattern.split('/').any(|part| part == "..") || pattern.contains('\0') {
-            return Err(FileError::Pattern { text: text.to_owned() });
+            return Err(FileError::Pattern { text: pattern.to_owned() });
         }
-        Ok(Self { pattern: pattern.to_owned(), to, how: Fetched::default() })
+        Ok(Self { pattern: pattern.to_owned(), to: None, how: Fetched::default() })
     }
 }
 

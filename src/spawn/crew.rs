@@ -1,7 +1,7 @@
 //! The workers as the spawner has them, and what it has still to remove of those that were killed.
 
 use std::{
-    collections::BTreeMap,
+    collections::{BTreeMap, VecDeque},
     io,
     os::fd::AsFd,
     time::{Duration, Instant},
@@ -13,6 +13,9 @@ use crate::{cgroup::Hierarchy, request::SandboxId, state, sys::process};
 /// After that long what cannot be removed is left to `fumehood cleanup`.
 const PATIENCE: Duration = Duration::from_secs(10);
 
+/// How long it looks at them at a time.
+const TURN: Duration = Duration::from_millis(50);
+
 #[derive(Debug)]
 pub(super) struct Crew {
     pub(super) notes: Notes,
@@ -21,7 +24,7 @@ pub(super) struct Crew {
     /// Workers ever made.
     made: u64,
     free: Vec<usize>,
-    fallen: Vec<Fallen>,
+    fallen: VecDeque<Fallen>,
 }
 
 #[derive(Debug)]
@@ -34,13 +37,13 @@ struct Member {
 #[derive(Debug)]
 struct Fallen {
     id: SandboxId,
-    /// When it could not be removed for the first time.
+    /// When it was first looked at: with many before it that may be long after its worker's end.
     since: Option<Instant>,
 }
 
 impl Crew {
     pub(super) fn new() -> io::Result<Self> {
-        Ok(Self { notes: Notes::new()?, members: BTreeMap::new(), made: 0, free: Vec::new(), fallen: Vec::new() })
+        Ok(Self { notes: Notes::new()?, members: BTreeMap::new(), made: 0, free: Vec::new(), fallen: VecDeque::new() })
     }
 
     /// Where the next worker's note will be.
@@ -73,36 +76,44 @@ impl Crew {
         // Others are what killed workers left us.
         let Some(member) = self.members.remove(&pid) else { return };
         for id in self.notes.read(member.place) {
-            self.fallen.push(Fallen { id, since: None });
+            self.fallen.push_back(Fallen { id, since: None });
             _ = self.notes.clear(member.place);
         }
         self.free.push(member.place);
-    }
-
-    /// Workers, and sandboxes of those that are gone.
-    pub(super) fn left(&self) -> usize {
-        self.members.len() + self.fallen.len()
     }
 
     pub(super) fn has_fallen(&self) -> bool {
         !self.fallen.is_empty()
     }
 
-    /// Removes what can be removed by now.
+    /// Workers, and what is left of those that fell.
+    pub(super) fn left(&self) -> usize {
+        self.members.len() + self.fallen.len()
+    }
+
+    /// Removes what can be removed by now, in turns: others wait to be heard.
     pub(super) fn tidy(&mut self) {
         if self.fallen.is_empty() {
             return;
         }
         let hierarchy = Hierarchy::detect();
-        self.fallen.retain_mut(|fallen| {
+        let began = Instant::now();
+        for _ in 0..self.fallen.len() {
+            if began.elapsed() > TURN {
+                break;
+            }
+            let Some(mut fallen) = self.fallen.pop_front() else { break };
             let removed = match state::forget(&fallen.id) {
-                Ok(true) => hierarchy.remove(&fallen.id).is_ok(),
+                Ok(true) => hierarchy.remove_now(&fallen.id).is_ok(),
                 // Another sandbox of that name: nothing of ours can be there.
                 Ok(false) => true,
                 Err(_) => false,
             };
-            !removed && fallen.since.get_or_insert_with(Instant::now).elapsed() < PATIENCE
-        });
+            let since = *fallen.since.get_or_insert_with(Instant::now);
+            if !removed && since.elapsed() < PATIENCE {
+                self.fallen.push_back(fallen);
+            }
+        }
     }
 }
 

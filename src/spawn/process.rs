@@ -13,12 +13,15 @@ use crate::{
     sys::{self, Errno, attributes, clone, process, socket},
 };
 
-/// How long no worker may come to its end in order before they are killed, when the spawner ends.
+/// When the spawner ends, how long none of the workers that end what they do in order may have come to its end.
 const GRACE: Duration = Duration::from_secs(1);
-/// How long nothing may have come to its end after that: only what the kernel itself cannot end takes longer.
+/// How long none of all that is left after that may have: only what the kernel itself cannot end takes longer.
 const DYING: Duration = Duration::from_secs(5);
-/// What the end of a thousand takes on a busy machine, and more.
-pub(super) const LONGEST: Duration = Duration::from_secs(120);
+/// How long there may be workers that end in order, and anything at all: a thousand take their time.
+const ORDERLY: Duration = Duration::from_secs(10);
+const ENDING: Duration = Duration::from_secs(60);
+/// What the end may take in all, with time to spare.
+pub(super) const LONGEST: Duration = Duration::from_secs(ENDING.as_secs() + 2 * DYING.as_secs());
 /// How often what is left of killed workers is looked at.
 const LOOK: Duration = Duration::from_millis(10);
 
@@ -122,26 +125,27 @@ impl<F: FnMut(&mut Jobs)> Process<F> {
         Ok(())
     }
 
-    /// Ends all of it. However many there are: it is given up only when nothing comes to its end any more.
+    /// Ends all of it.
     fn end(mut self) -> sys::Result<()> {
+        let began = Instant::now();
+        let mut left = (self.crew.left(), began);
         self.crew.signal_all(libc::SIGTERM);
-        let (mut left, mut since, mut killed) = (usize::MAX, Instant::now(), false);
+        let mut killed = false;
         loop {
             self.bury()?;
             let alone = matches!(process::wait(-1, false), Err(Errno::ECHILD));
-            if alone && !self.crew.has_fallen() {
+            let passed = began.elapsed();
+            if self.crew.left() != left.0 {
+                left = (self.crew.left(), Instant::now());
+            }
+            let stuck = left.1.elapsed();
+            if (alone && !self.crew.has_fallen()) || (killed && stuck > DYING) || passed > ENDING {
                 return Ok(());
             }
-            if self.crew.left() < left {
-                (left, since) = (self.crew.left(), Instant::now());
-            }
-            match since.elapsed() {
-                passed if passed > GRACE + DYING => return Ok(()),
-                passed if passed > GRACE && !killed => {
-                    self.crew.signal_all(libc::SIGKILL);
-                    killed = true;
-                }
-                _ => {}
+            if (stuck > GRACE || passed > ORDERLY) && !killed {
+                self.crew.signal_all(libc::SIGKILL);
+                killed = true;
+                left.1 = Instant::now();
             }
             let mut ready = [libc::pollfd { fd: self.children.as_raw_fd(), events: libc::POLLIN, revents: 0 }];
             process::poll(&mut ready, Some(LOOK))?;

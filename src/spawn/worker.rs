@@ -38,6 +38,14 @@ impl Worker {
         Ok(())
     }
 
+    /// Gives it something that it does not answer.
+    ///
+    /// # Errors
+    /// As [`Self::give`].
+    pub fn tell(&mut self, word: &[u8]) -> Result<(), SpawnError> {
+        stream::send(self.socket.as_fd(), word).map_err(gone)
+    }
+
     /// Its next answer, if that has come as a whole; does not wait.
     ///
     /// # Errors

@@ -107,6 +107,17 @@ both! {
         assert_eq!(results[2]["failures"], json!(["files: there is no gone"]));
         assert_eq!(all(&results, "verdict"), ["ok"; 4]);
     }
+
+    fn a_path_may_be_written_in_many_ways(who: Who) {
+        let job = json!({
+            "cmd": "echo x > out.txt; echo y > out.txt:; echo z > /tmp/z", "get": ["gone"],
+            "expect": {"files": {"./out.txt": "x\n", "out.txt:": "y\n", "/tmp/./z": "z\n", "/sandbox//out.txt": "x\n"}},
+        });
+        let done = Batch::of(who, &[job]).args(["-q", "--artifacts", "kept"]).done().expect_code(1);
+        let result = &parse(&done.out())[0];
+        assert_eq!(result["failures"].as_array().unwrap().len(), 1, "{done}");
+        assert!(result["failures"][0].as_str().unwrap().starts_with("error: "), "{done}");
+    }
 }
 
 /// Real lines, held against the published schemas by a program that is not ours.

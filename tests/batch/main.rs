@@ -13,6 +13,7 @@ mod killed;
 mod mixed;
 mod outputs;
 mod refused;
+mod rude;
 
 use std::{
     path::Path,

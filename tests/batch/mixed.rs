@@ -43,7 +43,7 @@ fn job(n: u64) -> (Value, &'static str) {
 
 fn mixed(who: Who, count: u64) {
     let cgroup = who.has_cgroup();
-    let jobs: Vec<_> = (0..count).map(|n| job(n)).collect();
+    let jobs: Vec<_> = (0..count).map(job).collect();
     let text: Vec<Value> = jobs.iter().map(|(job, _)| job.clone()).collect();
     let done = Batch::of(who, &text).args(["-o", "results.jsonl", "-j", "4", "--summary", "summary.json", "-q"]).done();
     let results = read(&done.place().join("results.jsonl"));

@@ -206,11 +206,12 @@ impl Container {
     }
 
     pub fn status(&self) -> String {
-        let said = self.call("state", &[]);
-        if said.code != 0 {
-            return said.err;
+        // By pipes, for the container may still write to the files that it was created with.
+        let said = self.command("state", &[&self.id]).stdin(Stdio::null()).output().unwrap();
+        if !said.status.success() {
+            return String::from_utf8_lossy(&said.stderr).into_owned();
         }
-        serde_json::from_str::<Value>(&said.out).unwrap()["status"].as_str().unwrap().to_owned()
+        serde_json::from_slice::<Value>(&said.stdout).unwrap()["status"].as_str().unwrap().to_owned()
     }
 
     #[track_caller]

@@ -40,9 +40,9 @@ both! {
         container.output(command).ok();
         assert!(host::eventually(|| container.place.join("bundle/rootfs/tmp/b").exists()));
         let pid = container.place.read("exec-pid");
-        let command_line = std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
+        let command_line = || std::fs::read_to_string(format!("/proc/{pid}/cmdline")).unwrap();
         // The shell becomes its last command.
-        assert_eq!(command_line, "sleep\x00100\x00");
+        assert!(host::eventually(|| command_line() == "sleep\x00100\x00"), "{}", command_line());
     }
 
     fn a_failed_exec_writes_no_pid_file(who: Who) {

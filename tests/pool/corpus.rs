@@ -3,7 +3,10 @@
 
 use std::path::Path;
 
-use fumehood::{Sandbox, Stdin, request::Fetch};
+use fumehood::{
+    Sandbox, Stdin,
+    request::{Bytes, Fetch, Limits},
+};
 
 pub struct Program {
     pub name: String,
@@ -61,11 +64,7 @@ impl Program {
     pub fn sandbox(&self, work: &Path) -> Sandbox {
         let mut sandbox = Sandbox::code(self.code.as_bytes());
         sandbox.runtime(&self.runtime).args(&self.args);
-        let mut limits = fumehood::request::Limits::default();
-        limits.output = fumehood::request::Bytes::new(300_000);
-        limits.memory = fumehood::request::Bytes::mib(256);
-        limits.cpus = 2.0;
-        sandbox.limits(limits);
+        sandbox.limits(Limits { output: Bytes::new(300_000), memory: Bytes::mib(256), cpus: 2.0, ..Limits::default() });
         for (name, value) in &self.env {
             sandbox.env(name, value);
         }

@@ -2,13 +2,16 @@
 
 #![allow(clippy::unwrap_used, clippy::expect_used, reason = "these are tests")]
 
+#[path = "../common/mod.rs"]
+mod common;
+
 mod corpus;
+mod load;
+mod network;
 mod same;
 mod waiting;
+#[path = "../egress/world.rs"]
+#[allow(dead_code, reason = "the egress ring uses the rest")]
+mod world;
 
-/// Says why a test does not run here. Where everything should be there, that is a failure.
-fn skip(name: &str, reason: &str) {
-    use std::io::Write;
-    _ = writeln!(std::io::stderr(), "SKIP {name}: {reason}");
-    assert!(std::env::var_os("CI").is_none(), "SKIP {name}: {reason}: nothing may be skipped in CI");
-}
+use common::skip;

@@ -197,8 +197,8 @@ pub static FLAGS: &[Flag] = &[
         "PACKAGE",
         Of::Text,
         Section::Root,
-        "A package of the code's language, by pip, npm or gem: installed in a sandbox of its own, which has this host's \
-         network, kept in the store, and shown read-only. The code itself gets no network by it. What is kept is not \
+        "A package of the code's language, by pip, npm or gem: installed in a sandbox of its own, which reaches the \
+         registry and nothing else, kept in the store, and shown read-only. The code itself gets no network by it. What is kept is not \
          looked for anew; `fumehood image prune` removes it.",
         |low, given| {
             let text = given.text()?;

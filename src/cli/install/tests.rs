@@ -155,6 +155,7 @@ mod files {
 
         fn run(&self, change: impl FnOnce(&mut Args)) -> Result<String> {
             let mut args = Args {
+                isolation: Isolation::Native,
                 engine: Engine::Docker,
                 dry_run: false,
                 uninstall: false,

@@ -21,6 +21,7 @@ struct Way {
     preload: &'static str,
     takes_args: bool,
     noticed_by: Option<&'static str>,
+    is_shell: bool,
 }
 
 /// In a directory of its own, where every sandbox has memory that can be written.
@@ -40,6 +41,7 @@ const WAYS: [Way; 4] = [
         preload: PYTHON,
         takes_args: true,
         noticed_by: None,
+        is_shell: false,
     },
     Way {
         runtime: "node",
@@ -51,6 +53,7 @@ const WAYS: [Way; 4] = [
         takes_args: true,
         // Each starts as node does, with what is removed by then.
         noticed_by: Some("worker_threads"),
+        is_shell: false,
     },
     Way {
         runtime: "bash",
@@ -62,6 +65,7 @@ const WAYS: [Way; 4] = [
         // BASH_ARGV tells of those that it was started with.
         takes_args: false,
         noticed_by: None,
+        is_shell: true,
     },
     Way {
         runtime: "ruby",
@@ -72,6 +76,7 @@ const WAYS: [Way; 4] = [
         preload: "",
         takes_args: true,
         noticed_by: None,
+        is_shell: false,
     },
 ];
 
@@ -94,6 +99,7 @@ impl Way {
         let names = format!("{}|{}", self.preload, preload.join(" "));
         let env = [(self.variable.0, self.variable.1), ("FUMEHOOD_BOOT", "{fd}"), ("FUMEHOOD_PRELOAD", &names)];
         let env = env.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
-        Ok(Boot { files, env, joins: self.joins, takes_args: self.takes_args, noticed_by: self.noticed_by })
+        let Self { joins, takes_args, noticed_by, is_shell, .. } = *self;
+        Ok(Boot { files, env, joins, takes_args, noticed_by, is_shell })
     }
 }
