@@ -57,7 +57,10 @@ both! {
         assert!(eventually(|| !owner.workers().contains(&workers[1])));
         let now = owner.workers();
         assert!(now.contains(&workers[0]) && now.contains(&workers[2]), "{workers:?} {now:?}");
-        assert!(eventually(|| owner.left().len() == left.len()), "{left:#?}\n{:#?}", owner.left());
+        // At first there was one that looked for what others had left.
+        let kept = |all: &[String]| all.iter().filter(|what| !what.starts_with("process")).count();
+        let as_before = |now: Vec<String>| now.len() <= left.len() && kept(&now) == kept(&left);
+        assert!(eventually(|| as_before(owner.left())), "{left:#?}\n{:#?}", owner.left());
         owner.kill_owner();
         owner.leaves_nothing();
     }
