@@ -444,7 +444,7 @@ mod tests {
             (r#"{"code": {"base64": "!"}}"#, "`code`: base64: Invalid symbol 33, offset 0. / "),
             ("[]", "it is no JSON object / a job is one, on a line of its own"),
             ("", "it is no JSON object / a job is one, on a line of its own"),
-            ("{\"id\": ", "EOF while parsing a value"),
+            ("{\"id\": ", "`id`: EOF while parsing a value"),
         ] {
             let found = error(line);
             assert!(found.starts_with(told.trim_end_matches(" / ")), "{line}: {found}");

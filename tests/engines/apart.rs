@@ -25,6 +25,7 @@ const NETNS: &str = "/run/netns";
 
 pub struct Apart {
     mounts: Vec<String>,
+    processes: Vec<String>,
     hostname: String,
 }
 
@@ -40,22 +41,24 @@ impl Apart {
             let up = Command::new("ip").args(["link", "set", "lo", "up"]).status();
             assert!(up.expect("apt install iproute2").success());
         }
-        Self { mounts: mounts(), hostname: hostname() }
+        Self { mounts: mounts(), processes: Vec::new(), hostname: hostname() }
     }
 
-    /// What was mounted for the test itself is not what is looked for.
-    pub fn look_again(&mut self) {
+    /// What was mounted for the test itself is not what is looked for, and neither are its servers, which see that.
+    pub fn look_again(&mut self, place: &Place) {
         self.mounts = mounts();
+        self.processes = processes_of(&name(place));
     }
 
     /// Holds the host to what it was: no process, no cgroup, no record, no mount, and so no namespace that one of them
     /// would hold. `ids` are those of containers.
     #[track_caller]
     pub fn assert_nothing_left(&self, place: &Place, ids: &[String]) {
-        let name = place.path().file_name().unwrap().to_string_lossy().into_owned();
+        let name = name(place);
         let mut left = Vec::new();
         let gone = eventually(|| {
             left = processes_of(&name);
+            left.retain(|process| !self.processes.contains(process));
             left.extend(ids.iter().flat_map(|id| host::cgroups(id)).map(|path| format!("cgroup {}", path.display())));
             left.extend(records(place, ids).iter().map(|path| format!("record {}", path.display())));
             let new = mounts().into_iter().filter(|line| !self.mounts.contains(line));
@@ -68,6 +71,10 @@ impl Apart {
         assert_eq!(place.read("marker"), "untouched");
         assert_eq!(hostname(), self.hostname);
     }
+}
+
+fn name(place: &Place) -> String {
+    place.path().file_name().unwrap().to_string_lossy().into_owned()
 }
 
 /// Everything mounted that this thread sees: the process as a whole may be elsewhere.

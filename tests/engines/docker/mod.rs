@@ -68,7 +68,7 @@ impl Docker {
         fs::hard_link(place.binary(), place.join("fumehood-oci")).unwrap();
         install(&place, Who::Root, &["docker", "--default", "--config", &place.text("daemon.json")]);
         let prepared = prepare(&place)?;
-        apart.look_again();
+        apart.look_again(&place);
         let options: Vec<_> = options.iter().map(|&option| option.to_owned()).collect();
         let daemon = spawn(&place, &options);
         let docker = Self { place, options, daemon, apart };

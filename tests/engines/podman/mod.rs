@@ -66,7 +66,7 @@ impl Podman {
         let changed = change()?;
         let place = Place::new(who);
         prepare(who, &place);
-        apart.look_again();
+        apart.look_again(&place);
         fs::hard_link(place.binary(), place.join("fumehood-oci")).unwrap();
         let podman = Self { who, place, apart };
         podman.place.write("containers.conf", CONFIG);
