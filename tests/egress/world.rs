@@ -50,8 +50,8 @@ get 169.254.169.254 /f
 get 5.5.5.1 /g
 get 127.0.0.1 /h
 get 198.18.0.1 /i
-busybox timeout 5 busybox tftp -g -r x -l /dev/null 1.1.1.1 9999 2>/dev/null
-busybox timeout 5 busybox tftp -g -r x -l /dev/null 93.184.215.14 443 2>/dev/null
+busybox timeout 2 busybox tftp -g -r x -l /dev/null 1.1.1.1 9999 2>/dev/null
+busybox timeout 2 busybox tftp -g -r x -l /dev/null 93.184.215.14 443 2>/dev/null
 busybox ping -c 1 -W 1 1.1.1.1 >/dev/null 2>&1 && echo ping
 true
 "#;
