@@ -130,7 +130,10 @@ mod tests {
     fn a_short_line_is_no_large_job() {
         for (line, told) in [
             (format!("{{\"cases\": [{}{{}}]}}", "{},".repeat(10_000)), "`cases`: a job has at most 10000 cases"),
-            (format!("{{\"metadata\": [{}0]}}", "[0],".repeat(50_000)), "`metadata[49999][0]`: it has over 100000 parts"),
+            (
+                format!("{{\"metadata\": [{}0]}}", "[0],".repeat(50_000)),
+                "`metadata[49999][0]`: it has over 100000 parts",
+            ),
         ] {
             let error = Job::parse(line.as_bytes()).unwrap_err().to_string();
             assert!(error.starts_with(told), "{error}");
