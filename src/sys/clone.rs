@@ -53,29 +53,7 @@ pub fn spawn_sharing_memory<T>(
     body: fn(&T) -> i32,
     argument: &T,
 ) -> Result<libc::pid_t> {
-    struct Call<'a, T> {
-        body: fn(&T) -> i32,
-        argument: &'a T,
-    }
-    extern "C" fn enter<T>(call: *mut libc::c_void) -> libc::c_int {
-        // SAFETY: `call` is the `Call` below; its owner is suspended until we exec or exit.
-        let call = unsafe { &*call.cast::<Call<'_, T>>() };
-        (call.body)(call.argument)
-    }
-    let call = Call { body, argument };
-    let top = stack.as_mut_ptr_range().end;
-    let top = top.wrapping_sub(top as usize % 16);
-    // SAFETY: the stack is exclusively the child's while the parent is suspended by CLONE_VFORK, and
-    // `call` lives on the parent's stack for as long.
-    let pid = unsafe {
-        libc::clone(
-            enter::<T>,
-            top.cast(),
-            libc::CLONE_VM | libc::CLONE_VFORK | libc::CLONE_FILES | libc::SIGCHLD,
-            (&raw const call).cast_mut().cast(),
-        )
-    };
-    if pid == -1 { Err(Errno::last()) } else { Ok(pid) }
+    call_on(stack, libc::CLONE_VM | libc::CLONE_FILES | libc::SIGCHLD, body, argument)
 }
 
 /// Runs `body(argument)` on another thread of this process, and returns only if that thread has ended alone, with the error
@@ -85,25 +63,35 @@ pub fn spawn_sharing_memory<T>(
 /// The other thread has a working directory, a root and a umask of its own. It uses what is the caller's of the C library,
 /// and so `body` must make no other thread.
 pub fn go_on_in_thread<T>(stack: &mut [MaybeUninit<u8>], body: fn(&T) -> i32, argument: &T) -> Result<()> {
+    let shared = libc::CLONE_VM | libc::CLONE_FILES | libc::CLONE_SIGHAND | libc::CLONE_THREAD | libc::CLONE_SYSVSEM;
+    // Of the two only one ever runs, so they may share what the C library keeps for a thread.
+    call_on(stack, shared, body, argument).map(|_| ())
+}
+
+/// Has `body(argument)` run on this stack by what `flags` make, and stands still until that has executed a program or ended.
+fn call_on<T>(
+    stack: &mut [MaybeUninit<u8>],
+    flags: libc::c_int,
+    body: fn(&T) -> i32,
+    argument: &T,
+) -> Result<libc::pid_t> {
     struct Call<'a, T> {
         body: fn(&T) -> i32,
         argument: &'a T,
     }
     extern "C" fn enter<T>(call: *mut libc::c_void) -> libc::c_int {
-        // SAFETY: `call` is the `Call` below; its owner stands still until we exec or end.
+        // SAFETY: `call` is the `Call` below; its owner is suspended until we exec or end.
         let call = unsafe { &*call.cast::<Call<'_, T>>() };
         (call.body)(call.argument)
     }
     let call = Call { body, argument };
     let top = stack.as_mut_ptr_range().end;
     let top = top.wrapping_sub(top as usize % 16);
-    let shared = libc::CLONE_VM | libc::CLONE_FILES | libc::CLONE_SIGHAND | libc::CLONE_THREAD | libc::CLONE_SYSVSEM;
-    // SAFETY: the stack is exclusively the new thread's while the caller is suspended by CLONE_VFORK, and `call` and
-    // what it points to live on the caller's stack for as long. Of the two only one ever runs, so they may share what
-    // the C library keeps for a thread.
-    let tid =
-        unsafe { libc::clone(enter::<T>, top.cast(), shared | libc::CLONE_VFORK, (&raw const call).cast_mut().cast()) };
-    if tid == -1 { Err(Errno::last()) } else { Ok(()) }
+    // SAFETY: the stack is exclusively the other's while the caller is suspended by CLONE_VFORK, and `call` and what it
+    // points to live on the caller's stack for as long.
+    let made =
+        unsafe { libc::clone(enter::<T>, top.cast(), flags | libc::CLONE_VFORK, (&raw const call).cast_mut().cast()) };
+    if made == -1 { Err(Errno::last()) } else { Ok(made) }
 }
 
 /// Forks as the C library does it, which sees to its allocator: the child may allocate, whatever other threads the caller
