@@ -76,7 +76,8 @@ impl Jobs<'_> {
         outcome
     }
 
-    /// As [`Self::run`], in the sandbox that was made ahead if there is one that fits.
+    /// As [`Self::run`], in the sandbox that was made ahead if there is one that fits. What is left of it is removed, and
+    /// noted until then, when the job has been answered: by [`Self::tidy`].
     pub fn run_ahead(
         &mut self,
         ahead: &mut Single,
@@ -88,9 +89,16 @@ impl Jobs<'_> {
         let noted = |ids: &[&SandboxId]| {
             notes.write(place, ids).map_err(|error| Error::new(format!("no note of sandbox {id}: {error}")))
         };
-        let outcome = ahead.run(sandbox, &id, Some(self.signals.as_fd()), observer, &noted);
+        ahead.run(sandbox, &id, Some(self.signals.as_fd()), observer, &noted)
+    }
+
+    /// Removes what is left of the last sandbox. What cannot be removed is left to the spawner, as that of a worker that was
+    /// killed.
+    pub fn tidy(&mut self, ahead: &mut Single) {
+        if ahead.tidy().is_err() {
+            process::exit_now(1);
+        }
         self.end();
-        outcome
     }
 
     /// Makes a sandbox for the next job, if that is likely to want one such as the last ones did, and has not come yet.
