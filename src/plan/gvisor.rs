@@ -12,7 +12,7 @@ use serde_json::json;
 use super::{
     Identity, Plan, PlanError, ResourceLimit, Step,
     path::{BoxPath, HostPath},
-    setup::{Content, Kind, SetupOp},
+    setup::{Content, Kind, Owner, SetupOp},
 };
 use crate::request::{
     Bytes, Network, SandboxId,
@@ -155,6 +155,7 @@ pub(super) fn plan(
 ) -> Result<Gvisor, PlanError> {
     let gateway = matches!(program.network, Network::Gateway(_));
     let inner = inner(setup)?;
+    leave_out(setup, program.terminal)?;
     // All steps have the same.
     let cwd = steps.first().map_or("/", |step| &step.cwd);
     let shape = config(program, cwd, &inner, gateway);
@@ -199,6 +200,24 @@ fn command(platform: Platform, gateway: bool, id: &SandboxId, number: usize) -> 
     }
     words.extend(["run".to_owned(), format!("--bundle=/bundle/{number}"), format!("{id}-{number}")]);
     words
+}
+
+/// gVisor mounts a /proc and a /dev of its own over these, which show nothing of this kernel: what is in ours would be seen
+/// by nobody, and each mount costs whenever runsc copies or ends a mount namespace.
+fn leave_out(setup: &mut Vec<SetupOp>, terminal: bool) -> Result<(), PlanError> {
+    let below = |path: &BoxPath, dir: &str| Path::new(&path.shown()).starts_with(dir);
+    setup.retain(|op| match op {
+        SetupOp::Device { path, .. } | SetupOp::Symlink { path, .. } => !below(path, "/dev"),
+        SetupOp::Terminals { .. } => terminal,
+        SetupOp::Mask { path, required: false } => !below(path, "/proc"),
+        _ => true,
+    });
+    for op in setup {
+        if let SetupOp::Proc { path } = op {
+            *op = SetupOp::Dir { path: BoxPath::new(Path::new(&path.shown()))?, mode: 0o555, owner: Owner::Setup };
+        }
+    }
+    Ok(())
 }
 
 /// From where no program is run, and what is mounted over or below that. /dev is gVisor's, but for its shared memory, of
