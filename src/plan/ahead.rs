@@ -42,7 +42,8 @@ impl Plan {
     /// programs are put in.
     #[must_use]
     pub fn starter_place(&self) -> Option<&'static str> {
-        let runs = |op: &SetupOp| matches!(op, SetupOp::Tmpfs { path, executable: true, .. } if path.shown() == "/sandbox");
+        let runs =
+            |op: &SetupOp| matches!(op, SetupOp::Tmpfs { path, executable: true, .. } if path.shown() == "/sandbox");
         self.setup.iter().any(runs).then_some("/sandbox")
     }
 

@@ -156,7 +156,8 @@ fn words_and_input_of_any_size_arrive() {
     let input: Vec<u8> = (0..3_000_000u32).map(|number| (number % 251) as u8).collect();
     for length in [1, 60_000, 100_000] {
         let make = || {
-            let mut sandbox = Sandbox::shell("echo ${#1} ${#VAR} $(ls -A1 /sandbox /tmp 2>&1 | grep -c fumehood); cksum");
+            let mut sandbox =
+                Sandbox::shell("echo ${#1} ${#VAR} $(ls -A1 /sandbox /tmp 2>&1 | grep -c fumehood); cksum");
             sandbox.gvisor(gvisor.clone()).arg("x".repeat(length)).env("VAR", "y".repeat(length));
             sandbox.stdin(Stdin::Bytes(input.clone()));
             sandbox

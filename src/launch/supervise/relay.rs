@@ -160,7 +160,9 @@ impl Relay {
             }
         }
         match (self.sink(), &self.input) {
-            (Some(to), _) if !self.pending.is_empty() && (started || !self.tells) => add(Source::Stdin, to, libc::POLLOUT),
+            (Some(to), _) if !self.pending.is_empty() && (started || !self.tells) => {
+                add(Source::Stdin, to, libc::POLLOUT)
+            }
             (Some(_), Some(input)) if started => add(Source::Input, input.as_fd(), libc::POLLIN),
             _ => {}
         }
