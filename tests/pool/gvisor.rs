@@ -48,7 +48,9 @@ fn both_ways(runtime: &str, every: usize, boots: bool) {
     let every = if std::env::var_os("FUMEHOOD_LONG").is_some() { 1 } else { every };
     // What is there for an ordinary user is no other.
     let every = if nix::unistd::geteuid().is_root() { every } else { every * 4 };
-    let programs: Vec<_> = Program::all(runtime).into_iter().step_by(every).collect();
+    // runsc hands variables on in an order of its own, another each time.
+    let all = Program::all(runtime).into_iter().filter(|program| !program.name.starts_with("environment"));
+    let programs: Vec<_> = all.step_by(every).collect();
     let all = programs.len() as u64;
     let settings = Settings { most: 2, boots, ..Settings::default() };
     let counts = same::compare(programs, settings, 1, &|sandbox| _ = sandbox.gvisor(gvisor.clone()));
