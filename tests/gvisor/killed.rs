@@ -23,7 +23,7 @@ use crate::{
 };
 
 /// `cleanup` is for all that root, or the user, has: no two of these tests at once.
-fn alone() -> MutexGuard<'static, ()> {
+pub fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
