@@ -17,6 +17,8 @@ mod profile;
 
 /// From the strictest on.
 const PROFILES: [&str; 3] = ["strict", "default", "dev"];
+/// Those that are loaded beside, which nobody chooses and of which nothing is reported.
+const BESIDE: [(&str, &str); 2] = [("GVISOR", "gvisor"), ("NO_SETUID", "no-setuid")];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=build.rs");
@@ -32,13 +34,17 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
     let target = profile::Target { arch, kernel: profile::KernelVersion(0, 0) };
     let root = env::var("CARGO_MANIFEST_DIR")?;
 
+    let path_of = |name| Path::new(&root).join(format!("profiles/seccomp/{name}.json"));
+    let compiled = |path: &Path| -> Result<_, Box<dyn std::error::Error>> {
+        let in_file = |error: profile::SeccompError| format!("{}: {error}", path.display());
+        let profile = profile::Profile::parse(&fs::read_to_string(path)?).map_err(in_file)?;
+        let filter = compile::compile(&profile, target).map_err(in_file)?;
+        Ok((profile, filter))
+    };
     let mut builtins = String::from("[\n");
     for name in PROFILES {
-        let path = Path::new(&root).join(format!("profiles/seccomp/{name}.json"));
-        let in_file = |error: profile::SeccompError| format!("{}: {error}", path.display());
-        let json = fs::read_to_string(&path)?;
-        let profile = profile::Profile::parse(&json).map_err(in_file)?;
-        let filter = compile::compile(&profile, target).map_err(in_file)?;
+        let path = path_of(name);
+        let (profile, filter) = compiled(&path)?;
         let reporting = filter.reporting().ok_or("a built-in profile notifies")?;
         writeln!(
             builtins,
@@ -51,7 +57,19 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         )?;
     }
     builtins.push(']');
-    fs::write(Path::new(&env::var("OUT_DIR")?).join("seccomp.rs"), builtins)?;
+    let mut beside = String::new();
+    for (constant, name) in BESIDE {
+        let (_, filter) = compiled(&path_of(name))?;
+        writeln!(
+            beside,
+            "pub static {constant}: Filter = Filter::fixed(Arch::{arch:?}, {}, &{}, None);",
+            filter.flags(),
+            literal(filter.quiet())
+        )?;
+    }
+    let out = env::var("OUT_DIR")?;
+    fs::write(Path::new(&out).join("seccomp.rs"), builtins)?;
+    fs::write(Path::new(&out).join("beside.rs"), beside)?;
     Ok(())
 }
 

@@ -22,8 +22,11 @@ use super::{
     init::Ahead,
     late, make,
     observer::Observer,
+    program::Image,
     protocol::{Order, Report},
-    refused, supervise, system,
+    refused,
+    starter::{self, Mark},
+    supervise, system,
 };
 use crate::{
     cgroup::{Hierarchy, Leaf},
@@ -31,7 +34,7 @@ use crate::{
     plan::{Plan, Step, path::BoxPath, setup::SetupOp},
     report::{Means, Outcome},
     request::SandboxId,
-    sys::{process, seccomp, shared::Shared, socket},
+    sys::{self, fs, process, seccomp, shared::Shared, socket},
 };
 
 /// Room for what a job brings. Only what is used of it is memory.
@@ -47,7 +50,7 @@ pub struct Boot {
     /// What it reads when it starts, with the directories that they are alone in; removed when it is used.
     pub files: Vec<SetupOp>,
     /// Its variables beside those of the plan's program; the number of the descriptor at which it hears of its job is
-    /// put where one has `{fd}`. The first may be set already, and is put in front with a colon then, if it is one that
+    /// put where one has `{fd}`: if that is its standard input, it answers at its standard output, and keeps both. The first may be set already, and is put in front with a colon then, if it is one that
     /// can be so.
     pub env: Vec<(String, String)>,
     pub joins: bool,
@@ -66,15 +69,16 @@ pub struct Prepared {
     hierarchy: Hierarchy,
     made: Made,
     shared: Shared,
+    /// Our copy of the end at which the interpreter is told, if that is not its standard input.
+    socket: Option<OwnedFd>,
+    /// What was there for whatever has started, and is removed.
+    files: Vec<BoxPath>,
     booted: Option<Booted>,
     logs: bool,
 }
 
 #[derive(Debug)]
 struct Booted {
-    /// Our copy of the end at which the interpreter is told.
-    socket: OwnedFd,
-    files: Vec<BoxPath>,
     takes_args: bool,
     noticed_by: Option<&'static str>,
     is_shell: bool,
@@ -117,36 +121,45 @@ impl Prepared {
             **policy = Policy::new(mode).map_err(|_| LaunchError::Lost)?;
         }
         let mut shared = Shared::new(ROOM).map_err(system("map memory"))?;
-        let pair = boot.map(|_| socket::stream_pair().map_err(system("make a socket pair"))).transpose()?;
-        if let (Some(boot), Some((_, its))) = (boot, &pair) {
-            let step = boot_step(&plan, boot, its.as_fd())?;
-            let placed: Vec<_> = boot.files.iter().enumerate().collect();
-            let job = late::Writer::write(&[], &placed, &[step], None, &[]).filter(|job| shared.put(job));
+        let in_gvisor = plan.gvisor.is_some();
+        // What waits on gVisor's kernel has its three streams and no more.
+        let pair = boot.filter(|_| !in_gvisor).map(|_| socket::stream_pair()).transpose();
+        let pair = pair.map_err(system("make a socket pair"))?;
+        let files = match boot {
+            Some(boot) => boot.files.clone(),
+            None if in_gvisor => starter::files(&plan).ok_or(LaunchError::Lost)?,
+            None => Vec::new(),
+        };
+        let hears = pair.as_ref().map_or(0, |(_, its)| its.as_raw_fd());
+        let step = boot.map(|boot| boot_step(&plan, boot, hears)).transpose()?;
+        let images = if in_gvisor { vec![waiting_in_gvisor(&mut plan, step.as_ref())?] } else { Vec::new() };
+        if !files.is_empty() {
+            let placed: Vec<_> = files.iter().enumerate().collect();
+            let job = late::Writer::write(&[], &placed, step.as_slice(), None, &[]).filter(|job| shared.put(job));
             job.ok_or(LaunchError::Lost)?;
         }
         let ends = pair.as_ref().map(|(ours, its)| [ours.as_fd(), its.as_fd()]);
         let ahead = Ahead { shared: &shared, booted: ends };
         let host = HostSide { window: None, logs, published: Published::take(&[]).map_err(LaunchError::Egress)? };
-        let (_, mut made) = make(&plan, hierarchy, holds, &[], Some(ahead), host, |_| Ok(()))?;
+        let (_, mut made) = make(&plan, hierarchy, holds, &images, Some(ahead), host, |_| Ok(()))?;
         // Those who are made later have nothing to do with it.
         shared.keep_to_these().map_err(system("keep memory to one sandbox"))?;
         made.oom = made.leaf.as_ref().map(Leaf::watch_oom).transpose().map_err(LaunchError::Cgroup)?.flatten();
-        let booted = pair.zip(boot).map(|((socket, _), boot)| Booted {
-            socket,
-            files: boot.files.iter().filter_map(file_path).collect(),
+        let booted = boot.map(|boot| Booted {
             takes_args: boot.takes_args,
             noticed_by: boot.noticed_by,
             is_shell: boot.is_shell,
             loaded: Vec::new(),
         });
-        let mut prepared = Self { plan, hierarchy: hierarchy.clone(), made, shared, booted, logs };
+        let (socket, files) = (pair.map(|(ours, _)| ours), files.iter().filter_map(file_path).collect());
+        let mut prepared = Self { plan, hierarchy: hierarchy.clone(), made, shared, socket, files, booted, logs };
         prepared.wait_until_ready(interrupt)?;
         if let Some(leaf) = &prepared.made.leaf {
             prepared.made.before.events = leaf.events().map_err(LaunchError::Cgroup)?;
             prepared.made.before.usage = leaf.usage();
         }
-        if prepared.booted.is_some() {
-            prepared.made.before.cpu = cpu_of_children(prepared.made.running.pid);
+        if prepared.has_started() {
+            prepared.made.before.cpu = cpu_of_descendants(prepared.made.running.pid);
         }
         Ok(prepared)
     }
@@ -170,6 +183,17 @@ impl Prepared {
         self.booted.is_some()
     }
 
+    /// Whether something runs in it that waits for the job, beside the init.
+    const fn has_started(&self) -> bool {
+        self.booted.is_some() || self.plan.gvisor.is_some()
+    }
+
+    /// Where what has started says that it is ready.
+    fn speaks(&self) -> Option<BorrowedFd<'_>> {
+        let stdout = self.has_started().then_some(&self.made.streams.stdout);
+        self.socket.as_ref().or(stdout).map(AsFd::as_fd)
+    }
+
     /// Whether it still waits, and has done nothing else.
     #[must_use]
     pub fn waits(&self) -> bool {
@@ -180,7 +204,7 @@ impl Prepared {
             readable(streams.stdout.as_fd()),
             readable(streams.stderr.as_fd()),
         ];
-        fds.extend(self.booted.as_ref().map(|booted| readable(booted.socket.as_fd())));
+        fds.extend(self.socket.as_ref().map(|socket| readable(socket.as_fd())));
         process::poll(&mut fds, Some(Duration::ZERO)) == Ok(0)
     }
 
@@ -197,14 +221,18 @@ impl Prepared {
         if !self.waits() {
             return Ok(Err(Box::new(Gone { plan, extras })));
         }
-        let Self { plan: own, hierarchy, mut made, mut shared, booted, logs: _ } = self;
-        let (removed, message) = match &booted {
-            None => (&[][..], Vec::new()),
-            Some(booted) => (&booted.files[..], booted_message(&own, &plan)),
+        let has_started = self.has_started();
+        let Some(message) = self.message(&plan) else { return Ok(Err(Box::new(Gone { plan, extras }))) };
+        let Self { plan: own, hierarchy, mut made, mut shared, socket, files: removed, booted: _, logs: _ } = self;
+        let message = if own.gvisor.is_some() {
+            (made.before.first, made.before.mark) = message;
+            Vec::new()
+        } else {
+            message.0
         };
-        let steps = if booted.is_some() { &[][..] } else { &plan.steps[..] };
+        let steps = if has_started { &[][..] } else { &plan.steps[..] };
         let placed: Vec<_> = plan.placed_late().collect();
-        let job = late::Writer::write(removed, &placed, steps, plan.longest(), &message);
+        let job = late::Writer::write(&removed, &placed, steps, plan.longest(), &message);
         if !job.is_some_and(|job| shared.put(&job)) {
             return Ok(Err(Box::new(Gone { plan, extras })));
         }
@@ -226,25 +254,38 @@ impl Prepared {
         }
         let controls = controls(&plan, &hierarchy, &made.holds, extras.secrets.len());
         // What the interpreter reads ends when the init has written it.
-        drop(booted);
+        drop(socket);
         _ = made.running.control.order(Order::Go);
         let supervisor = supervise::Supervisor::new(&plan, made, files, controls, extras)?;
         supervisor.run(observer).map(Ok)
     }
 
+    /// What tells the interpreter, or whatever else has started, of its job.
+    fn message(&self, plan: &Plan) -> Option<(Vec<u8>, Option<Mark>)> {
+        match (&self.booted, &plan.steps[..]) {
+            (Some(_), _) => Some((booted_message(&self.plan, plan), None)),
+            (None, [step]) if self.plan.gvisor.is_some() => {
+                let mark = Mark::new()?;
+                starter::job(step, mark).map(|job| (job, Some(mark)))
+            }
+            (None, _) => self.plan.gvisor.is_none().then(Default::default),
+        }
+    }
+
     /// Hears of the init and of the program until both wait.
     fn wait_until_ready(&mut self, interrupt: Option<BorrowedFd<'_>>) -> Result<(), LaunchError> {
         let until = Instant::now() + BOOT_TIME;
-        let (mut made, mut said, mut has_spoken) = (false, Vec::new(), self.booted.is_none());
+        let (mut made, mut said, mut has_spoken) = (false, Vec::new(), !self.has_started());
         while !(made && has_spoken) {
             let left = until.saturating_duration_since(Instant::now());
             if left.is_zero() {
                 return Err(LaunchError::Lost);
             }
+            let speaks = self.speaks().filter(|_| !has_spoken).map(readable);
             let Made { running, before, .. } = &mut self.made;
             let mut fds = vec![readable(running.control.0.as_fd()), readable(running.pidfd.as_fd())];
             let number = fds.len();
-            fds.extend(self.booted.as_ref().filter(|_| !has_spoken).map(|booted| readable(booted.socket.as_fd())));
+            fds.extend(speaks);
             let listener = fds.len();
             fds.extend(before.listener.as_ref().map(|listener| readable(listener.as_fd())));
             let interrupted = fds.len();
@@ -270,23 +311,23 @@ impl Prepared {
             if ready(1) {
                 return Err(LaunchError::Lost);
             }
-            if number < listener
-                && ready(number)
-                && let Some(booted) = &mut self.booted
-            {
-                has_spoken = booted.hear(&mut said)?;
+            if number < listener && ready(number) {
+                has_spoken = self.hear(&mut said)?;
             }
         }
         Ok(())
     }
-}
 
-impl Booted {
-    /// Takes what the interpreter says: names, each on a line, and an empty line at the end. They are its own affair: one
-    /// that lies about them differs from one that was started for its job, which it may as well do without a lie.
+    /// Takes what it says: names, each on a line, and an empty line at the end. They are its own affair: an interpreter that
+    /// lies about them differs from one that was started for its job, which it may as well do without a lie.
     fn hear(&mut self, said: &mut Vec<u8>) -> Result<bool, LaunchError> {
         let mut part = [0; 4096];
-        match socket::receive_now(self.socket.as_fd(), &mut part) {
+        // There is something, or the end.
+        let got = match self.speaks() {
+            Some(from) => fs::read(from, &mut part),
+            None => Ok(0),
+        };
+        match got {
             Ok(1..) if said.len() > MOST_SAID => Err(LaunchError::Lost),
             Ok(got @ 1..) => {
                 said.extend_from_slice(&part[..got]);
@@ -294,17 +335,19 @@ impl Booted {
                     return Ok(false);
                 }
                 let names = String::from_utf8_lossy(said);
-                self.loaded = names.lines().filter(|name| !name.is_empty()).map(str::to_owned).collect();
-                self.loaded.sort_unstable();
+                if let Some(booted) = &mut self.booted {
+                    booted.loaded = names.lines().filter(|name| !name.is_empty()).map(str::to_owned).collect();
+                    booted.loaded.sort_unstable();
+                }
                 Ok(true)
             }
-            Err(sys_errno) if sys_errno == crate::sys::Errno::EAGAIN || sys_errno == crate::sys::Errno::EINTR => {
-                Ok(false)
-            }
+            Err(sys::Errno::EAGAIN | sys::Errno::EINTR) => Ok(false),
             _ => Err(LaunchError::Lost),
         }
     }
+}
 
+impl Booted {
     /// Whether the job is for the interpreter as it was started: the same words but for arguments at the end, the same
     /// variables but for others at the end that no interpreter looks at when it starts.
     fn fits(&self, own: &Plan, job: &Plan) -> bool {
@@ -422,19 +465,29 @@ fn is_looked_for(op: &SetupOp) -> bool {
     path.split(|byte| *byte == b'/').any(|part| part == b".local") || path == b"tmp/package.json"
 }
 
-/// What an interpreter has used that has just started: it is the only child of its init.
-fn cpu_of_children(init: i32) -> Duration {
-    let children = std::fs::read_to_string(format!("/proc/{init}/task/{init}/children")).unwrap_or_default();
+/// What all of a sandbox's processes have used but its init.
+fn cpu_of_descendants(pid: i32) -> Duration {
+    let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
     let pids = children.split_ascii_whitespace().filter_map(|pid| pid.parse().ok());
-    pids.filter_map(|pid| process::cpu_time(pid).ok()).sum()
+    pids.map(|pid| process::cpu_time(pid).unwrap_or_default() + cpu_of_descendants(pid)).sum()
+}
+
+/// What waits on gVisor's kernel: the interpreter, or what can become any program.
+fn waiting_in_gvisor(plan: &mut Plan, booted: Option<&Step>) -> Result<Image, LaunchError> {
+    let argv = starter::argv(plan).ok_or(LaunchError::Lost)?;
+    let (argv, env) = booted.map_or((&argv[..], &[][..]), |step| (&step.argv[..], &step.env[..]));
+    plan.run_in_gvisor(argv, env);
+    let gvisor = plan.gvisor.as_ref().ok_or(LaunchError::Lost)?;
+    let command = gvisor.commands.first().ok_or(LaunchError::Lost)?;
+    Image::runsc(&gvisor.cwd, command).map_err(LaunchError::Plan)
 }
 
 /// The program that is executed at once: the plan's, with the variables by which it finds what to do first.
-fn boot_step(plan: &Plan, boot: &Boot, hears: BorrowedFd<'_>) -> Result<Step, LaunchError> {
+fn boot_step(plan: &Plan, boot: &Boot, hears: i32) -> Result<Step, LaunchError> {
     let [step] = &plan.steps[..] else { return Err(LaunchError::Lost) };
     let mut step = step.clone();
     for (name, value) in &boot.env {
-        let value = value.replace("{fd}", &hears.as_raw_fd().to_string());
+        let value = value.replace("{fd}", &hears.to_string());
         let start = format!("{name}=");
         match step.env.iter_mut().find(|known| known.starts_with(&start)) {
             // In front of what is there, as search paths have it.
@@ -446,18 +499,15 @@ fn boot_step(plan: &Plan, boot: &Boot, hears: BorrowedFd<'_>) -> Result<Step, La
     Ok(step)
 }
 
-/// The number of arguments, the arguments, the variables: each with a NUL.
+/// How long the rest is, in ten digits, and that: the numbers of arguments and of variables, the arguments, the variables:
+/// each with a NUL.
 fn booted_message(own: &Plan, job: &Plan) -> Vec<u8> {
     let ([own], [step]) = (&own.steps[..], &job.steps[..]) else { return Vec::new() };
     let args = step.argv.get(own.argv.len()..).unwrap_or_default();
     let env = step.env.get(own.env.len()..).unwrap_or_default();
-    let mut message = args.len().to_string().into_bytes();
-    message.push(0);
-    for text in args.iter().chain(env) {
-        message.extend_from_slice(text.as_bytes());
-        message.push(0);
-    }
-    message
+    let counts = [args.len(), env.len()].map(|count| count.to_string());
+    let words: String = counts.iter().chain(args).chain(env).flat_map(|text| [text.as_str(), "\0"]).collect();
+    format!("{:010}{words}", words.len()).into_bytes()
 }
 
 fn file_path(op: &SetupOp) -> Option<BoxPath> {

@@ -38,7 +38,7 @@ const LOGS: [[&CStr; 2]; 3] =
 #[derive(Debug)]
 pub struct World<'a> {
     pub plan: &'a Plan,
-    /// None, for a sandbox that is made ahead.
+    /// Of a sandbox that is made ahead only runsc, which runs what waits in it.
     pub images: &'a [Image],
     pub ahead: Option<Ahead<'a>>,
     pub control: BorrowedFd<'a>,
@@ -265,12 +265,23 @@ impl World<'_> {
             close(its).map_err(at(Stage::Descriptors, 5))?;
             booted = Some((pid, ours));
         }
+        let in_gvisor = if let Some(runsc) = self.images.first() {
+            self.read_job(ahead, standing)?;
+            Some(self.start_program(standing, runsc.program(), 0, true, None)?)
+        } else {
+            None
+        };
         end.ready().map_err(at(Stage::Spawn, 0))?;
-        if !wait_to_go(end, booted.map(|(pid, _)| pid), standing.children) {
+        if !wait_to_go(end, booted.map(|(pid, _)| pid).or(in_gvisor), standing.children) {
             return Ok(1);
         }
         let mut room = [std::ptr::null(); late::MOST_WORDS];
         let (mut job, deadline) = self.read_job(ahead, standing)?;
+        if let Some(pid) = in_gvisor {
+            // What waits there reads the rest from its standard input, once the supervisor has heard this.
+            end.started().map_err(at(Stage::Spawn, 0))?;
+            return Ok(self.see_through(standing, pid, 0, true, deadline)?.unwrap_or(0));
+        }
         let (programs, count) = job.programs(&mut room).ok_or_else(garbled)?;
         let Some((pid, interpreter)) = booted else {
             return self.run_steps(standing, count, deadline, |number| programs.get(number).copied().flatten());

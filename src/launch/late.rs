@@ -4,7 +4,7 @@
 //! The init is a fork that allocates nothing: it reads strings where they lie. The supervisor is trusted, and still
 //! nothing is read beyond the end.
 
-use std::{ffi::CStr, os::fd::AsFd, time::Duration};
+use std::{ffi::CStr, time::Duration};
 
 use super::{
     build::{Builder, Supply},
@@ -17,7 +17,7 @@ use crate::{
         path::BoxPath,
         setup::{Owner, SetupOp},
     },
-    sys::{Errno, fs, process::Strings},
+    sys::{Errno, process::Strings},
 };
 
 /// All words of a job, at most: execve takes no more than a few hundred thousand, and nobody has so many.
@@ -144,7 +144,7 @@ impl<'a> Reader<'a> {
     /// Removes what is to be removed, and places what is to be placed.
     pub(super) fn place<S: Supply>(&mut self, builder: &mut Builder<'a, S>) -> Result<(), Failure> {
         let garbled = |_: ()| at(usize::from(u16::MAX))(Errno::EBADMSG);
-        self.remove().ok_or(()).map_err(garbled)?;
+        self.remove(builder).ok_or(()).map_err(garbled)?;
         let count = self.number().ok_or(()).map_err(garbled)?;
         for _ in 0..count {
             let mut read = || {
@@ -163,15 +163,10 @@ impl<'a> Reader<'a> {
     }
 
     /// What cannot be removed is in nobody's way.
-    fn remove(&mut self) -> Option<()> {
-        let flags = libc::O_PATH | libc::O_DIRECTORY;
+    fn remove<S: Supply>(&mut self, builder: &Builder<'a, S>) -> Option<()> {
         for _ in 0..self.number()? {
             let (parent, name) = (self.string()?, self.string()?);
-            let Ok(root) = fs::open_in(fs::cwd(), c"/", flags, 0, 0) else { continue };
-            if let Ok(dir) = fs::open_in(root.as_fd(), parent, flags, 0, fs::IN_ROOT) {
-                _ = fs::remove_file(dir.as_fd(), name);
-            }
-            _ = fs::remove_dir(root.as_fd(), parent);
+            builder.remove(parent, name);
         }
         Some(())
     }

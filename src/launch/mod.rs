@@ -27,6 +27,7 @@ mod program;
 mod protocol;
 mod refused;
 mod remains;
+mod starter;
 mod supervise;
 mod upper;
 mod watch;
@@ -66,6 +67,7 @@ use egress::Egress;
 use init::{Ahead, World};
 use program::Image;
 use protocol::{Order, SupervisorEnd};
+use starter::Mark;
 
 /// What a run needs beside its plan, none of which changes how the sandbox is made.
 #[derive(Debug)]
@@ -109,7 +111,7 @@ pub fn launch(
     let images = match &plan.gvisor {
         None => plan.steps.iter().map(Image::new).collect::<Result<Vec<_>, _>>(),
         Some(gvisor) => {
-            plan.steps.iter().zip(&gvisor.commands).map(|(step, runsc)| Image::runsc(step, runsc)).collect()
+            plan.steps.iter().zip(&gvisor.commands).map(|(step, runsc)| Image::runsc(&step.cwd, runsc)).collect()
         }
     };
     let images = images.map_err(LaunchError::Plan)?;
@@ -157,6 +159,10 @@ struct Before {
     usage: cgroup::Usage,
     /// Of the program alone, where no cgroup counts it.
     cpu: Duration,
+    /// What the program is given to read before its input, once it is told to have started.
+    first: Vec<u8>,
+    /// By which it says that it could not become what it was to be.
+    mark: Option<Mark>,
 }
 
 /// Makes the sandbox. `meanwhile` is done while the init builds.

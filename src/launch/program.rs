@@ -45,10 +45,11 @@ impl Image {
         })
     }
 
-    /// runsc, which runs a step: its own environment is empty, and the step's program is in its bundle.
-    pub fn runsc(step: &Step, command: &[String]) -> Result<Self, PlanError> {
+    /// runsc, which runs a step: its own environment is empty, and the step's program is in its bundle. `cwd` is that
+    /// program's.
+    pub fn runsc(cwd: &str, command: &[String]) -> Result<Self, PlanError> {
         let words = command.iter().map(|word| CString::new(word.as_str()).map_err(|_| PlanError::Nul("an argument")));
-        let relative = step.cwd.trim_start_matches('/');
+        let relative = cwd.trim_start_matches('/');
         let relative = if relative.is_empty() { "." } else { relative };
         Ok(Self {
             inside: Some(CString::new(relative).map_err(|_| PlanError::Nul("the working directory"))?),

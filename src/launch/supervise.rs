@@ -109,10 +109,12 @@ impl<'a> Supervisor<'a> {
         let Made { running, streams, leaf, holds, oom, before } = made;
         let input = std::mem::replace(&mut extras.input, Input::Empty);
         let outputs = [streams.stdout, streams.stderr];
-        let mut relay = Relay::new(streams.stdin, outputs, input, extras.secrets, plan.limits.output)
+        let tells = !before.first.is_empty();
+        let mut relay = Relay::new(streams.stdin, outputs, input, extras.secrets, plan.limits.output, tells)
             .map_err(system("make a pipe non-blocking"))?;
         if plan.gvisor.is_some() {
             relay.hold_back();
+            relay.tell_first(before.first, before.mark);
         }
         let watched = holds.memory == Means::Watched;
         Ok(Self {

@@ -6,6 +6,7 @@
 
 use super::{
     Plan,
+    gvisor::Gvisor,
     ids::{Ids, IdsKind, Map},
     setup::SetupOp,
 };
@@ -29,12 +30,21 @@ impl Plan {
         let looked_into = self.egress.as_ref().is_some_and(|policy| policy.inspects_any());
         !self.terminal
             && !self.keeps
-            && self.gvisor.is_none()
+            && (self.gvisor.is_none() || (self.steps.len() <= 1 && self.starter_place().is_some()))
             && self.setup_egress.is_none()
             && self.publish.is_empty()
             && self.on_disk().is_none()
             && !looked_into
             && !self.setup.iter().any(leads)
+    }
+
+    /// On gVisor's kernel what waits is a program as any, which is there until it is used: in the directory that a sandbox's
+    /// programs are put in.
+    #[must_use]
+    pub fn starter_place(&self) -> Option<&'static str> {
+        let runs =
+            |op: &SetupOp| matches!(op, SetupOp::Tmpfs { path, executable: true, .. } if path.shown() == "/sandbox");
+        self.setup.iter().any(runs).then_some("/sandbox")
     }
 
     /// The operations that place what is done in the sandbox, with their places in the plan.
@@ -96,11 +106,11 @@ impl Plan {
             && *namespaces == other.namespaces
             && same_ids(ids, &other.ids)
             && *setup_egress == other.setup_egress
-            && *gvisor == other.gvisor
+            && same_kernel(gvisor.as_deref(), other.gvisor.as_deref())
             && *landlock == other.landlock
             && *seccomp == other.seccomp
             && *no_setuid == other.no_setuid
-            && self.made_early().eq(other.made_early())
+            && same_operations(self.made_early(), other.made_early())
             && self.can_be_made_ahead()
             && other.can_be_made_ahead()
     }
@@ -118,6 +128,28 @@ impl Plan {
             index += 1;
             late.binary_search(&(index - 1)).is_err()
         });
+    }
+}
+
+fn same_kernel(one: Option<&Gvisor>, other: Option<&Gvisor>) -> bool {
+    match (one, other) {
+        (None, None) => true,
+        (Some(one), Some(other)) => one.is_same(other),
+        _ => false,
+    }
+}
+
+fn same_operations<'a>(
+    mut one: impl Iterator<Item = &'a SetupOp>,
+    mut other: impl Iterator<Item = &'a SetupOp>,
+) -> bool {
+    loop {
+        match (one.next(), other.next()) {
+            (None, None) => return true,
+            (Some(SetupOp::Enclose(one)), Some(SetupOp::Enclose(other))) if one.is_same(other) => {}
+            (Some(one), Some(other)) if one == other => {}
+            _ => return false,
+        }
     }
 }
 

@@ -10,9 +10,9 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{
-    Identity, PlanError, ResourceLimit, Step,
+    Identity, Plan, PlanError, ResourceLimit, Step,
     path::{BoxPath, HostPath},
-    setup::{Content, Kind, SetupOp},
+    setup::{Content, Kind, Owner, SetupOp},
 };
 use crate::request::{
     Bytes, Network, SandboxId,
@@ -36,6 +36,14 @@ pub struct Gvisor {
     pub platform: &'static str,
     /// How runsc is called, for each step.
     pub commands: Vec<Vec<String>>,
+    /// Of all steps, in the program's tree.
+    #[serde(skip)]
+    pub cwd: String,
+    #[serde(skip)]
+    asked: Platform,
+    /// Whether its own network stack has the sandbox's end of a link.
+    #[serde(skip)]
+    gateway: bool,
 }
 
 /// What is around the program's tree.
@@ -44,6 +52,9 @@ pub struct Enclosure {
     pub runsc: HostPath,
     /// A config.json for each step.
     pub bundles: Vec<Content>,
+    /// What they are without the step's words.
+    #[serde(skip)]
+    pub(super) shape: String,
     /// What of the program's tree gVisor mounts by itself.
     pub inner: Vec<Inner>,
     /// Releases before 2025 take every network namespace in which this is shown for the host's, and refuse it.
@@ -71,10 +82,43 @@ pub struct Inner {
 }
 
 impl Gvisor {
+    /// But for the name by which runsc knows it.
+    #[must_use]
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        (self.asked, self.gateway) == (other.asked, other.gateway)
+    }
+
     /// Threads at once that a sandbox may have on this kernel, for so many of the program's.
     #[must_use]
     pub const fn threads(pids: u32) -> u32 {
         pids.saturating_mul(THREADS_EACH).saturating_add(OWN_THREADS)
+    }
+}
+
+impl Enclosure {
+    /// But for what is run in it.
+    #[must_use]
+    pub(super) fn is_same(&self, other: &Self) -> bool {
+        let Self { runsc, bundles: _, shape, inner, hides_network_settings, device, terminals } = self;
+        *runsc == other.runsc
+            && *shape == other.shape
+            && *inner == other.inner
+            && *hides_network_settings == other.hides_network_settings
+            && *device == other.device
+            && *terminals == other.terminals
+    }
+}
+
+impl Plan {
+    /// Has runsc run this, and nothing else, under the plan's name.
+    pub fn run_in_gvisor(&mut self, argv: &[String], env: &[String]) {
+        let Some(gvisor) = &mut self.gvisor else { return };
+        gvisor.commands = vec![command(gvisor.asked, gvisor.gateway, &self.id, 0)];
+        for op in &mut self.setup {
+            if let SetupOp::Enclose(enclosure) = op {
+                enclosure.bundles = vec![bundle(&enclosure.shape, argv, env)];
+            }
+        }
     }
 }
 
@@ -111,10 +155,14 @@ pub(super) fn plan(
 ) -> Result<Gvisor, PlanError> {
     let gateway = matches!(program.network, Network::Gateway(_));
     let inner = inner(setup)?;
-    let bundles = steps.iter().map(|step| Content(config(program, step, &inner, gateway).into_bytes().into()));
+    leave_out(setup, program.terminal)?;
+    // All steps have the same.
+    let cwd = steps.first().map_or("/", |step| &step.cwd);
+    let shape = config(program, cwd, &inner, gateway);
     let enclosure = Enclosure {
         runsc: HostPath::new(asked.runsc())?,
-        bundles: bundles.collect(),
+        bundles: steps.iter().map(|step| bundle(&shape, &step.argv, &step.env)).collect(),
+        shape,
         inner,
         hides_network_settings: gateway,
         device: match asked.platform() {
@@ -129,7 +177,8 @@ pub(super) fn plan(
     setup.push(SetupOp::Enclose(Box::new(enclosure)));
     setup.push(SetupOp::Enter);
     let commands = (0..steps.len()).map(|number| command(asked.platform(), gateway, program.id, number)).collect();
-    Ok(Gvisor { platform: asked.platform().name(), commands })
+    let (asked, cwd) = (asked.platform(), cwd.to_owned());
+    Ok(Gvisor { platform: asked.name(), commands, cwd, asked, gateway })
 }
 
 /// The command line. Every option of it is known to all releases since 2022; what is left out is the release's own to
@@ -153,6 +202,24 @@ fn command(platform: Platform, gateway: bool, id: &SandboxId, number: usize) -> 
     words
 }
 
+/// gVisor mounts a /proc and a /dev of its own over these, which show nothing of this kernel: what is in ours would be seen
+/// by nobody, and each mount costs whenever runsc copies or ends a mount namespace.
+fn leave_out(setup: &mut Vec<SetupOp>, terminal: bool) -> Result<(), PlanError> {
+    let below = |path: &BoxPath, dir: &str| Path::new(&path.shown()).starts_with(dir);
+    setup.retain(|op| match op {
+        SetupOp::Device { path, .. } | SetupOp::Symlink { path, .. } => !below(path, "/dev"),
+        SetupOp::Terminals { .. } => terminal,
+        SetupOp::Mask { path, required: false } => !below(path, "/proc"),
+        _ => true,
+    });
+    for op in setup {
+        if let SetupOp::Proc { path } = op {
+            *op = SetupOp::Dir { path: BoxPath::new(Path::new(&path.shown()))?, mode: 0o555, owner: Owner::Setup };
+        }
+    }
+    Ok(())
+}
+
 /// From where no program is run, and what is mounted over or below that. /dev is gVisor's, but for its shared memory, of
 /// which there is to be no more than of ours.
 fn inner(setup: &[SetupOp]) -> Result<Vec<Inner>, PlanError> {
@@ -172,7 +239,19 @@ fn inner(setup: &[SetupOp]) -> Result<Vec<Inner>, PlanError> {
     Ok(all)
 }
 
-fn config(program: &Program<'_>, step: &Step, inner: &[Inner], gateway: bool) -> String {
+/// Where the words of a step go: at the beginning of an object that has more.
+const PROCESS: &str = "\"process\":{";
+
+/// With the words of a step.
+fn bundle(shape: &str, argv: &[String], env: &[String]) -> Content {
+    // In no text of it there can be such a thing, where a quote has a backslash before it.
+    let at = shape.find(PROCESS).map_or(0, |at| at + PROCESS.len());
+    let (before, after) = shape.split_at(at);
+    Content(format!("{before}\"args\":{},\"env\":{},{after}", json!(argv), json!(env)).into_bytes().into())
+}
+
+/// A bundle but for the words of a step.
+fn config(program: &Program<'_>, cwd: &str, inner: &[Inner], gateway: bool) -> String {
     let rlimits: Vec<_> = program
         .rlimits
         .iter()
@@ -190,7 +269,7 @@ fn config(program: &Program<'_>, step: &Step, inner: &[Inner], gateway: bool) ->
     json!({
         "ociVersion": "1.0.2",
         "process": {
-            "args": step.argv, "env": step.env, "cwd": step.cwd, "noNewPrivileges": true, "rlimits": rlimits,
+            "cwd": cwd, "noNewPrivileges": true, "rlimits": rlimits,
             "user": {
                 "uid": program.identity.uid, "gid": program.identity.gid, "additionalGids": program.groups,
             },

@@ -245,7 +245,7 @@ pub fn make(spec: Spec, host: &Host) -> Result<Plan, PlanError> {
         Some(asked) => {
             // Its own are what gVisor's processes are under, and what runsc is started under. Landlock forbids mounts.
             layers.clear();
-            filter = Filter::gvisor(host)?;
+            filter = Filter::gvisor();
             let hostname = oci.hostname().as_deref();
             let program = gvisor::Program {
                 id: &own.id,
@@ -261,7 +261,7 @@ pub fn make(spec: Spec, host: &Host) -> Result<Plan, PlanError> {
         None => None,
     };
     let writes_host = setup.iter().any(|op| matches!(op, SetupOp::Bind { writable: true, .. }));
-    let no_setuid = if writes_host { Some(Filter::no_setuid(host)?) } else { None };
+    let no_setuid = if writes_host { Some(Filter::no_setuid()) } else { None };
     Ok(Plan {
         no_setuid,
         namespaces: namespaces(&own.network),
@@ -425,16 +425,13 @@ impl Filter {
     }
 
     /// Also for filters of the caller's own, which know nothing of mounts.
-    fn no_setuid(host: &Host) -> Result<Self, PlanError> {
-        let profile = seccomp::Profile::parse(include_str!("../../profiles/seccomp/no-setuid.json"))?;
-        Ok(Self::new("no-setuid", Cow::Owned(Self::compile(&profile, host)?)))
+    fn no_setuid() -> Self {
+        Self::new("no-setuid", Cow::Borrowed(&seccomp::beside::NO_SETUID))
     }
 
-    fn gvisor(host: &Host) -> Result<Self, PlanError> {
-        let profile = seccomp::Profile::parse(include_str!("../../profiles/seccomp/gvisor.json"))?;
-        let filter = Self::new("gvisor", Cow::Owned(Self::compile(&profile, host)?));
-        // It is runsc that is refused; nobody wants to hear of that.
-        Ok(Self { instructions: filter.program.quiet().len(), ..filter })
+    /// It is runsc that is refused; nobody wants to hear of that.
+    fn gvisor() -> Self {
+        Self::new("gvisor", Cow::Borrowed(&seccomp::beside::GVISOR))
     }
 
     fn compile(profile: &seccomp::Profile, host: &Host) -> Result<seccomp::Filter, PlanError> {

@@ -21,6 +21,7 @@ pub mod remove;
 pub mod seccomp;
 pub mod shared;
 pub mod socket;
+pub mod starter;
 pub mod trial;
 pub mod tty;
 

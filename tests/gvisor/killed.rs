@@ -23,13 +23,13 @@ use crate::{
 };
 
 /// `cleanup` is for all that root, or the user, has: no two of these tests at once.
-fn alone() -> MutexGuard<'static, ()> {
+pub fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// All that descend from `pid`, by their commands, with the namespaces of their networks and mounts.
-fn descendants(pid: u32) -> Vec<Process> {
+pub fn descendants(pid: u32) -> Vec<Process> {
     let mut found = Vec::new();
     let mut pending = vec![pid as i32];
     while let Some(pid) = pending.pop() {
@@ -46,10 +46,10 @@ fn descendants(pid: u32) -> Vec<Process> {
 }
 
 #[derive(Debug, PartialEq, Eq)]
-struct Process {
-    pid: i32,
+pub struct Process {
+    pub pid: i32,
     /// `runsc`, `runsc-gofer` or `runsc-sandbox`, or `fumehood-init` once it has built.
-    name: String,
+    pub name: String,
     /// Clock ticks after boot: a number that another has by now is another process.
     started: String,
 }
@@ -65,7 +65,7 @@ impl Process {
         Self { pid, name, started: rest.split(' ').nth(19).unwrap_or_default().to_owned() }
     }
 
-    fn lives(&self) -> bool {
+    pub fn lives(&self) -> bool {
         let now = Self::look(self.pid);
         // One that nobody has waited for yet is as dead.
         let state = fs::read_to_string(format!("/proc/{}/stat", self.pid)).unwrap_or_default();

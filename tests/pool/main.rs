@@ -6,6 +6,7 @@
 mod common;
 
 mod corpus;
+mod gvisor;
 mod load;
 mod network;
 mod same;

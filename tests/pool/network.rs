@@ -28,8 +28,24 @@ fn job(allowed: &str) -> Sandbox {
 
 #[test]
 fn what_a_job_may_reach_is_its_own() {
-    let Some(world) = World::new("what_a_job_may_reach_is_its_own") else { return };
+    each_reaches_its_own("what_a_job_may_reach_is_its_own", &|_| {});
+}
+
+#[test]
+fn what_a_job_in_gvisor_may_reach_is_its_own() {
+    const NAME: &str = "what_a_job_in_gvisor_may_reach_is_its_own";
+    let Some(gvisor) = crate::gvisor::found(NAME) else { return };
+    each_reaches_its_own(NAME, &|sandbox| _ = sandbox.gvisor(gvisor.clone()));
+}
+
+fn each_reaches_its_own(name: &str, prepare: &dyn Fn(&mut Sandbox)) {
+    let Some(world) = World::new(name) else { return };
     let pool = Pool::new(Settings { most: 2, ..Settings::default() });
+    let job = |allowed| {
+        let mut sandbox = job(allowed);
+        prepare(&mut sandbox);
+        sandbox
+    };
     // Both are made for jobs like the first, and before anybody knows of the second.
     assert_eq!(pool.expect(&mut job(ALLOWED), 2).unwrap(), 2);
     world.assert_untouched();

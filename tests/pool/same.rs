@@ -2,7 +2,7 @@
 
 use std::{collections::VecDeque, path::Path, sync::Mutex};
 
-use fumehood::{Outcome, Pool, pool::Settings};
+use fumehood::{Outcome, Pool, Sandbox, pool::Settings};
 
 use crate::corpus::Program;
 
@@ -45,22 +45,40 @@ fn both_ways(runtime: &str, least: usize) {
     }
     let programs = Program::all(runtime);
     assert!(programs.len() >= least, "{runtime}: {}", programs.len());
+    let counts = compare(programs, Settings { most: 6, ..Settings::default() }, 3, &|_| {});
+    if let Some((found, missed)) = counts {
+        assert!(missed <= FOR_ITSELF.len() as u64 + 8, "{missed} of {} found none that waited", found + missed);
+    }
+}
+
+/// How many found one of the `ahead` that waited for them, and how many did not, if all were run.
+pub fn compare(
+    programs: Vec<Program>,
+    settings: Settings,
+    ahead: usize,
+    prepare: &(dyn Fn(&mut Sandbox) + Sync),
+) -> Option<(u64, u64)> {
     let only = std::env::var("FUMEHOOD_TEST_PROGRAM").unwrap_or_default();
     let programs: VecDeque<_> = programs.into_iter().filter(|program| program.name.contains(&only)).collect();
     let (queue, differing) = (Mutex::new(programs), Mutex::new(Vec::new()));
-    let pool = Pool::new(Settings { most: 6, ..Settings::default() });
+    let pool = Pool::new(settings);
     std::thread::scope(|scope| {
         for _ in 0..2 {
             scope.spawn(|| {
                 let work = tempfile::tempdir().unwrap();
                 loop {
                     let Some(program) = queue.lock().unwrap().pop_front() else { break };
-                    let run = |pool: Option<&Pool>| {
+                    let make = || {
                         let mut sandbox = program.sandbox(work.path());
+                        prepare(&mut sandbox);
+                        sandbox
+                    };
+                    let run = |pool: Option<&Pool>| {
+                        let mut sandbox = make();
                         let outcome = match pool {
                             None => sandbox.output(),
                             Some(pool) => {
-                                pool.expect(&mut program.sandbox(work.path()), 3).unwrap();
+                                pool.expect(&mut make(), ahead).unwrap();
                                 pool.output(&mut sandbox)
                             }
                         };
@@ -83,9 +101,7 @@ fn both_ways(runtime: &str, least: usize) {
     let (found, missed) = pool.counts();
     let differing = differing.into_inner().unwrap();
     assert!(differing.is_empty(), "{} of {} differ:\n{}", differing.len(), found + missed, differing.join("\n"));
-    if only.is_empty() {
-        assert!(missed <= FOR_ITSELF.len() as u64 + 8, "{missed} of {} found none that waited", found + missed);
-    }
+    only.is_empty().then_some((found, missed))
 }
 
 /// The first lines that are not the same.

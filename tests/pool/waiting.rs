@@ -84,7 +84,7 @@ fn what_an_interpreter_must_know_at_its_start_gets_one_of_its_own() {
 }
 
 /// Whether there are cgroups, so that interpreters may be started before their jobs.
-fn are_measured() -> bool {
+pub fn are_measured() -> bool {
     Hierarchy::detect().can(Controller::Memory)
 }
 
@@ -154,7 +154,7 @@ fn what_a_shell_cannot_set_is_not_set_in_it() {
 }
 
 /// The inits of this process's that wait.
-fn inits() -> Vec<i32> {
+pub fn inits() -> Vec<i32> {
     let mut found = Vec::new();
     for task in std::fs::read_dir("/proc/self/task").unwrap() {
         let children = std::fs::read_to_string(task.unwrap().path().join("children")).unwrap_or_default();
@@ -253,7 +253,7 @@ fn it_is_all_the_same_for_an_ordinary_user() {
     let program = dir.path().join("pool");
     crate::common::copy_program(&std::env::current_exe().unwrap(), &program);
     let done = std::process::Command::new(&program)
-        .args(["waiting::", "same::bash", "--skip", "ordinary_user"])
+        .args(["waiting::", "same::bash", "gvisor::", "--skip", "ordinary_user"])
         .uid(user.uid.as_raw())
         .gid(user.gid.as_raw())
         .current_dir("/")

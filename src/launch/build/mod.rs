@@ -234,6 +234,15 @@ impl<'a, S: Supply> Builder<'a, S> {
         }
     }
 
+    /// Removes a file, and the directory that it was alone in, if they can be.
+    pub fn remove(&self, parent: &CStr, name: &CStr) {
+        let Ok(root) = self.root() else { return };
+        if let Ok(dir) = fs::open_in(root, parent, PATH_ONLY | libc::O_DIRECTORY, 0, fs::IN_ROOT) {
+            _ = fs::remove_file(dir.as_fd(), name);
+        }
+        _ = fs::remove_dir(root, parent);
+    }
+
     fn over(&mut self, path: &'a BoxPath, content: &[u8]) -> sys::Result<()> {
         let place = tmpfs(content.len() as u64, TMPFS_MODE, 0)?;
         let flags = libc::O_WRONLY | libc::O_CREAT | libc::O_EXCL | libc::O_NOFOLLOW;

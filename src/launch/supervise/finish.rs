@@ -78,6 +78,9 @@ impl Supervisor<'_> {
         });
         self.count()?;
         let (ending, ended_at) = self.ending(Some(init));
+        if let Some(errno) = self.relay.not_executed() {
+            self.not_run = Some(End::NotExecuted { errno, why: String::new() });
+        }
         // Killed for a limit, runsc complains of that.
         let by_a_limit = ending.killed_by.is_some() || ending.oom_kills > 0 || ending.pids_max_hits > 0;
         if let Some(end) = self.not_run.take().filter(|_| !by_a_limit) {

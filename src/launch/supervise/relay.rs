@@ -8,7 +8,10 @@ use std::{
     sync::Arc,
 };
 
-use super::{super::observer::Input, Source};
+use super::{
+    super::{observer::Input, starter::Mark},
+    Source,
+};
 use crate::{
     report::{Capture, Captured, Mask, Tail},
     request::{Bytes, Secret},
@@ -33,6 +36,11 @@ pub(super) struct Relay {
     fed: usize,
     /// What was read last.
     chunk: Vec<u8>,
+    /// What it is given to read before its input is for it alone, and comes when it is told to have started.
+    tells: bool,
+    /// By which what is to become the program says that it could not, and why.
+    mark: Option<Mark>,
+    not_executed: Option<Errno>,
     /// Of gVisor's runsc, which tells its errors where the program has its own.
     last_words: Option<LastWords>,
 }
@@ -87,6 +95,7 @@ impl Relay {
         input: Input,
         secrets: &[Secret],
         limit: Bytes,
+        tells: bool,
     ) -> sys::Result<Self> {
         let mask = Mask::new(secrets);
         let (pending, input) = match input {
@@ -94,7 +103,7 @@ impl Relay {
             Input::Bytes(bytes) => (bytes, None),
             Input::Stream(fd) => (Vec::new(), Some(fd)),
         };
-        let stdin = (input.is_some() || !pending.is_empty()).then_some(stdin);
+        let stdin = (tells || input.is_some() || !pending.is_empty()).then_some(stdin);
         for fd in outputs.iter().chain(&stdin) {
             fs::set_nonblocking(fd.as_fd())?;
         }
@@ -108,8 +117,22 @@ impl Relay {
             pending,
             fed: 0,
             chunk: Vec::with_capacity(CHUNK),
+            tells,
+            mark: None,
+            not_executed: None,
             last_words: None,
         })
+    }
+
+    /// What there is to read before the program's input.
+    pub(super) fn tell_first(&mut self, mut first: Vec<u8>, mark: Option<Mark>) {
+        first.append(&mut self.pending);
+        (self.pending, self.mark) = (first, mark);
+    }
+
+    /// Why what was to become the program did not.
+    pub(super) const fn not_executed(&self) -> Option<Errno> {
+        self.not_executed
     }
 
     /// What runsc says to its end is not the program's.
@@ -137,7 +160,9 @@ impl Relay {
             }
         }
         match (self.sink(), &self.input) {
-            (Some(to), _) if !self.pending.is_empty() => add(Source::Stdin, to, libc::POLLOUT),
+            (Some(to), _) if !self.pending.is_empty() && (started || !self.tells) => {
+                add(Source::Stdin, to, libc::POLLOUT)
+            }
             (Some(_), Some(input)) if started => add(Source::Input, input.as_fd(), libc::POLLIN),
             _ => {}
         }
@@ -154,6 +179,13 @@ impl Relay {
         self.chunk.clear();
         match fs::read_more(from.as_fd(), &mut self.chunk) {
             Ok(1..) => {
+                // It is the first that is said there, or is not said.
+                if let Some(mark) = self.mark.take_if(|_| number == 1) {
+                    self.not_executed = mark.told(&self.chunk);
+                    if self.not_executed.is_some() {
+                        self.chunk.clear();
+                    }
+                }
                 if let Some(words) = self.last_words.as_mut().filter(|_| number == usize::from(self.terminal.is_none()))
                 {
                     words.hold(&mut self.chunk);

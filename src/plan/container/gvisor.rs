@@ -284,6 +284,7 @@ pub(super) fn finish(
     let enclosure = Enclosure {
         runsc: HostPath::new(gvisor.runsc()).map_err(PlanError::from)?,
         bundles: vec![Content(config.into_bytes().into())],
+        shape: String::new(),
         inner,
         hides_network_settings: true,
         device: match gvisor.platform() {

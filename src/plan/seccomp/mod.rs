@@ -33,6 +33,13 @@ pub struct Builtin {
 /// `strict`, `default` and `dev`: each allows more than the one before it.
 pub static BUILTINS: [Builtin; 3] = include!(concat!(env!("OUT_DIR"), "/seccomp.rs"));
 
+/// What is loaded beside a profile, or in place of one: compiled as those are, and chosen by nobody.
+pub mod beside {
+    use super::{Arch, Filter, Insn};
+
+    include!(concat!(env!("OUT_DIR"), "/beside.rs"));
+}
+
 /// The built-in profile called `name`.
 #[must_use]
 pub fn builtin(name: &str) -> Option<&'static Builtin> {

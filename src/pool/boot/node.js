@@ -6,19 +6,20 @@ delete process.env.FUMEHOOD_BOOT;
 delete process.env.NODE_OPTIONS;
 for (const name of (process.env.FUMEHOOD_PRELOAD || '|').split('|')[1].split(' ').filter(Boolean)) require(name);
 delete process.env.FUMEHOOD_PRELOAD;
-fs.writeSync(fd, '\n');
-const parts = [];
-for (;;) {
-  const part = Buffer.allocUnsafeSlow(65536);
-  const got = fs.readSync(fd, part, 0, part.length);
-  if (got === 0) break;
-  parts.push(part.subarray(0, got));
-}
-fs.closeSync(fd);
-if (parts.length === 0) process.reallyExit(1);
-const words = Buffer.concat(parts).toString().split('\0');
+fs.writeSync(fd || 1, '\n');
+const read = (length) => {
+  const said = Buffer.allocUnsafeSlow(length);
+  for (let at = 0; at < length; ) {
+    const got = fs.readSync(fd, said, at, length - at);
+    if (got === 0) process.reallyExit(1);
+    at += got;
+  }
+  return said.toString();
+};
+const words = read(Number(read(10))).split('\0');
+if (fd) fs.closeSync(fd);
 words.pop();
-const count = Number(words.shift());
+const [count] = words.splice(0, 2).map(Number);
 process.argv.push(...words.slice(0, count));
 for (const variable of words.slice(count)) {
   const at = variable.indexOf('=');

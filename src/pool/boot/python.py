@@ -36,14 +36,21 @@ def boot():
         __import__(name)
     # What a file beside the program would have been imported in place of.
     loaded = {name.partition(".")[0] for name in sys.modules} - set(sys.builtin_module_names)
-    os.write(fd, "".join(f"{name}\n" for name in loaded).encode() + b"\n")
-    said = bytearray()
-    while part := os.read(fd, 65536):
-        said += part
-    os.close(fd)
-    if not said:
-        os._exit(1)
-    count, *words = [os.fsdecode(bytes(word)) for word in bytes(said).split(b"\0")[:-1]]
+    os.write(fd or 1, "".join(f"{name}\n" for name in loaded).encode() + b"\n")
+
+    def read(length):
+        said = bytearray()
+        while len(said) < length:
+            part = os.read(fd, length - len(said))
+            if not part:
+                os._exit(1)
+            said += part
+        return bytes(said)
+
+    said = read(int(read(10)))
+    if fd:
+        os.close(fd)
+    count, _, *words = [os.fsdecode(word) for word in said.split(b"\0")[:-1]]
     count = int(count)
     sys.argv[1:] = words[:count]
     sys.orig_argv += words[:count]

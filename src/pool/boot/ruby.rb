@@ -8,13 +8,20 @@ lambda do
   preload = ENV.delete('FUMEHOOD_PRELOAD').to_s.split('|', 2)[1].to_s.split
   require 'did_you_mean'
   preload.each { |name| require name }
-  io = IO.for_fd(fd, 'r+b')
-  io.syswrite("\n")
-  said = io.read
-  io.close
-  exit!(1) if said.empty?
-  words = said.split("\0", -1)[0...-1].map { |word| word.force_encoding(Encoding.default_external) }
-  count = words.shift.to_i
+  # What is not ours is not closed when nobody has these any more.
+  IO.for_fd(fd.zero? ? 1 : fd, 'wb', autoclose: false).syswrite("\n")
+  io = IO.for_fd(fd, 'rb', autoclose: !fd.zero?)
+  read = lambda do |length|
+    said = String.new
+    said << io.sysread(length - said.bytesize) while said.bytesize < length
+    said
+  rescue EOFError
+    exit!(1)
+  end
+  words = read.call(read.call(10).to_i).split("\0", -1)[0...-1]
+  io.close unless fd.zero?
+  words.map! { |word| word.force_encoding(Encoding.default_external) }
+  count = words.shift(2).first.to_i
   ARGV.replace(words.first(count))
   words.drop(count).each do |variable|
     name, value = variable.split('=', 2)
