@@ -105,7 +105,7 @@ fn text(report: &Report, verbose: bool) -> String {
     }
     let count = |verdict| report.rows.iter().filter(|row| row.verdict == verdict).count();
     text.push_str(&format!("\n{} of {} blocked", count(Verdict::Blocked), report.rows.len()));
-    for verdict in [Verdict::NotBlocked, Verdict::Untested, Verdict::Absent, Verdict::OutOfScope] {
+    for verdict in [Verdict::NotBlocked, Verdict::Untested, Verdict::OutOfScope] {
         if count(verdict) > 0 {
             text.push_str(&format!(", {} {}", count(verdict), word(verdict)));
         }
@@ -119,7 +119,6 @@ fn word(verdict: Verdict) -> &'static str {
         Verdict::Blocked => "blocked",
         Verdict::NotBlocked => "NOT BLOCKED",
         Verdict::Untested => "untested",
-        Verdict::Absent => "absent",
         Verdict::OutOfScope => "out of scope",
     }
 }

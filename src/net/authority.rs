@@ -132,7 +132,8 @@ fn named(common: &str) -> DistinguishedName {
     name
 }
 
-fn pem(certificate: &CertificateDer<'_>) -> String {
+/// As a file has it (RFC 7468).
+pub(crate) fn pem(certificate: &CertificateDer<'_>) -> String {
     let text = BASE64_STANDARD.encode(certificate);
     let lines: Vec<_> = text.as_bytes().chunks(64).map(String::from_utf8_lossy).collect();
     format!("-----BEGIN CERTIFICATE-----\n{}\n-----END CERTIFICATE-----\n", lines.join("\n"))

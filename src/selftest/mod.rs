@@ -8,27 +8,42 @@
 mod attempts;
 mod bytes;
 mod error;
+mod keys;
 mod names;
 mod probe;
 mod servers;
+mod tls;
 mod world;
 
-use std::{collections::BTreeMap, io::Write, net::TcpStream, os::fd::BorrowedFd, path::PathBuf, time::Duration};
+use std::{
+    collections::BTreeMap,
+    io::{self, Write},
+    net::TcpStream,
+    os::fd::BorrowedFd,
+    path::PathBuf,
+    sync::{Arc, OnceLock, mpsc},
+    time::Duration,
+};
 
 use serde::Serialize;
 
 pub use self::error::SelftestError;
 use self::{
     attempts::{Attempt, ROWS, Row as About, Under},
-    names::{ALLOWED, WILD},
+    names::{ALLOWED, KEYED, WILD},
     probe::{Line, Saw},
     world::World,
 };
 use crate::{
     Observer, Sandbox,
-    net::{Policy, policy::Mode},
+    launch::{Started, control::Request},
+    net::{
+        Policy,
+        policy::{Injection, Mode},
+    },
     report::{self, Outcome},
-    request::{Limits, Network},
+    request::{Limits, Network, SandboxId},
+    state,
     sys::process,
 };
 
@@ -59,8 +74,6 @@ pub enum Verdict {
     NotBlocked,
     /// None of the attempts gets through on this host without a filter either.
     Untested,
-    /// What it would go around is not there.
-    Absent,
     OutOfScope,
 }
 
@@ -134,8 +147,15 @@ struct Test<'a> {
     salt: String,
 }
 
-struct Deaf;
-impl Observer for Deaf {}
+/// Hears under which id the sandbox is known.
+struct Known(Arc<OnceLock<SandboxId>>);
+
+impl Observer for Known {
+    fn started(&mut self, start: &Started<'_>) -> io::Result<()> {
+        _ = self.0.set(start.id.clone());
+        Ok(())
+    }
+}
 
 type Results = BTreeMap<usize, Ended>;
 
@@ -184,9 +204,14 @@ impl Test<'_> {
         const INSIDE: &str = "/sandbox/probe";
         let mut sandbox = Sandbox::command(INSIDE);
         sandbox.copy_file(&self.own, Some(INSIDE.into())).args([PROBE, under.as_str(), &self.salt]);
-        sandbox.network(network(filter, under)?);
+        sandbox.network(network(filter, under, &self.salt)?);
         sandbox.limits(Limits { timeout: Some(TIMEOUT), ..Limits::default() });
-        let outcome = sandbox.run(Some(self.signals), &mut Deaf).map_err(SelftestError::Run)?;
+        let known = Arc::new(OnceLock::new());
+        // The other way around there would be nothing that is tightened: a hole.
+        let tightens = (under == Under::Tightened && filter == Filter::Real).then(|| self.tighten_if_wished(&known));
+        let outcome = sandbox.run(Some(self.signals), &mut Known(known));
+        drop(tightens);
+        let outcome = outcome.map_err(SelftestError::Run)?;
         // One that came while nobody watched, and one that ended the sandbox.
         self.go_on()?;
         if let (report::Verdict::Signaled, Some(signal)) = (outcome.verdict, outcome.signal) {
@@ -210,6 +235,22 @@ impl Test<'_> {
             return Err(SelftestError::Probe(told(&outcome)));
         }
         Ok(made)
+    }
+
+    /// Until what is returned is dropped: gives the sandbox other rules as soon as the wish for them has got out of it.
+    fn tighten_if_wished(&self, known: &Arc<OnceLock<SandboxId>>) -> mpsc::Sender<()> {
+        let (ended, ending) = mpsc::channel();
+        let (seen, wish, known) = (self.world.seen().clone(), attempts::wish(&self.salt), known.clone());
+        std::thread::spawn(move || {
+            while ending.recv_timeout(Duration::from_millis(1)) == Err(mpsc::RecvTimeoutError::Timeout) {
+                if seen.witness(&wish, &[]).is_some() {
+                    // If it fails nothing is tighter, and the test says so.
+                    return known.get().and_then(|id| set(id, Policy::new(Mode::Filtered).ok()?));
+                }
+            }
+            None
+        });
+        ended
     }
 
     /// Who made it may not know where it got.
@@ -240,7 +281,6 @@ impl Test<'_> {
     fn row(&self, number: u8, bypass: &'static str, about: About, without: &Results, within: &Results) -> Row {
         let (how, otherwise) = match about {
             About::Tried(how) => (how, Verdict::Untested),
-            About::Absent(how) => (how, Verdict::Absent),
             About::OutOfScope(how) => (how, Verdict::OutOfScope),
         };
         let made = self.all.iter().enumerate().filter(|(_, attempt)| attempt.row == number);
@@ -262,23 +302,37 @@ impl Test<'_> {
     }
 }
 
-fn network(filter: Filter, under: Under) -> Result<Network, SelftestError> {
+fn network(filter: Filter, under: Under, salt: &str) -> Result<Network, SelftestError> {
     let rule = |text: &str| text.parse().map_err(SelftestError::Rule);
     let policy = match (filter, under) {
         (Filter::Public, Under::Names | Under::Start) => Policy::new(Mode::Public)?,
-        (_, Under::Open) => {
+        (_, Under::Open | Under::Tightened) => {
             let mut policy = Policy::new(Mode::Open)?;
             policy.allow(rule("0.0.0.0/0")?)?;
             policy
         }
-        (_, Under::Names | Under::Start) => {
+        (_, Under::Names | Under::Start | Under::Keys) => {
             let mut policy = Policy::new(Mode::Filtered)?;
             policy.allow(rule(ALLOWED)?)?;
             policy.allow(rule(&format!("*.{WILD}"))?)?;
+            if under == Under::Keys {
+                policy.allow(rule(KEYED[0])?)?;
+                for name in KEYED {
+                    let header = format!("{name}:{}={}", keys::HEADER, keys::key(salt));
+                    policy.inject(Injection::parse(&header, |_| None)?)?;
+                }
+            }
             policy
         }
     };
     Ok(Network::Gateway(Box::new(policy)))
+}
+
+/// As `fumehood net set` does it.
+fn set(id: &SandboxId, policy: Policy) -> Option<()> {
+    let (record, _) = state::list().ok()?.into_iter().find(|(record, _)| record.id == id.as_str())?;
+    let words = serde_json::to_vec(&Request::Set(Box::new(policy))).ok()?;
+    record.say(&words).ok().map(drop)
 }
 
 fn told(outcome: &Outcome) -> String {
@@ -316,7 +370,9 @@ pub fn probe(arguments: &[String]) -> bool {
         say(&Said::Made(line));
         Ok::<(), std::convert::Infallible>(())
     });
-    say(&Said::Reached(allowed().err().map(|error| error.to_string())));
+    // Where nothing is allowed any more, the attempts themselves began by what was.
+    let reached = if under == Under::Tightened { Ok(()) } else { allowed() };
+    say(&Said::Reached(reached.err().map(|error| error.to_string())));
     heard
 }
 

@@ -7,13 +7,20 @@ pub const ALLOWED: &str = "allowed.example";
 pub const WILD: &str = "wild.example";
 /// Its server asks for a second hello.
 pub const RETRY: &str = "retry.wild.example";
+/// To these the proxy adds a key. Only the first one's server has a certificate that is one.
+pub const KEYED: [&str; 4] =
+    ["good.keys.example", "nobodys.keys.example", "anothers.keys.example", "ended.keys.example"];
 /// Where names are that nobody has heard of.
 pub const ELSEWHERE: &str = "93.184.220.250";
 
 /// Names, and their addresses.
-const ZONE: [(&str, &str); 15] = [
+const ZONE: [(&str, &str); 19] = [
     (ALLOWED, "93.184.215.14"),
     (RETRY, "93.184.215.15"),
+    (KEYED[0], "93.184.215.16"),
+    (KEYED[1], "93.184.215.17"),
+    (KEYED[2], "93.184.215.18"),
+    (KEYED[3], "93.184.215.19"),
     ("private.wild.example", "10.9.9.9"),
     ("shared.wild.example", "100.64.9.9"),
     ("loopback.wild.example", "127.9.9.9"),
@@ -34,6 +41,11 @@ const TYPE_TXT: u16 = 16;
 const TYPE_AAAA: u16 = 28;
 const TYPE_HTTPS: u16 = 65;
 
+/// Where a name of the zone leads.
+pub fn address(name: &str) -> Option<IpAddr> {
+    ZONE.iter().find(|(known, _)| *known == name).and_then(|(_, to)| to.parse().ok())
+}
+
 /// The name that a question is for, and its answer.
 pub fn answer(question: &[u8]) -> Option<(String, Vec<u8>)> {
     const HEADER: usize = 12;
@@ -47,7 +59,7 @@ pub fn answer(question: &[u8]) -> Option<(String, Vec<u8>)> {
     let end = at + 5;
     let asked = question.get(HEADER..end)?;
     let name = labels.join(".");
-    let address: IpAddr = ZONE.iter().find(|(known, _)| *known == name).map_or(ELSEWHERE, |(_, to)| to).parse().ok()?;
+    let address = address(&name).or_else(|| ELSEWHERE.parse().ok())?;
     let data = match (kind, address) {
         (TYPE_A, IpAddr::V4(v4)) => v4.octets().to_vec(),
         (TYPE_AAAA, IpAddr::V6(v6)) => v6.octets().to_vec(),

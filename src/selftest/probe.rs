@@ -44,6 +44,12 @@ pub fn token(salt: &str, attempt: usize) -> String {
     format!("esc{attempt:03}x{salt}")
 }
 
+/// What tokens of the same test have in common.
+#[must_use]
+pub fn salt(token: &str) -> &str {
+    token.split_once('x').map_or("", |(_, salt)| salt)
+}
+
 /// Makes those attempts of `all` that are made under `under`, one after another, and hands on how each looked; an error of
 /// that is the end.
 pub fn make<E>(

@@ -17,12 +17,18 @@ use std::{
 
 use nix::sys::socket::{setsockopt, sockopt};
 use tokio::{
-    io::{AsyncReadExt, AsyncWriteExt},
+    io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     sync::oneshot,
     task::{LocalSet, spawn_local},
 };
+use tokio_rustls::TlsAcceptor;
 
-use super::{SelftestError, bytes, names, world::NAME_SERVER};
+use super::{
+    SelftestError, bytes,
+    keys::{self, Certificates},
+    names,
+    world::NAME_SERVER,
+};
 use crate::sys::trial;
 
 /// Where they listen for TCP, on any address.
@@ -119,11 +125,12 @@ pub struct Servers {
     unix: Vec<UnixListener>,
     names: UdpSocket,
     wire: OwnedFd,
+    certificates: Certificates,
 }
 
 impl Servers {
     /// In the world's namespace.
-    pub fn new(host: HostSockets) -> Result<Self, SelftestError> {
+    pub fn new(host: HostSockets, certificates: Certificates) -> Result<Self, SelftestError> {
         let failed = SelftestError::io("listen in the world");
         let mut tcp = host.tcp;
         // Of both versions, where there are both.
@@ -135,7 +142,7 @@ impl Servers {
         let socket = trial::socket(libc::AF_PACKET, libc::SOCK_RAW | libc::SOCK_NONBLOCK, every).map_err(&wire)?;
         // As much as there may be: what is read late is not lost.
         _ = setsockopt(&socket, sockopt::RcvBuf, &(4 << 20));
-        Ok(Self { tcp, unix: host.unix, names, wire: socket })
+        Ok(Self { tcp, unix: host.unix, names, wire: socket, certificates })
     }
 
     /// Until `ended`. `ready` is called when all of them answer.
@@ -153,10 +160,10 @@ impl Servers {
         for listener in self.tcp {
             listener.set_nonblocking(true)?;
             let listener = tokio::net::TcpListener::from_std(listener)?;
-            let seen = seen.clone();
+            let (seen, certificates) = (seen.clone(), self.certificates.clone());
             spawn_local(async move {
                 while let Ok((stream, from)) = listener.accept().await {
-                    spawn_local(converse(stream, from, seen.clone()));
+                    spawn_local(receive(stream, from, seen.clone(), certificates.clone()));
                 }
             });
         }
@@ -197,9 +204,25 @@ impl Servers {
     }
 }
 
-async fn converse(mut stream: tokio::net::TcpStream, from: SocketAddr, seen: Seen) {
+async fn receive(stream: tokio::net::TcpStream, from: SocketAddr, seen: Seen, certificates: Certificates) {
     let Ok(to) = stream.local_addr() else { return };
     let to = SocketAddr::new(to.ip().to_canonical(), to.port());
+    match certificates.of(to.ip()).filter(|_| to.port() == 443) {
+        None => converse(stream, (from, to), false, seen).await,
+        Some(config) => {
+            if let Ok(stream) = TlsAcceptor::from(config).accept(stream).await {
+                converse(stream, (from, to), true, seen).await;
+            }
+        }
+    }
+}
+
+async fn converse(
+    mut stream: impl AsyncRead + AsyncWrite + Unpin,
+    (from, to): (SocketAddr, SocketAddr),
+    secure: bool,
+    seen: Seen,
+) {
     let number = {
         let mut records = seen.records();
         records.streams.push((to, Vec::new()));
@@ -218,7 +241,7 @@ async fn converse(mut stream: tokio::net::TcpStream, from: SocketAddr, seen: See
         {
             kept.extend(&buffer[..length]);
         }
-        let answer = answer(&all, &mut answered, to.port());
+        let answer = answer(&all, &mut answered, to.port(), secure);
         if let Some(port) = bytes::active_port(&all).filter(|_| to.port() == FTP_PORT) {
             // As a server of FTP would: to whom it thinks that asked.
             if let Ok(mut back) = tokio::net::TcpStream::connect((from.ip().to_canonical(), port)).await {
@@ -232,7 +255,7 @@ async fn converse(mut stream: tokio::net::TcpStream, from: SocketAddr, seen: See
 }
 
 /// What is answered to `all` that was said, but for the first `answered` of it.
-fn answer(all: &[u8], answered: &mut usize, port: u16) -> Vec<u8> {
+fn answer(all: &[u8], answered: &mut usize, port: u16, secure: bool) -> Vec<u8> {
     let new = &all[*answered..];
     if all.first() == Some(&bytes::HANDSHAKE) {
         let first = *answered == 0;
@@ -256,7 +279,10 @@ fn answer(all: &[u8], answered: &mut usize, port: u16) -> Vec<u8> {
     while let Some(end) = rest.windows(4).position(|part| part == b"\r\n\r\n") {
         let head = rest[..end].to_ascii_lowercase();
         let upgraded = head.windows(8).any(|part| part == b"upgrade:");
-        answers.extend(if upgraded { bytes::SWITCHED } else { bytes::OK });
+        match keys::say_back(&rest[..end], secure) {
+            Some(said) => answers.extend(said),
+            None => answers.extend(if upgraded { bytes::SWITCHED } else { bytes::OK }),
+        }
         rest = &rest[end + 4..];
     }
     *answered = all.len() - rest.len();

@@ -24,6 +24,7 @@ use nix::{
 
 use super::{
     SelftestError,
+    keys::Certificates,
     servers::{self, Seen, Servers},
 };
 use crate::{
@@ -31,6 +32,7 @@ use crate::{
     sys::{
         namespace,
         netlink::{ACK, CREATE, Netlink, attribute, message},
+        process,
     },
 };
 
@@ -126,6 +128,11 @@ impl World {
     fn link(&mut self) -> Result<(), SelftestError> {
         let failed = SelftestError::errno("make the link between the host and the world");
         let here = servers::on_the_host(&self.dir)?;
+        let (certificates, trusted) = Certificates::make()?;
+        // Whom the proxy trusts: for the tools of this process, the world's authority is one of the host's.
+        let file = self.dir.join("authorities.pem");
+        fs::write(&file, trusted).map_err(SelftestError::io("write a temporary file"))?;
+        process::set_variable("SSL_CERT_FILE", &file).map_err(SelftestError::errno("name the world's authority"))?;
         let (made, making) = mpsc::channel();
         let (linked, linking) = mpsc::channel::<()>();
         let (end, ended) = tokio::sync::oneshot::channel();
@@ -136,7 +143,7 @@ impl World {
             if made.send(namespace.map(|fd| (fd, None))).is_err() || failed || linking.recv().is_err() {
                 return;
             }
-            match settle().and_then(|()| Servers::new(here)) {
+            match settle().and_then(|()| Servers::new(here, certificates)) {
                 Ok(servers) => servers.serve(seen, ended, || made.send(Ok((None, Some(())))).is_ok()),
                 Err(error) => _ = made.send(Err(error)),
             }

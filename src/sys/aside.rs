@@ -9,37 +9,38 @@
 
 use std::{
     mem::MaybeUninit,
-    os::fd::{FromRawFd, OwnedFd},
+    os::fd::{AsRawFd, FromRawFd, OwnedFd},
     sync::atomic::{AtomicI32, Ordering::SeqCst},
 };
 
-use super::{Errno, Result, check};
+use super::{Errno, Result, check, process};
 
-const PENDING: i32 = i32::MIN;
+/// Nobody made one.
+const NONE: i32 = -libc::ESRCH;
 const STACK: usize = 4 << 10;
 const SIOCGSKNS: usize = 0x894c;
 
 /// A namespace in the making.
 #[derive(Debug)]
 pub struct Network {
-    /// [`PENDING`], then the namespace's descriptor, or a negated errno.
+    /// The namespace's descriptor, or a negated errno.
     result: AtomicI32,
+    maker: libc::pid_t,
     stack: [MaybeUninit<u8>; STACK],
 }
 
 impl Network {
     #[must_use]
     pub const fn new() -> Self {
-        Self { result: AtomicI32::new(PENDING), stack: [const { MaybeUninit::uninit() }; STACK] }
+        Self { result: AtomicI32::new(NONE), maker: 0, stack: [const { MaybeUninit::uninit() }; STACK] }
     }
 
     /// Starts making it. `self` must stay where it is until [`Self::join`] has returned.
     pub fn start(&mut self) -> Result<()> {
         extern "C" fn body(result: *mut libc::c_void) -> libc::c_int {
-            // SAFETY: `result` is the field below, whose owner waits for it to be set.
+            // SAFETY: `result` is the field below, whose owner waits for this process to end.
             let result = unsafe { &*result.cast::<AtomicI32>() };
             result.store(make(), SeqCst);
-            futex(result, libc::FUTEX_WAKE, 1);
             0
         }
         let top = self.stack.as_mut_ptr_range().end;
@@ -47,24 +48,25 @@ impl Network {
         let flags = libc::CLONE_VM | libc::CLONE_FILES | libc::CLONE_FS;
         // SAFETY: the stack is the new process's alone, and both it and `result` outlive it by the promise above.
         let pid = unsafe { libc::clone(body, top.cast(), flags, (&raw const self.result).cast_mut().cast()) };
-        if pid == -1 { Err(Errno::last()) } else { Ok(()) }
+        if pid == -1 {
+            return Err(Errno::last());
+        }
+        self.maker = pid;
+        Ok(())
     }
 
-    /// Waits until it is made, and enters it.
+    /// Waits until it is made, and enters it. Its maker is gone by then: RLIMIT_NPROC would count it among the sandbox's
+    /// processes.
     pub fn join(&mut self) -> Result<()> {
-        loop {
-            match self.result.load(SeqCst) {
-                PENDING => futex(&self.result, libc::FUTEX_WAIT, PENDING as u32 as usize),
-                error if error < 0 => return Err(Errno::from_raw(-error)),
-                fd => {
-                    // SAFETY: the other process made it for us in the table that we share, and is done with it.
-                    let namespace = unsafe { OwnedFd::from_raw_fd(fd) };
-                    use std::os::fd::AsRawFd;
-                    // SAFETY: takes no pointer.
-                    return check(unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) }.into()).map(drop);
-                }
-            }
+        process::wait(self.maker, true)?;
+        let made = self.result.load(SeqCst);
+        if made < 0 {
+            return Err(Errno::from_raw(-made));
         }
+        // SAFETY: the other process made it for us in the table that we share.
+        let namespace = unsafe { OwnedFd::from_raw_fd(made) };
+        // SAFETY: takes no pointer.
+        check(unsafe { libc::setns(namespace.as_raw_fd(), libc::CLONE_NEWNET) }.into()).map(drop)
     }
 }
 
@@ -72,11 +74,6 @@ impl Default for Network {
     fn default() -> Self {
         Self::new()
     }
-}
-
-fn futex(word: &AtomicI32, operation: i32, value: usize) {
-    // SAFETY: the word is valid; no time-out. Spurious returns and EAGAIN are met by looking again.
-    unsafe { raw(libc::SYS_futex, word.as_ptr() as usize, operation as usize, value, 0) };
 }
 
 /// The namespace's descriptor, or a negated errno.

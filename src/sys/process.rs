@@ -14,6 +14,18 @@ pub fn random(buffer: &mut [u8]) -> std::io::Result<()> {
     if got == buffer.len() as isize { Ok(()) } else { Err(std::io::Error::last_os_error()) }
 }
 
+/// Sets a variable of this process's environment; EBUSY if it has other threads, which could be reading it.
+pub fn set_variable(name: &str, value: impl AsRef<std::ffi::OsStr>) -> Result<()> {
+    let threads =
+        std::fs::read_dir("/proc/self/task").map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(0)))?;
+    if threads.count() != 1 {
+        return Err(Errno::EBUSY);
+    }
+    // SAFETY: there is no other thread, and nothing here makes one.
+    unsafe { std::env::set_var(name, value) };
+    Ok(())
+}
+
 /// Ends the process at once, running nothing.
 pub fn exit_now(status: i32) -> ! {
     // SAFETY: never returns.
