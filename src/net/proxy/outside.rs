@@ -1,7 +1,7 @@
 //! What the proxy asks of the kernel and of the host's resolver.
 //!
 //! Three questions behind one type, so that tests can give other answers to them where there is no gateway: where a
-//! redirected connection was going, which addresses a name has, and where an address is.
+//! steered connection was going, which addresses a name has, and where an address is.
 //!
 //! A proxy may dial from another network namespace than it is in: a thread stands there and makes its sockets. Names are
 //! resolved in its own all the same.

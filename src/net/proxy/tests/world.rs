@@ -1,6 +1,6 @@
 //! A proxy on loopback sockets, with servers that stand for hosts of the internet.
 //!
-//! Everything is the real thing but three answers: where a client was going (there is no redirect here), what a name
+//! Everything is the real thing but three answers: where a client was going (nothing is steered here), what a name
 //! resolves to, and on which loopback port a public address is.
 
 use std::{
