@@ -197,6 +197,9 @@ fn begin(wanted: &Create, attention: &Attention, waits: Waits, image: Option<Bor
         Bundle::read(&wanted.bundle, config, !wanted.no_pivot, &wanted.egress, (&wanted.id, wanted.isolation))?;
     let preserve = passed(wanted.preserve_fds)? + listening(&mut bundle.plan);
     guest::check_passed(bundle.plan.gvisor.is_some(), preserve)?;
+    if bundle.plan.egress.is_some() {
+        egress::check_passed(&bundle.plan.process, bundle.plan.ids.is_some(), preserve)?;
+    }
     if wanted.guard_binary && !guarded && guard_needed(bundle.plan.ids.as_ref()) {
         guard_binary()?;
     }

@@ -557,7 +557,16 @@ impl Sandbox {
         signals: Option<BorrowedFd<'a>>,
         began: Instant,
     ) -> Extras<'a> {
-        Extras { runtime, secrets: &self.secrets, fetch: &self.fetch, input, signals, began, keeper: None }
+        Extras {
+            runtime,
+            secrets: &self.secrets,
+            fetch: &self.fetch,
+            input,
+            signals,
+            began,
+            keeper: None,
+            remains: None,
+        }
     }
 
     /// How many of the program's words are the caller's, and which variables.

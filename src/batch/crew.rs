@@ -59,6 +59,7 @@ pub(super) fn start(settings: &Settings) -> Result<Spawner, SpawnError> {
             let run = &mut |sandbox: &mut Sandbox| jobs.run_ahead(&mut ahead, sandbox, &mut attempt::Deaf);
             let done = attempt::run(&task, settings, &mut images, run);
             jobs.answer(&done);
+            jobs.tidy(&mut ahead);
         }
     })
 }

@@ -69,7 +69,9 @@ pub fn checkpoint(wanted: &Checkpoint) -> Result<()> {
         // For as long as this takes nobody else changes it.
         let saved = super::guest::save(wanted, &record);
         drop(lock);
-        return saved.map(|()| forget(wanted));
+        let _still = saved?;
+        forget(wanted);
+        return Ok(());
     }
     let spec::Container { spec, controls, .. } =
         spec::parse(dir.read_config().map_err(Hint::into_error)?.into()).map_err(Hint::into_error)?;

@@ -8,8 +8,10 @@ use crate::{
     error::Hint,
     launch::control::{Answer, Request},
     net::Policy,
+    plan::container::process::Process,
     spec::container as spec,
     state::root::{ContainerId, StateRoot},
+    sys::socket::{self, Reach},
 };
 
 /// What a runtime is told of the networks of all its containers, by whoever calls it.
@@ -21,6 +23,29 @@ pub struct Egress {
     pub from_host: bool,
     /// Where each connection is a line.
     pub log: Option<File>,
+}
+
+/// A socket of another network namespace that is handed in is a way out by that: refused are all but those whose one peer
+/// is another socket of this host, and with CAP_NET_ADMIN, by which any leads to its namespace's devices (SIOCGSKNS), these,
+/// too. `passed`: how many descriptors beside the three streams, which a terminal replaces.
+pub(super) fn check_passed(process: &Process, own_users: bool, passed: u32) -> Result<()> {
+    const NET_ADMIN: u64 = 1 << 12;
+    let any = !own_users && process.capabilities.all() & NET_ADMIN != 0;
+    let first = if process.terminal { 3 } else { 0 };
+    for number in first..3 + passed as i32 {
+        let refused = match socket::reach(number) {
+            Reach::Nobody => false,
+            Reach::Peer => any,
+            Reach::Anybody => true,
+        };
+        if refused {
+            let why = format!(
+                "io.fumehood.egress: descriptor {number} is a socket of another network, and a way out of the filtered one"
+            );
+            return Err(failed(why).with_hint("give the container a pipe, a file or a terminal"));
+        }
+    }
+    Ok(())
 }
 
 impl Egress {

@@ -86,6 +86,8 @@ pub fn exec(wanted: &Exec, process: impl FnOnce(&oci::Spec) -> Result<oci::Proce
         if launch::network_of(init.pid).map_err(failed)? == egress.engine {
             return Err(failed("cannot exec in a container whose network is filtered before it is started"));
         }
+        let own_users = plan::IdMaps::of(linux).is_some();
+        super::egress::check_passed(&process, own_users, passed(wanted.preserve_fds)?)?;
     }
     let group = RefCell::new(exec_group(&record, &wanted.cgroups, init.pid)?);
     let console = connect(wanted.console_socket.as_deref())?;

@@ -23,7 +23,11 @@ use crate::{
         container::{Record, Status},
         root::{ContainerId, StateRoot},
     },
-    sys::{Errno, fs, process},
+    sys::{
+        Errno,
+        clone::{self, Cloned},
+        fs, process,
+    },
 };
 
 /// Whose kernel a container is to be on, as whoever calls the runtime says.
@@ -192,8 +196,40 @@ pub fn list(root: &StateRoot, id: &ContainerId) -> Result<bool> {
     call(root, id, &["ps".to_owned()], &[], &[]).map(|()| true)
 }
 
-/// Saves all of the container by gVisor itself, which ends it.
-pub(super) fn save(wanted: &Checkpoint, record: &Record) -> Result<()> {
+/// An init that stands still, until this is dropped or we are gone, however that comes.
+pub(super) struct Still {
+    /// Closed, it goes on.
+    alive: Option<OwnedFd>,
+    guard: i32,
+}
+
+impl Still {
+    fn stand(init: OwnedFd) -> Result<Self> {
+        let (dead, alive) = fs::pipe().map_err(io("make a pipe"))?;
+        let Cloned::Parent { pid, .. } = clone::clone_process(0, None).map_err(io("start a process"))? else {
+            // What ends us from a terminal is not to end this one.
+            let mut keep = [dead.as_raw_fd(), init.as_raw_fd()];
+            keep.sort_unstable();
+            let parted = process::new_session().and_then(|()| process::close_others(&keep));
+            let mut word = [0; 1];
+            let waited = parted.and_then(|()| fs::read(dead.as_fd(), &mut word));
+            process::exit_now(i32::from(waited.and_then(|_| process::signal(init.as_fd(), libc::SIGCONT)).is_err()))
+        };
+        let still = Self { alive: Some(alive), guard: pid };
+        process::signal(init.as_fd(), libc::SIGSTOP).map_err(io("stop the container's init"))?;
+        Ok(still)
+    }
+}
+
+impl Drop for Still {
+    fn drop(&mut self) {
+        self.alive.take();
+        _ = process::wait(self.guard, true);
+    }
+}
+
+/// Saves all of the container by gVisor itself, which ends it; what is returned is to be dropped when it is gone.
+pub(super) fn save(wanted: &Checkpoint, record: &Record) -> Result<Still> {
     let options = &wanted.options;
     for (name, asked) in [
         ("leave-running", wanted.leave_running),
@@ -217,7 +253,7 @@ pub(super) fn save(wanted: &Checkpoint, record: &Record) -> Result<()> {
     }
     let init = record.init_pidfd().ok_or_else(|| failed(super::NOT_RUNNING))?;
     // It would end with gVisor's kernel, and with it whoever still has to say that all is written.
-    process::signal(init.as_fd(), libc::SIGSTOP).map_err(io("stop the container's init"))?;
+    let still = Still::stand(init)?;
     let verb = ["checkpoint".to_owned(), format!("--image-path=/proc/self/fd/{}", images.number())];
     let saved = call(&wanted.root, &wanted.id, &verb, &[], &[images.descriptor()]);
     let whole = saved.and_then(|()| match std::fs::metadata(&image) {
@@ -226,9 +262,8 @@ pub(super) fn save(wanted: &Checkpoint, record: &Record) -> Result<()> {
     });
     if whole.is_err() {
         _ = std::fs::remove_file(&image);
-        _ = process::signal(init.as_fd(), libc::SIGCONT);
     }
-    whole
+    whole.map(|()| still)
 }
 
 /// Brings a container back of what [`save`] has written; `None` where it is not on gVisor's kernel.

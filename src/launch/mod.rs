@@ -26,6 +26,7 @@ mod obstacle;
 mod program;
 mod protocol;
 mod refused;
+mod remains;
 mod supervise;
 mod upper;
 mod watch;
@@ -39,6 +40,7 @@ pub use ahead::{Boot, Gone, Prepared, is_looked_at};
 pub use error::LaunchError;
 pub use ids::{IdsError, has_all_ids};
 pub use observer::{Input, Observer, Started};
+pub use remains::Remains;
 pub use upper::{Upper, remove_granted};
 
 use crate::{
@@ -78,6 +80,8 @@ pub struct Extras<'a> {
     pub began: Instant,
     /// Who takes what was written to the root, if the plan keeps it.
     pub keeper: Option<Keeper<'a>>,
+    /// Where what is left in the end is put, by one who removes it when the result has been told; removed before, if nowhere.
+    pub remains: Option<&'a mut Option<Remains>>,
 }
 
 /// Told once when all of the sandbox's processes are gone, however they ended.

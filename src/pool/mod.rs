@@ -173,7 +173,7 @@ impl Pool {
         let _running = Running(&self.shared);
         // One more is wanted now, or there never was one.
         self.shared.wanted.notify_one();
-        job.run(found, sandbox, &hierarchy, signals, began, observer)
+        job.run(found, sandbox, &hierarchy, signals, began, observer, None)
     }
 
     /// How many jobs found a sandbox that waited for them, and how many did not.

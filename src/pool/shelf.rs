@@ -10,7 +10,7 @@ use super::boot;
 use crate::{
     Result, Sandbox,
     cgroup::{Controller, Hierarchy},
-    launch::{self, Boot, LaunchError, Observer, Prepared, is_looked_at},
+    launch::{self, Boot, Extras, LaunchError, Observer, Prepared, Remains, is_looked_at},
     plan::Plan,
     report::Outcome,
     request::SandboxId,
@@ -153,6 +153,7 @@ impl Job {
     }
 
     /// Runs it where it was found to fit, or else in a sandbox of its own.
+    #[allow(clippy::too_many_arguments, reason = "each is another thing")]
     pub fn run(
         self,
         found: Option<Prepared>,
@@ -161,9 +162,10 @@ impl Job {
         signals: Option<BorrowedFd<'_>>,
         began: Instant,
         observer: &mut dyn Observer,
+        remains: Option<&mut Option<Remains>>,
     ) -> Result<Outcome> {
         let input = sandbox.take_input()?;
-        let mut extras = sandbox.extras(self.runtime, input, signals, began);
+        let mut extras = Extras { remains, ..sandbox.extras(self.runtime, input, signals, began) };
         let mut plan = self.plan;
         if let Some(prepared) = found {
             match prepared.go(plan, extras, observer).map_err(LaunchError::explain)? {

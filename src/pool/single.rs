@@ -6,7 +6,7 @@ use super::shelf::{Job, Recipe, Settings};
 use crate::{
     Result, Sandbox,
     cgroup::Hierarchy,
-    launch::{Observer, Prepared},
+    launch::{LaunchError, Observer, Prepared, Remains},
     report::Outcome,
     request::SandboxId,
 };
@@ -19,6 +19,8 @@ pub struct Single {
     /// What the last job would have wanted, and how many in a row.
     last: Option<(Recipe, u32)>,
     waiting: Option<Prepared>,
+    /// Of the sandbox whose job has ended.
+    remains: Option<Remains>,
 }
 
 /// So many jobs in a row want the same before one is made for the next.
@@ -27,7 +29,7 @@ const IN_A_ROW: u32 = 2;
 impl Single {
     #[must_use]
     pub const fn new(settings: Settings) -> Self {
-        Self { settings, hierarchy: None, last: None, waiting: None }
+        Self { settings, hierarchy: None, last: None, waiting: None, remains: None }
     }
 
     #[must_use]
@@ -35,7 +37,8 @@ impl Single {
         self.waiting.is_some()
     }
 
-    /// As [`Sandbox::run`]. `note` is told by which names the sandbox is known from here on.
+    /// As [`Sandbox::run`], but what is left of the sandbox may be there until [`Self::tidy`]. `note` is told by which names
+    /// it is known from here on.
     pub fn run(
         &mut self,
         sandbox: &mut Sandbox,
@@ -45,6 +48,7 @@ impl Single {
         note: &dyn Fn(&[&SandboxId]) -> Result<()>,
     ) -> Result<Outcome> {
         let began = Instant::now();
+        self.tidy()?;
         if self.settings.most == 0 {
             note(&[id])?;
             return sandbox.run(signals, observer);
@@ -57,7 +61,15 @@ impl Single {
         }
         let hierarchy = self.hierarchy.get_or_insert_with(Hierarchy::detect).clone();
         self.learn(&job, &hierarchy);
-        job.run(found, sandbox, &hierarchy, signals, began, observer)
+        job.run(found, sandbox, &hierarchy, signals, began, observer, Some(&mut self.remains))
+    }
+
+    /// Removes what is left of the sandbox that ran last: nobody waits for that.
+    ///
+    /// # Errors
+    /// When its cgroup cannot be removed.
+    pub fn tidy(&mut self) -> Result<()> {
+        self.remains.take().map_or(Ok(()), Remains::remove).map_err(LaunchError::explain)
     }
 
     fn learn(&mut self, job: &Job, hierarchy: &Hierarchy) {

@@ -21,6 +21,8 @@ pub struct Jobs<'a> {
     pub(super) spawner: i32,
     pub(super) notes: &'a Notes,
     pub(super) place: usize,
+    /// What is left of a sandbox that could not be removed. It stays noted: the spawner tries again when this worker ends.
+    pub(super) stuck: Vec<SandboxId>,
 }
 
 impl Jobs<'_> {
@@ -58,13 +60,13 @@ impl Jobs<'_> {
     /// Says that a sandbox of this name is about to be made, so that what is left of it is found should this process be
     /// killed. [`Self::run`] says so by itself.
     pub fn begin(&mut self, id: &SandboxId) -> Result<()> {
-        self.notes.write(self.place, &[id]).map_err(|error| Error::new(format!("no note of sandbox {id}: {error}")))
+        self.note(&[id]).map_err(|error| Error::new(format!("no note of sandbox {id}: {error}")))
     }
 
     /// Says that nothing is left of it.
     pub fn end(&mut self) {
         // At worst it is looked for in vain.
-        _ = self.notes.clear(self.place);
+        _ = if self.stuck.is_empty() { self.notes.clear(self.place) } else { self.note(&[]) };
     }
 
     /// [`Sandbox::run`], noted, and ended when the worker is cancelled.
@@ -76,7 +78,8 @@ impl Jobs<'_> {
         outcome
     }
 
-    /// As [`Self::run`], in the sandbox that was made ahead if there is one that fits.
+    /// As [`Self::run`], in the sandbox that was made ahead if there is one that fits. What is left of it is removed, and
+    /// noted until then, when the job has been answered: by [`Self::tidy`].
     pub fn run_ahead(
         &mut self,
         ahead: &mut Single,
@@ -84,13 +87,25 @@ impl Jobs<'_> {
         observer: &mut dyn Observer,
     ) -> Result<Outcome> {
         let id = sandbox.known_as()?;
-        let (notes, place) = (self.notes, self.place);
         let noted = |ids: &[&SandboxId]| {
-            notes.write(place, ids).map_err(|error| Error::new(format!("no note of sandbox {id}: {error}")))
+            self.note(ids).map_err(|error| Error::new(format!("no note of sandbox {id}: {error}")))
         };
-        let outcome = ahead.run(sandbox, &id, Some(self.signals.as_fd()), observer, &noted);
+        ahead.run(sandbox, &id, Some(self.signals.as_fd()), observer, &noted)
+    }
+
+    /// Removes what is left of the last sandbox. What cannot be removed is left to the spawner, as that of a worker that was
+    /// killed; no job is told of it, as its own has been answered, and the next is another's.
+    pub fn tidy(&mut self, ahead: &mut Single) {
+        if ahead.tidy().is_err() {
+            self.stuck = self.notes.read(self.place);
+        }
         self.end();
-        outcome
+    }
+
+    fn note(&self, ids: &[&SandboxId]) -> std::io::Result<()> {
+        let all: Vec<_> = ids.iter().copied().chain(&self.stuck).collect();
+        // What could not be removed before is the first to be left to `fumehood cleanup`, if there is room for one of them.
+        self.notes.write(self.place, &all).or_else(|_| self.notes.write(self.place, ids))
     }
 
     /// Makes a sandbox for the next job, if that is likely to want one such as the last ones did, and has not come yet.
@@ -99,8 +114,7 @@ impl Jobs<'_> {
         if process::poll(&mut [waits], Some(std::time::Duration::ZERO)) != Ok(0) {
             return;
         }
-        let (notes, place) = (self.notes, self.place);
-        ahead.make(Some(self.signals.as_fd()), &|id| notes.write(place, &[id]).is_ok());
+        ahead.make(Some(self.signals.as_fd()), &|id| self.note(&[id]).is_ok());
         if !ahead.has_one() {
             self.end();
         }

@@ -11,6 +11,13 @@ pub fn enter(namespace: BorrowedFd<'_>, flags: i32) -> Result<()> {
     check(unsafe { libc::setns(namespace.as_raw_fd(), flags) }.into()).map(drop)
 }
 
+/// Which CLONE_NEW* a namespace is (ioctl_ns(2), since 4.11).
+pub fn kind(namespace: BorrowedFd<'_>) -> Result<i32> {
+    const NS_GET_NSTYPE: libc::c_ulong = 0xb703;
+    // SAFETY: takes no argument.
+    check(unsafe { libc::ioctl(namespace.as_raw_fd(), NS_GET_NSTYPE as _) }.into()).map(|kind| kind as i32)
+}
+
 /// Leaves for new namespaces (unshare(2)). Of a pid or time namespace it is the children that are in it.
 pub fn leave(flags: i32) -> Result<()> {
     // SAFETY: takes no pointer.

@@ -2,7 +2,7 @@
 
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, FromRawFd, OwnedFd};
 
-use super::{Result, check};
+use super::{Errno, Result, check};
 
 /// A connected pair that keeps record boundaries; both ends close on exec.
 pub fn record_pair() -> Result<(OwnedFd, OwnedFd)> {
@@ -186,4 +186,58 @@ pub fn unacknowledged(stream: impl AsFd) -> Result<usize> {
     // SAFETY: the kernel writes one int (SIOCOUTQ is the same number).
     check(unsafe { libc::ioctl(stream.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) }.into())?;
     Ok(bytes.try_into().unwrap_or(0))
+}
+
+/// Whom the holder of a descriptor may reach by it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Reach {
+    /// It is no socket.
+    Nobody,
+    /// A Unix socket that is connected for good.
+    Peer,
+    /// It can be connected, again or for the first time, where it was made.
+    Anybody,
+}
+
+/// Of the descriptor `number`, which need not be open.
+#[must_use]
+pub fn reach(number: i32) -> Reach {
+    let option = |name: i32| {
+        let (mut value, mut length) = (0_i32, size_of::<i32>() as libc::socklen_t);
+        // SAFETY: both pointers are valid, and `length` is the value's; a number that is no socket is an error.
+        let got = unsafe { libc::getsockopt(number, libc::SOL_SOCKET, name, (&raw mut value).cast(), &raw mut length) };
+        check(got.into()).map(|_| value)
+    };
+    let (domain, kind) = match (option(libc::SO_DOMAIN), option(libc::SO_TYPE)) {
+        (Ok(domain), Ok(kind)) => (domain, kind),
+        (Err(Errno::ENOTSOCK | Errno::EBADF), _) => return Reach::Nobody,
+        _ => return Reach::Anybody,
+    };
+    // SAFETY: plain data for which all zeroes is valid.
+    let mut peer: libc::sockaddr_storage = unsafe { std::mem::zeroed() };
+    let mut length = size_of::<libc::sockaddr_storage>() as libc::socklen_t;
+    // SAFETY: both pointers are valid, and `length` is the storage's.
+    let connected = unsafe { libc::getpeername(number, (&raw mut peer).cast(), &raw mut length) } == 0;
+    match domain == libc::AF_UNIX && matches!(kind, libc::SOCK_STREAM | libc::SOCK_SEQPACKET) && connected {
+        true => Reach::Peer,
+        false => Reach::Anybody,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::{net::UdpSocket, os::fd::AsRawFd, os::unix::net::UnixDatagram};
+
+    use super::*;
+
+    #[test]
+    fn who_is_reached_by_a_descriptor() {
+        let (pair, _other) = stream_pair().unwrap();
+        assert_eq!(reach(pair.as_raw_fd()), Reach::Peer);
+        let (datagrams, _other) = UnixDatagram::pair().unwrap();
+        assert_eq!(reach(datagrams.as_raw_fd()), Reach::Anybody);
+        assert_eq!(reach(UdpSocket::bind("127.0.0.1:0").unwrap().as_raw_fd()), Reach::Anybody);
+        assert_eq!(reach(std::fs::File::open("/dev/null").unwrap().as_raw_fd()), Reach::Nobody);
+        assert_eq!(reach(-1), Reach::Nobody);
+    }
 }

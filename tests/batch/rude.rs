@@ -3,7 +3,7 @@
 use std::{
     io::{BufRead, BufReader, Write},
     os::{fd::OwnedFd, unix::net::UnixStream},
-    process::Stdio,
+    process::{Command, Stdio},
 };
 
 use nix::{
@@ -35,6 +35,34 @@ both! {
         let results = crate::read(&done.place().join("out"));
         assert_eq!(all(&results, "line"), [1, 2, 3, 4]);
         assert_eq!(all(&results, "attempts"), [2, 1, 1, 1]);
+    }
+
+    fn a_cgroup_that_cannot_be_removed_costs_no_result(who: Who) {
+        if !who.has_cgroup() {
+            return crate::common::skip("a_cgroup_that_cannot_be_removed_costs_no_result", "it has no cgroup");
+        }
+        let jobs = [json!({"cmd": "sleep 1; echo 1"}), json!({"cmd": "echo 2"}), json!({"cmd": "echo 3"})];
+        let batch = Batch::of(who, &jobs).args(["-q", "-j", "1", "-o", "out"]);
+        let child = batch.start();
+        let pid = child.id();
+        let mut groups = Vec::new();
+        assert!(host::eventually(|| {
+            groups = host::cgroups(&format!("b{pid}-1-"));
+            !groups.is_empty()
+        }));
+        // Somebody else's process is in one of them: it cannot be removed while that runs.
+        let mut stranger = Command::new("sleep").arg("600").spawn().unwrap();
+        std::fs::write(groups[0].join("cgroup.procs"), stranger.id().to_string()).unwrap();
+        let out = batch.0.place.join("out");
+        let results = || std::fs::read_to_string(&out).map_or_else(|_| Vec::new(), |text| parse(&text));
+        let all_told = host::eventually(|| results().len() == jobs.len());
+        let held = groups[0].exists();
+        stranger.kill().unwrap();
+        stranger.wait().unwrap();
+        let done = batch.0.wait_for(child).expect_code(0);
+        assert!(all_told && held, "{held}: {done}");
+        assert_eq!(all(&results(), "stdout"), ["1\n", "2\n", "3\n"]);
+        assert_nothing_left(&done, pid);
     }
 
     fn input_without_end_can_be_ended(who: Who) {

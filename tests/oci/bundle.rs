@@ -169,11 +169,15 @@ impl Container {
         self.output(self.command(verb, &all))
     }
 
-    pub fn output(&self, mut command: Command) -> Said {
+    pub fn output(&self, command: Command) -> Said {
+        self.output_with(command, Stdio::null())
+    }
+
+    pub fn output_with(&self, mut command: Command, stdin: impl Into<Stdio>) -> Said {
         // Not pipes: a container that `create` leaves behind holds them open.
         let out = self.place.join("stdout");
         let err = self.place.join("stderr");
-        command.stdin(Stdio::null()).stdout(fs::File::create(&out).unwrap()).stderr(fs::File::create(&err).unwrap());
+        command.stdin(stdin).stdout(fs::File::create(&out).unwrap()).stderr(fs::File::create(&err).unwrap());
         let status = command.status().unwrap();
         let output = Output { status, stdout: fs::read(out).unwrap(), stderr: fs::read(err).unwrap() };
         Said {

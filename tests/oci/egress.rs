@@ -378,8 +378,18 @@ fn what_cannot_be_filtered_is_not_made() {
     refused("/annotations", json!({ "io.fumehood.egress": "allow=GET https://x.org/" }), "requests");
     refused(NETWORK, json!({ "type": "network", "path": "/proc/self/ns/net" }), "is the host's");
     refused(NETWORK, json!({ "type": "time" }), "in the host's network");
-    let admin = json!({ "bounding": ["CAP_SYS_ADMIN"] });
-    refused("/process/capabilities", admin, "CAP_SYS_ADMIN");
+    for name in ["CAP_SYS_ADMIN", "CAP_SYS_PTRACE", "CAP_DAC_READ_SEARCH", "CAP_SYS_BOOT"] {
+        refused("/process/capabilities", json!({ "bounding": [name] }), name);
+    }
+    // Of a process that is seen, its user may take the sockets.
+    refused("/linux/namespaces/0", json!({ "type": "time" }), "sees processes of others");
+    refused("/linux/namespaces/0", json!({ "type": "pid", "path": "/proc/self/ns/pid" }), "sees processes of others");
+    refused(NETWORK, json!({ "type": "network", "path": "/proc/self/ns/mnt" }), "of another kind: mnt");
+    let all = json!({ "devices": [{ "allow": true, "access": "rwm" }] });
+    container.config["linux"]["resources"] = all;
+    container.config["process"]["capabilities"] = json!({ "bounding": ["CAP_MKNOD"] });
+    container.run().fails("CAP_MKNOD");
+    container.config.clone_from(&original);
     container.config["linux"]["netDevices"] = json!({ "lo": {} });
     container.run().fails("linux.netDevices");
     container.config = original;
@@ -395,6 +405,82 @@ fn what_cannot_be_filtered_is_not_made() {
     container.call("checkpoint", &["--image-path", &container.place.text("image")]).fails("whose network is filtered");
     let more = container.command("exec", &["--cap", "CAP_SYS_ADMIN", &container.id, "true"]);
     container.output(more).fails("CAP_SYS_ADMIN");
+}
+
+/// A user namespace that is another container's, too: who is root in it may trace what is there.
+#[test]
+fn a_joined_user_namespace_is_nobodys_own() {
+    let Some(who) = Who::Root.find("egress and a joined user namespace") else { return };
+    let Some(mut container) = container("egress and a joined user namespace", who) else { return };
+    let other = Command::new("unshare").args(["--user", "--map-root-user", "sleep", "1000"]).spawn();
+    let mut other = other.unwrap();
+    let path = |kind: &str| format!("/proc/{}/ns/{kind}", other.id());
+    let own = fs::read_link("/proc/self/ns/user").unwrap();
+    assert!(host::eventually(|| fs::read_link(path("user")).is_ok_and(|found| found != own)));
+    let namespaces = container.config["linux"]["namespaces"].as_array_mut().unwrap();
+    namespaces.push(json!({ "type": "user", "path": path("user") }));
+    container.capabilities(&["CAP_SYS_ADMIN"]).run().fails("CAP_SYS_ADMIN");
+    other.kill().unwrap();
+    other.wait().unwrap();
+}
+
+/// Each is of the host's network, and could be connected again, or tells of its devices.
+#[test]
+fn sockets_that_are_handed_in_are_no_way_out() {
+    let Some(who) = Who::Root.find("egress and sockets") else { return };
+    let Some(container) = container("egress and sockets", who) else { return };
+    let tcp = || std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let unix = || std::os::unix::net::UnixStream::pair().unwrap().0;
+    let run = |container: &Container, stdin: std::os::fd::OwnedFd| {
+        container.output_with(container.command("run", &[&container.id]), stdin)
+    };
+    run(&container, tcp().into()).fails("descriptor 0 is a socket of another network");
+    run(&container, std::os::unix::net::UnixDatagram::pair().unwrap().0.into()).fails("descriptor 0 is a socket");
+    run(&container, unix().into()).ok();
+    let admin = container.capabilities(&["CAP_NET_ADMIN"]).args(&["sleep", "1000"]);
+    run(&admin, unix().into()).fails("descriptor 0 is a socket of another network");
+    admin.create();
+    admin.start();
+    let exec = admin.command("exec", &[&admin.id, "true"]);
+    admin.output_with(exec, std::os::fd::OwnedFd::from(unix())).fails("descriptor 0 is a socket of another network");
+    admin.call_on("exec", &["true"]).ok();
+}
+
+/// What a file says when the container is made holds to its end; who asks before it is started is answered at once.
+#[test]
+fn a_policy_of_a_file_is_what_it_was() {
+    let Some(who) = Who::Root.find("egress by a file") else { return };
+    let Some(container) = container("egress by a file", who) else { return };
+    container.place.write("policy", &format!("allow={ALLOWED}\n"));
+    let file = container.place.text("policy");
+    let gone = container.place.text("gone");
+    let container = container
+        .set("/annotations", json!({ "io.fumehood.egress": file }))
+        .set("/hooks", json!({ "poststop": [{ "path": "/bin/sh", "args": ["sh", "-c", format!("cat >/dev/null; touch {gone}")] }] }))
+        .args(&["sleep", "1000"]);
+    container.create();
+    fs::remove_file(container.place.join("policy")).unwrap();
+    container.call_on("egress", &[]).fails("it is not started yet");
+    container.call_on("egress", &["open"]).fails("it is not started yet");
+    container.start();
+    let shown: Value = serde_json::from_str(&container.call_on("egress", &[]).ok()).unwrap();
+    assert_eq!(shown, json!({ "mode": "filtered", "allow": [ALLOWED] }));
+    container.call_on("exec", &["true"]).ok();
+    container.place.write("other", "web");
+    container.call_on("egress", &[&container.place.text("other")]).ok();
+    assert!(container.call_on("egress", &[]).ok().contains("web"));
+    container.call("delete", &["--force"]).ok();
+    assert!(fs::exists(gone).unwrap(), "the hooks were not run");
+}
+
+#[test]
+fn a_log_that_nobody_reads_is_refused() {
+    let Some(who) = Who::Root.find("egress and a pipe as its log") else { return };
+    let Some(mut container) = container("egress and a pipe as its log", who) else { return };
+    let pipe = container.place.text("pipe");
+    nix::unistd::mkfifo(pipe.as_str(), nix::sys::stat::Mode::S_IRWXU).unwrap();
+    container.globals.extend(["--egress-log".to_owned(), pipe]);
+    container.run().fails("--egress-log");
 }
 
 #[test]

@@ -1,7 +1,7 @@
 //! Containers on gVisor's kernel: every verb of an engine's, what that kernel cannot hold, and what is left when any of
 //! it is killed.
 
-use std::{fs, time::Duration};
+use std::{fs, process::Stdio, time::Duration};
 
 use nix::{
     sys::signal::{Signal, kill},
@@ -216,6 +216,26 @@ both! {
         container.call_on("exec", &["true"]).ok();
         container.call_on("kill", &["KILL"]).ok();
         container.becomes("stopped");
+    }
+
+    fn who_is_killed_while_it_saves_leaves_no_init_that_stands_still(who: Who) {
+        let Some(container) = gvisor("gvisor killed while it saves", who) else { return };
+        let container = container.args(&["sleep", "1000"]);
+        for (round, delay) in [0, 10, 25, 50, 100, 200].into_iter().enumerate() {
+            container.create();
+            container.start();
+            let images = container.place.text(&format!("images-{round}"));
+            let mut save = container.command("checkpoint", &["--image-path", &images, &container.id]);
+            let mut saving = save.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+            std::thread::sleep(Duration::from_millis(delay));
+            _ = kill(Pid::from_raw(saving.id() as i32), Signal::SIGKILL);
+            saving.wait().unwrap();
+            let init = container.place.read("pid");
+            let still = || fs::read_to_string(format!("/proc/{init}/stat")).is_ok_and(|stat| stat.contains(") T "));
+            assert!(eventually(|| !still()), "round {round}: {:?}", container.call("state", &[]));
+            container.call("delete", &["--force"]).ok();
+            assert!(eventually(|| host::left_of(&container.id, &container.place).is_empty()));
+        }
     }
 
     fn whatever_of_a_container_on_gvisor_is_killed_nothing_is_left(who: Who) {

@@ -251,7 +251,7 @@ fn it_is_all_the_same_for_an_ordinary_user() {
     let dir = tempfile::tempdir().unwrap();
     std::fs::set_permissions(dir.path(), std::fs::Permissions::from_mode(0o755)).unwrap();
     let program = dir.path().join("pool");
-    std::fs::copy(std::env::current_exe().unwrap(), &program).unwrap();
+    crate::common::copy_program(&std::env::current_exe().unwrap(), &program);
     let done = std::process::Command::new(&program)
         .args(["waiting::", "same::bash", "--skip", "ordinary_user"])
         .uid(user.uid.as_raw())

@@ -28,7 +28,10 @@ mod user;
 
 use std::{
     ffi::OsString,
-    os::unix::{ffi::OsStrExt, fs::OpenOptionsExt},
+    os::unix::{
+        ffi::OsStrExt,
+        fs::{FileTypeExt, OpenOptionsExt},
+    },
     path::{Path, PathBuf},
     process::ExitCode,
 };
@@ -55,6 +58,17 @@ pub use fumehood::state::container::OCI_VERSION as SPEC_VERSION;
 
 /// What an engine takes for "it did not work".
 const FAILURE: u8 = 1;
+
+/// A pipe that nobody reads, or that somebody reads no more, would end what is written by a proxy that nobody sees.
+fn open_log(path: &Path) -> std::io::Result<std::fs::File> {
+    let mut options = std::fs::File::options();
+    let log = options.append(true).create(true).mode(0o600).custom_flags(libc::O_NONBLOCK).open(path)?;
+    let kind = log.metadata()?.file_type();
+    match kind.is_file() || kind.is_char_device() {
+        true => Ok(log),
+        false => Err(std::io::Error::other("it is neither a file nor a device")),
+    }
+}
 
 /// What holds for every verb.
 #[derive(Debug)]
@@ -175,8 +189,7 @@ impl Context {
     pub fn egress(&self) -> Result<container::Egress> {
         let policy = self.egress.as_deref().map(|text| egress::policy("--egress", text)).transpose()?;
         let log = self.egress_log.as_deref().map(|path| {
-            let opened = std::fs::File::options().append(true).create(true).mode(0o600).open(path);
-            opened.map_err(|error| Error::new(format!("--egress-log `{}`: {error}", path.display())))
+            open_log(path).map_err(|error| Error::new(format!("--egress-log `{}`: {error}", path.display())))
         });
         Ok(container::Egress { policy: policy.map(Box::new), from_host: self.egress_from_host, log: log.transpose()? })
     }

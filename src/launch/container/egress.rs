@@ -141,7 +141,9 @@ impl Beside<'_> {
             Network::Path(path) => path.clone(),
             Network::New { .. } => format!("/proc/{}/ns/net", self.init_pid).into(),
         };
-        let open = || Ok((super::namespaces::open(&path)?.into(), std::fs::metadata("/proc/self/ns/net")?));
+        let open = || {
+            Ok((super::namespaces::open(&path, libc::CLONE_NEWNET)?.into(), std::fs::metadata("/proc/self/ns/net")?))
+        };
         let (engine, own): (File, _) =
             open().map_err(|error: std::io::Error| format!("open network namespace {}: {error}", path.display()))?;
         let found = engine.metadata().map_err(|error| format!("look at a network namespace: {error}"))?;
@@ -164,7 +166,9 @@ impl Beside<'_> {
                 _ => Err("nothing was heard of the container's network".to_owned()),
             }
         })?;
-        if !self.begins() {
+        let copy = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().map_err(|error| format!("copy a descriptor: {error}"));
+        let mut door = self.door.map(copy).transpose()?.map(Control::new);
+        if !self.begins(door.as_mut()) {
             return Ok(());
         }
         let egress = self.told(|| {
@@ -173,7 +177,7 @@ impl Beside<'_> {
             let started = Egress::start(policy, listeners, self.log.is_some(), None, outward);
             started.map_err(|error| error.into_error().message().to_owned())
         })?;
-        self.stay(egress)
+        self.stay(egress, door)
     }
 
     /// Nobody who waits for the caller's end waits for ours, and nothing of the caller's is held.
@@ -208,14 +212,23 @@ impl Beside<'_> {
         made
     }
 
-    /// Whether the container was started; false, where it has ended before.
-    fn begins(&self) -> bool {
+    /// Whether the container was started; false, where it has ended before. Who asks for its policy meanwhile is told to
+    /// wait: what it says must not come into force later, unasked.
+    fn begins(&self, mut door: Option<&mut Control>) -> bool {
         let mut word = [0; 1];
-        let mut fds =
-            [self.gate, self.init].map(|fd| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 });
-        process::poll(&mut fds, None).is_ok()
-            && fds[1].revents == 0
-            && matches!(socket::receive(self.gate, &mut word), Ok((1, None)) if word == BEGIN)
+        loop {
+            let waits = [self.init, self.gate].into_iter().chain(door.iter().flat_map(|door| door.sources()));
+            let mut fds = polled(waits);
+            if process::poll(&mut fds, None).is_err() || fds[0].revents != 0 {
+                return false;
+            }
+            if fds[1].revents != 0 {
+                return matches!(socket::receive(self.gate, &mut word), Ok((1, None)) if word == BEGIN);
+            }
+            if let Some(door) = &mut door {
+                door.serve(|_| Answer::Error("it is not started yet: its policy is what it was made with".to_owned()));
+            }
+        }
     }
 
     /// By a process that ends with it: in the gateway's namespace is nobody.
@@ -252,14 +265,12 @@ impl Beside<'_> {
     }
 
     /// Until the container's first process has ended.
-    fn stay(&self, mut egress: Egress) -> Result<(), String> {
+    fn stay(&self, mut egress: Egress, mut door: Option<Control>) -> Result<(), String> {
         let copy = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().map_err(|error| format!("copy a descriptor: {error}"));
-        let mut door = self.door.map(copy).transpose()?.map(Control::new);
         let mut log = self.log.map(copy).transpose()?.map(File::from);
         loop {
             let waits = [self.init, egress.as_fd()].into_iter().chain(door.iter().flat_map(Control::sources));
-            let mut fds: Vec<_> =
-                waits.map(|fd| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 }).collect();
+            let mut fds = polled(waits);
             process::poll(&mut fds, None).map_err(failed("wait"))?;
             self.hear(&egress, log.as_mut())?;
             if fds[0].revents != 0 {
@@ -271,7 +282,7 @@ impl Beside<'_> {
         }
         egress.drain(GRACE);
         while !egress.is_drained() {
-            let mut fds = [libc::pollfd { fd: egress.as_fd().as_raw_fd(), events: libc::POLLIN, revents: 0 }];
+            let mut fds = polled([egress.as_fd()].into_iter());
             process::poll(&mut fds, None).map_err(failed("wait"))?;
             self.hear(&egress, log.as_mut())?;
         }
@@ -285,6 +296,10 @@ impl Beside<'_> {
         let contacts: Vec<_> = egress.contacts().collect();
         write_down(self.id, contacts.iter(), log)
     }
+}
+
+fn polled<'a>(waits: impl Iterator<Item = BorrowedFd<'a>>) -> Vec<libc::pollfd> {
+    waits.map(|fd| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 }).collect()
 }
 
 /// What the process that makes the gateway does, which ends where the container is.

@@ -43,7 +43,8 @@ impl Joined {
         let mut opened = Vec::new();
         for (kind, name) in KINDS {
             for (_, path) in namespaces.joined.iter().filter(|(flag, _)| *flag == kind) {
-                let file = open(path).map_err(|error| format!("open {name} namespace {}: {error}", path.display()))?;
+                let file =
+                    open(path, kind).map_err(|error| format!("open {name} namespace {}: {error}", path.display()))?;
                 opened.push((kind, file));
             }
         }
@@ -91,12 +92,16 @@ pub fn make_time(namespaces: &Namespaces) -> Result<(), String> {
     file.and_then(|mut file| file.write_all(text.as_bytes())).map_err(|error| format!("write timens_offsets: {error}"))
 }
 
-pub(super) fn open(path: &Path) -> std::io::Result<OwnedFd> {
+pub(super) fn open(path: &Path, kind: i32) -> std::io::Result<OwnedFd> {
     let file = File::open(path)?;
     // NSFS_MAGIC of linux/magic.h.
     let stat = nix::sys::statfs::fstatfs(&file).map_err(std::io::Error::from)?;
     if stat.filesystem_type() != nix::sys::statfs::NSFS_MAGIC {
         return Err(std::io::Error::other("not a namespace"));
+    }
+    let found = namespace::kind(file.as_fd())?;
+    if found != kind {
+        return Err(std::io::Error::other(format!("it is a namespace of another kind: {}", name(found))));
     }
     Ok(file.into())
 }

@@ -14,6 +14,7 @@ use super::{
         observer::Observer,
         obstacle::Obstacle,
         protocol::{self, Stage},
+        remains::Remains,
         system,
         upper::Upper,
     },
@@ -85,10 +86,13 @@ impl Supervisor<'_> {
         let used = self.counted.map(|(_, used)| used);
         // Looking now and then misses a program that is quick, and the kernel tells of no more than one process.
         let watched = self.watch.as_ref().map(|watch| watch.peak_memory().max(init.peak_resident));
-        if let Some(leaf) = self.leaf.take() {
-            leaf.remove().map_err(LaunchError::Cgroup)?;
-        }
         let kept = self.keep();
+        let ports = std::mem::take(&mut self.running.ports);
+        let remains = Remains::new(self.leaf.take(), self.running);
+        match self.extras.remains.take() {
+            Some(place) => *place = Some(remains),
+            None => remains.remove()?,
+        }
         let (mut verdict, mut exit_code, mut signal) = (Verdict::judge(&ending), ending.exit_code(), ending.signal());
         let duration = self.started.map_or(Duration::ZERO, |started| ended_at.saturating_duration_since(started));
         if self.plan.steps[self.step].kind == StepKind::Setup && self.prepared.is_none() {
@@ -123,7 +127,7 @@ impl Supervisor<'_> {
             prepared: self.prepared,
             compile: self.compile,
             kept: None,
-            ports: std::mem::take(&mut self.running.ports),
+            ports,
         })
     }
 

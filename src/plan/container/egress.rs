@@ -53,21 +53,61 @@ impl Egress {
 
 /// Whether one more process of a container whose network is filtered may have these.
 pub fn check_exec(linux: &oci::Linux, held: &Capabilities) -> Result<(), ContainerError> {
-    let namespaces = Namespaces::new(linux)?;
-    let (users, processes) = (namespaces.has(libc::CLONE_NEWUSER), namespaces.new & libc::CLONE_NEWPID != 0);
-    check_capabilities(held, users, processes)
+    check_held(&Held::new(&Namespaces::new(linux)?, linux), held)
 }
 
-/// Who may do these things has other ways out of a network namespace than its devices.
-pub fn check_capabilities(held: &Capabilities, own_users: bool, own_processes: bool) -> Result<(), ContainerError> {
-    const PTRACE: (u32, &str) = (19, "CAP_SYS_PTRACE");
-    const ALWAYS: [(u32, &str); 3] = [(21, "CAP_SYS_ADMIN"), (16, "CAP_SYS_MODULE"), (17, "CAP_SYS_RAWIO")];
-    if own_users {
+/// What else stands around a filtered container's processes.
+#[derive(Debug, Clone, Copy)]
+pub struct Held {
+    /// A user namespace of the container's own: in one that others are in as well, their processes may be traced.
+    users: bool,
+    /// Likewise of processes.
+    processes: bool,
+    /// Whether devices are closed but for some.
+    devices: bool,
+}
+
+impl Held {
+    #[must_use]
+    pub fn new(namespaces: &Namespaces, linux: &oci::Linux) -> Self {
+        let own = |flag: i32| namespaces.new & flag != 0;
+        let rules = linux.resources().as_ref().and_then(|resources| resources.devices().as_deref()).unwrap_or_default();
+        let closes = |rule: &oci::LinuxDeviceCgroup| {
+            let all = rule.typ().is_none_or(|kind| kind == oci::LinuxDeviceType::A);
+            let access = rule.access().as_deref().unwrap_or("rwm");
+            !rule.allow() && all && rule.major().is_none() && access.contains('r') && access.contains('w')
+        };
+        Self { users: own(libc::CLONE_NEWUSER), processes: own(libc::CLONE_NEWPID), devices: rules.iter().any(closes) }
+    }
+}
+
+/// Who may do these things has other ways out of a network namespace than its devices. Without a user namespace of its own,
+/// a container that sees others' processes needs none of them: it may trace those of its user (ptrace(2)), take their
+/// sockets (pidfd_getfd(2)), and give itself devices on their networks (RTM_NEWNSID).
+pub fn check_held(held: &Held, capabilities: &Capabilities) -> Result<(), ContainerError> {
+    const ALWAYS: [(u32, &str); 6] = [
+        (21, "CAP_SYS_ADMIN"),
+        (16, "CAP_SYS_MODULE"),
+        (17, "CAP_SYS_RAWIO"),
+        // Over a process that is about to be in the container, which `exec` has made.
+        (19, "CAP_SYS_PTRACE"),
+        // Any file of a disk by its handle, and so any socket that is a file (open_by_handle_at(2)).
+        (2, "CAP_DAC_READ_SEARCH"),
+        (22, "CAP_SYS_BOOT"),
+    ];
+    const MKNOD: (u32, &str) = (27, "CAP_MKNOD");
+    if held.users {
         return Ok(());
     }
-    let others = (!own_processes).then_some(PTRACE);
-    let all = held.bounding | held.permitted | held.inheritable | held.ambient;
-    match ALWAYS.into_iter().chain(others).find(|(number, _)| all & 1 << number != 0) {
+    if !held.processes {
+        let why = "a container with neither a pid namespace nor a user namespace of its own sees processes of others, and \
+                   gets around it by way of them";
+        return Err(refuse(why));
+    }
+    let open = (!held.devices).then_some(MKNOD);
+    let all = capabilities.all();
+    match ALWAYS.into_iter().chain(open).find(|(number, _)| all & 1 << number != 0) {
+        Some((27, _)) => Err(refuse("with CAP_MKNOD and every device open to it, a process gets around it")),
         Some((_, name)) => Err(refuse(&format!("with {name}, a process without a user namespace gets around it"))),
         None => Ok(()),
     }
@@ -85,12 +125,18 @@ mod tests {
     fn who_may_leave_is_not_held() {
         let with = |number: u32| Capabilities { bounding: 1 << number, ..Capabilities::default() };
         let net_admin = with(12);
-        assert!(check_capabilities(&net_admin, false, true).is_ok());
-        let admin = check_capabilities(&with(21), false, true).unwrap_err().to_string();
+        let own = Held { users: false, processes: true, devices: true };
+        let check_held = |held: Held, capabilities| check_held(&held, &capabilities).map_err(|error| error.to_string());
+        check_held(own, net_admin).unwrap();
+        check_held(own, with(27)).unwrap();
+        check_held(Held { devices: false, ..own }, with(27)).unwrap_err();
+        check_held(Held { processes: false, ..own }, Capabilities::default()).unwrap_err();
+        check_held(Held { users: true, processes: false, devices: false }, with(21)).unwrap();
+        for number in [2, 16, 17, 19, 22] {
+            check_held(own, with(number)).unwrap_err();
+        }
+        let admin = check_held(own, with(21)).unwrap_err();
         assert!(admin.contains("io.fumehood.egress") && admin.contains("CAP_SYS_ADMIN"), "{admin}");
-        assert!(check_capabilities(&with(21), true, false).is_ok());
-        assert!(check_capabilities(&with(19), false, true).is_ok());
-        assert!(check_capabilities(&with(19), false, false).is_err());
     }
 
     #[test]

@@ -266,9 +266,7 @@ pub fn make(spec: &oci::Spec, controls: &Controls, around: &Circumstances<'_>) -
         None => controls::tighten(&mut process, controls, around.kernel, around.landlock_abi)?,
     }
     if egress.is_some() {
-        let own = |flag: i32| namespaces.new & flag != 0;
-        let users = namespaces.has(libc::CLONE_NEWUSER);
-        egress::check_capabilities(&process.capabilities, users, own(libc::CLONE_NEWPID))?;
+        egress::check_held(&egress::Held::new(&namespaces, linux), &process.capabilities)?;
     }
     Ok(Plan {
         egress,

@@ -60,6 +60,14 @@ pub struct Capabilities {
     pub ambient: u64,
 }
 
+impl Capabilities {
+    /// Those that are held, or may be.
+    #[must_use]
+    pub const fn all(&self) -> u64 {
+        self.bounding | self.effective | self.permitted | self.inheritable | self.ambient
+    }
+}
+
 /// Processors before and after the cgroup is entered, for `exec`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Affinity {

@@ -4,7 +4,9 @@
 //! the rest of the document forbids stays forbidden. A name that is not known is an error: a control that was asked
 //! for and misspelt must not be missing in silence.
 
-use std::{collections::HashMap, path::Path, time::Duration};
+use std::{collections::HashMap, path::Path, sync::Arc, time::Duration};
+
+use serde_json::Value;
 
 use super::{ContainerSpecError, bad, egress, read};
 use crate::{
@@ -92,7 +94,7 @@ impl Controls {
                 }
                 "timeout" => controls.timeout = Some(parse_duration(value).map_err(|error| bad(at(), error))?),
                 "egress" => {
-                    let policy = text(value).and_then(|text| egress::parse(&text)).map_err(|why| bad(at(), why))?;
+                    let policy = egress::parse(value).map_err(|why| bad(at(), why))?;
                     controls.egress = Some(Egress { policy: Box::new(policy), from_host: false });
                 }
                 _ => return Err(bad(at(), format_args!("it is not known: there are {}", NAMES.join(", ")))),
@@ -107,12 +109,36 @@ fn builtin(name: &str) -> Result<&'static profile::Builtin, profile::ProfileErro
 }
 
 /// Written out in the annotation, or in the file that it names.
-fn text(value: &str) -> Result<String, String> {
+pub(super) fn text(value: &str) -> Result<String, String> {
     if !value.starts_with('/') {
         return Ok(value.to_owned());
     }
     let bytes = read(Path::new(value)).map_err(|error| error.to_string())?;
-    String::from_utf8(bytes.to_vec()).map_err(|_| format!("`{value}` is not UTF-8"))
+    let text = String::from_utf8(bytes.to_vec()).map_err(|_| format!("`{value}` is not UTF-8"))?;
+    if text.starts_with('/') {
+        return Err(format!("`{value}` begins with a `/`, as the name of a file does"));
+    }
+    Ok(text)
+}
+
+/// A document with what the files say in place of their names; `None` if it names none.
+pub(super) fn written_out(document: &[u8]) -> Result<Option<Arc<[u8]>>, ContainerSpecError> {
+    let mut document: Value = serde_json::from_slice(document).map_err(|error| bad("config.json", error))?;
+    let mut named = false;
+    for (key, value) in document.get_mut("annotations").and_then(Value::as_object_mut).into_iter().flatten() {
+        let name = key.strip_prefix(PREFIX).unwrap_or_default();
+        if let Some(file) =
+            value.as_str().filter(|value| ["egress", "landlock", "seccomp"].contains(&name) && value.starts_with('/'))
+        {
+            *value = text(file).map_err(|why| bad(format!("annotations.{key}"), why))?.into();
+            named = true;
+        }
+    }
+    if !named {
+        return Ok(None);
+    }
+    let bytes = serde_json::to_vec(&document).map_err(|error| bad("config.json", error))?;
+    Ok(Some(bytes.into()))
 }
 
 #[cfg(test)]

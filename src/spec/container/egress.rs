@@ -1,5 +1,6 @@
 //! `io.fumehood.egress` and `--egress`: the policy of a container's network, as one word of text.
 
+use super::controls::text as text_of;
 use crate::{
     error::Hint,
     net::{
@@ -12,14 +13,15 @@ use crate::{
 const LIST: char = '@';
 
 /// A mode and rules over it, separated by commas: `packages,allow=example.com,deny=*.example.net`; or, as `--net @FILE`
-/// takes it, JSON.
+/// takes it, JSON; or the absolute path of a file with either.
 ///
 /// # Errors
 /// What is not understood, and what a container's proxy does not do.
 pub fn parse(text: &str) -> Result<Policy, String> {
+    let text = text_of(text)?;
     let policy = match text.trim_start().starts_with('{') {
         true => Policy::from_json(text.as_bytes()).map_err(said)?,
-        false => words(text)?,
+        false => words(&text)?,
     };
     match policy.inspects_any() {
         true => Err(

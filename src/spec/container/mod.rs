@@ -85,8 +85,16 @@ fn absolute(at: impl Display, path: &Path) -> Check {
 
 /// Reads and checks `path`, the config.json of a bundle.
 pub fn load(path: &Path) -> Result<Container, ContainerSpecError> {
-    let container = parse(read(path)?)?;
+    let mut container = parse(read(path)?)?;
     namespaces::check_on_host(&container.spec)?;
+    let names_file = |(key, value): (&String, &String)| key.starts_with(controls::PREFIX) && value.starts_with('/');
+    if container.spec.annotations().iter().flatten().any(names_file)
+        && let Some(bytes) = controls::written_out(&container.bytes)?
+    {
+        // What holds is what is kept, whatever becomes of the files.
+        let kept = parse(bytes)?;
+        (container.bytes, container.controls) = (kept.bytes, kept.controls);
+    }
     Ok(container)
 }
 
