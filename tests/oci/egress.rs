@@ -451,7 +451,7 @@ fn sockets_that_are_handed_in_are_no_way_out() {
 fn a_policy_of_a_file_is_what_it_was() {
     let Some(who) = Who::Root.find("egress by a file") else { return };
     let Some(container) = container("egress by a file", who) else { return };
-    container.place.write("policy", &format!("allow={ALLOWED}\n"));
+    container.place.write("policy", format!("allow={ALLOWED}\n"));
     let file = container.place.text("policy");
     let gone = container.place.text("gone");
     let container = container
