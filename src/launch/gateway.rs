@@ -1,8 +1,8 @@
 //! The init's cloning where the sandbox has a gateway: by a helper that has made the gateway's namespace and the
 //! sandbox's, and stands in the latter.
 //!
-//! The link between the two, which takes the kernel a while, is made while the init builds. Nothing of the sandbox's runs
-//! before the supervisor says so, and that waits for [`Helper::listeners`].
+//! The link between the two, which takes the kernel a while, is made while the init builds and the proxy starts. Nothing of
+//! the sandbox's runs before the supervisor says so, and that waits for [`Helper::whole`].
 //!
 //! Without privilege the helper is in a user namespace of its own, which owns both networks and is the parent of the
 //! sandbox's: what is root inside the sandbox is nobody to either. The helper is gone before any program runs, and the init
@@ -104,13 +104,18 @@ impl Helper {
         }
     }
 
-    /// What the gateway listens on, once it is whole.
+    /// What the gateway listens on, before there is a way there.
     pub fn listeners(&self) -> Result<Listeners, LaunchError> {
         let next = || self.next()?.1.ok_or(LaunchError::Lost);
         let (tcp, dns_udp, dns_tcp, explicit) = (next()?, next()?, next()?, next()?);
         let udp =
             self.udp.then(|| Ok::<_, LaunchError>(Datagrams { listener: next()?, answers: next()? })).transpose()?;
         Ok(Listeners { tcp, dns_udp, dns_tcp, explicit, udp, within: None })
+    }
+
+    /// Waits until the gateway is whole.
+    pub fn whole(&self) -> Result<(), LaunchError> {
+        self.next().map(drop)
     }
 
     /// Where a socket in the gateway's namespace is had for each byte, if ports are published.
@@ -192,15 +197,17 @@ impl Helping<'_> {
             self.fail(IDS_FAILED, 0, Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)));
         }
         let mut sent = self.say(MADE, 0, 0, None);
-        let (listeners, namespace) = match begun.finish() {
-            Ok(made) => made,
-            Err((step, errno)) => self.fail(FAILED, step as u8, errno),
-        };
-        let Listeners { tcp, dns_udp, dns_tcp, explicit, udp, within: _ } = &listeners;
+        let Listeners { tcp, dns_udp, dns_tcp, explicit, udp, within: _ } = begun.listeners();
         let datagrams = udp.as_ref().map(|Datagrams { listener, answers }| [listener, answers]);
         for fd in [tcp, dns_udp, dns_tcp, explicit].into_iter().chain(datagrams.into_iter().flatten()) {
             sent = sent.and_then(|()| self.say(MADE, 0, 0, Some(fd.as_fd())));
         }
+        // The proxy is started meanwhile.
+        let namespace = match begun.finish() {
+            Ok((_, namespace)) => namespace,
+            Err((step, errno)) => self.fail(FAILED, step as u8, errno),
+        };
+        sent = sent.and_then(|()| self.say(MADE, 0, 0, None));
         if sent.is_ok() && !self.plan.publish.is_empty() {
             _ = self.stay(namespace.as_fd());
         }

@@ -339,11 +339,17 @@ fn start(
         let inward = if plan.publish.is_empty() {
             None
         } else {
-            let helper = running.connector.insert(helper);
+            // Where the proxy asks for sockets, nothing else is said then.
+            helper.whole()?;
             Some(Inward { published: host.published, sockets: helper.sockets()? })
         };
         let first = Policy::clone(plan.setup_egress.as_ref().unwrap_or(policy));
         running.egress = Some(Egress::start(first, listeners, host.logs, inward, None)?);
+        if plan.publish.is_empty() {
+            helper.whole()?;
+        } else {
+            running.connector = Some(helper);
+        }
     }
     Ok((running, Streams { stdin: in_write, stdout: out_read, stderr: err_read }))
 }

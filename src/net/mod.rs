@@ -35,7 +35,7 @@ const BUFFER: usize = 256 << 10;
 /// Sockets made where the sandbox's packets end, non-blocking or not.
 #[derive(Debug)]
 pub struct Listeners {
-    /// All TCP, redirected: `SO_ORIGINAL_DST` tells where to.
+    /// All TCP: the own address of what is accepted is the one that was asked for.
     pub tcp: OwnedFd,
     pub dns_udp: OwnedFd,
     pub dns_tcp: OwnedFd,

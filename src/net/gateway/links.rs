@@ -100,23 +100,14 @@ pub fn route(own: End, gateway: Ipv4Addr) -> Vec<u8> {
     message(NEW_ROUTE, ACK | CREATE | EXCLUSIVE, 1, &route)
 }
 
-/// Has the namespace take for its own whatever comes in by `own`, whoever it is for: a socket is there for it.
+/// Has the namespace take for its own whatever comes in, whoever it is for, but what its link leads to.
 #[must_use]
-pub fn steer(own: End) -> Vec<Vec<u8>> {
-    const NEW_RULE: u16 = 32;
-    const TABLE: u8 = 100;
-    // struct fib_rule_hdr: to a table
-    let mut rule = vec![libc::AF_INET as u8, 0, 0, 0, TABLE, 0, 0, 1, 0, 0, 0, 0];
-    rule.extend(attribute(3, &[own.name.as_bytes(), b"\0"].concat()));
-    // struct rtmsg: static, scope host, local; by the loopback device
-    let mut route = vec![libc::AF_INET as u8, 0, 0, 0, TABLE, 4, 254, 2];
+pub fn take_all() -> Vec<Vec<u8>> {
+    // struct rtmsg: table main, protocol static, scope host, local; by the loopback device
+    let mut route = vec![libc::AF_INET as u8, 0, 0, 0, 254, 4, 254, 2];
     route.extend(0_u32.to_ne_bytes());
     route.extend(attribute(4, &1_i32.to_ne_bytes()));
-    vec![
-        loopback(),
-        message(NEW_RULE, ACK | CREATE | EXCLUSIVE, 1, &rule),
-        message(NEW_ROUTE, ACK | CREATE | EXCLUSIVE, 1, &route),
-    ]
+    vec![loopback(), message(NEW_ROUTE, ACK | CREATE | EXCLUSIVE, 1, &route)]
 }
 
 /// `struct ifinfomsg`

@@ -47,7 +47,7 @@ pub struct Ports {
 }
 
 /// What of the kernel a gateway needs, by the names of the modules.
-pub const MODULES: &str = "veth nf_tables nft_chain_nat nft_ct nft_connlimit nft_redir nft_reject_inet nft_tproxy";
+pub const MODULES: &str = "veth nf_tables nft_reject_inet nft_tproxy";
 
 /// A step of the making that the kernel refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -103,10 +103,7 @@ impl Gateway {
     #[must_use]
     pub fn new(reserved: BorrowedFd<'_>, udp: bool) -> Self {
         let (rules, rules_acknowledged) = rules::load(SANDBOX, GATEWAY, PORTS, udp);
-        let mut outer = links::up(OUTER, INNER);
-        if udp {
-            outer.extend(links::steer(OUTER));
-        }
+        let outer = [links::take_all(), links::up(OUTER, INNER)].concat();
         let inner = [vec![links::loopback()], links::up(INNER, OUTER), vec![links::route(INNER, GATEWAY)]].concat();
         Self {
             rules,
@@ -136,11 +133,6 @@ impl Gateway {
         let gateway = gateway.map_err(|error| (Step::Namespace, Errno::from_raw(error.raw_os_error().unwrap_or(0))))?;
         let mut namespace = reserved;
         dup3(&gateway, &mut namespace, OFlag::O_CLOEXEC).map_err(at(Step::Namespace))?;
-        // Answers come at once; it is as well where this cannot be set, and they are kept in mind for longer.
-        _ = std::fs::File::options()
-            .write(true)
-            .open("/proc/sys/net/netfilter/nf_conntrack_udp_timeout")
-            .and_then(|mut file| std::io::Write::write_all(&mut file, b"2"));
         let listeners = listen_all(self.udp).map_err(at(Step::Listen))?;
         enter().map_err(at(Step::Namespace))?;
         let inside = Netlink::open(SockProtocol::NetlinkRoute).map_err(at(Step::Link))?;
@@ -161,6 +153,12 @@ pub struct Begun<'a> {
 }
 
 impl Begun<'_> {
+    /// They are there already; nothing comes to them yet.
+    #[must_use]
+    pub fn listeners(&self) -> &Listeners {
+        &self.listeners
+    }
+
     /// Makes the link, behind rules that are in force before. With the listeners comes the gateway's namespace.
     /// Allocates nothing.
     pub fn finish(self) -> Result<(Listeners, OwnedFd), (Step, Errno)> {
@@ -189,15 +187,15 @@ fn wait_for(socket: &Netlink, question: &[u8]) -> Result<(), Errno> {
     Err(Errno::ETIMEDOUT)
 }
 
-/// On any address of the namespace: its only one comes with the link.
+/// On any address there is: all are the namespace's.
 fn listen_all(udp: bool) -> Result<Listeners, Errno> {
     Ok(Listeners {
         udp: udp.then(datagrams).transpose()?,
         within: None,
-        tcp: listener(SockType::Stream, PORTS.tcp)?,
-        dns_udp: listener(SockType::Datagram, PORTS.dns)?,
-        dns_tcp: listener(SockType::Stream, PORTS.dns)?,
-        explicit: listener(SockType::Stream, PORTS.explicit)?,
+        tcp: transparent(SockType::Stream, PORTS.tcp)?,
+        dns_udp: transparent(SockType::Datagram, PORTS.dns)?,
+        dns_tcp: transparent(SockType::Stream, PORTS.dns)?,
+        explicit: transparent(SockType::Stream, PORTS.explicit)?,
     })
 }
 
@@ -211,18 +209,18 @@ pub fn listen_within() -> Result<Within, Errno> {
 }
 
 fn datagrams() -> Result<Datagrams, Errno> {
-    let listener = bound(SockType::Datagram, Ipv4Addr::UNSPECIFIED, PORTS.udp, |socket| {
-        setsockopt(socket, sockopt::IpTransparent, &true)?;
-        setsockopt(socket, sockopt::Ipv4OrigDstAddr, &true)
-    })?;
+    let listener = transparent(SockType::Datagram, PORTS.udp)?;
+    setsockopt(&listener, sockopt::Ipv4OrigDstAddr, &true)?;
     let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
     // What it is given has an IP header already.
     let answers = socket(AddressFamily::Inet, SockType::Raw, flags, SockProtocol::Raw)?;
     Ok(Datagrams { listener, answers })
 }
 
-fn listener(kind: SockType, port: u16) -> Result<OwnedFd, Errno> {
-    bound(kind, Ipv4Addr::UNSPECIFIED, port, |_| Ok(()))
+/// Answers from whatever address was asked.
+fn transparent(kind: SockType, port: u16) -> Result<OwnedFd, Errno> {
+    let set = |socket: &OwnedFd| setsockopt(socket, sockopt::IpTransparent, &true);
+    bound(kind, Ipv4Addr::UNSPECIFIED, port, set)
 }
 
 fn bound(

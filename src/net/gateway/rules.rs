@@ -2,9 +2,12 @@
 //! before the link is up.
 //!
 //! What the sandbox sends is answered by the gateway itself or refused at once; nothing is ever forwarded. All TCP is
-//! redirected to the proxy, DNS to the responder, whatever address it was meant for; where UDP is let out, a socket of the
-//! proxy gets it as it is. IPv6, other UDP, ICMP and every other protocol are rejected before anything else of the kernel
-//! sees them, so that clients fall back.
+//! steered to the proxy's socket, DNS to the responder's, whatever address it was meant for; where UDP is let out, a
+//! socket of the proxy gets it as it is. IPv6, other UDP, ICMP and every other protocol are rejected before anything else of
+//! the kernel sees them, so that clients fall back.
+//!
+//! Nothing is translated and no connection is kept in mind here: a socket has the address that its client meant for its
+//! own ([`super::links::take_all`]). So what the kernel keeps of a sandbox is its sockets, which the proxy bounds.
 
 use std::net::Ipv4Addr;
 
@@ -32,7 +35,6 @@ const DROP: u32 = 0;
 #[derive(Debug, Clone, Copy)]
 enum Hook {
     Prerouting = 0,
-    Input = 1,
     Forward = 2,
 }
 
@@ -47,18 +49,11 @@ enum Expr {
     To(Ipv4Addr),
     /// `th dport`
     Port(u16),
-    /// `ct state established`
-    Established,
-    /// `ct status dnat`: it was redirected.
-    Redirected,
-    /// `ct count over`
-    MoreThan(u32),
+    /// `tcp flags & (syn | ack) != syn`: it doesn't ask for a connection.
+    Within,
     Accept,
-    Redirect(u16),
     /// `tproxy to`: a socket gets it, with the address that it was meant for.
     Steer(u16),
-    /// `reject with tcp reset`
-    Reset,
     /// `reject with icmpx port-unreachable`
     Reject,
 }
@@ -66,60 +61,28 @@ enum Expr {
 const TCP: u8 = libc::IPPROTO_TCP as u8;
 const UDP: u8 = libc::IPPROTO_UDP as u8;
 const DNS: u16 = 53;
-/// Connections of one sandbox that the kernel keeps in mind: more than the proxy takes, and a bound to its memory.
-const MOST_CONNECTIONS: u32 = 4096;
-/// Questions, each of which it keeps in mind for a while after it was answered.
-const MOST_QUESTIONS: u32 = 16384;
-
 /// The whole transaction, and how many acknowledgements it is answered with.
 #[must_use]
 pub fn load(sandbox: Ipv4Addr, gateway: Ipv4Addr, ports: Ports, udp: bool) -> (Vec<u8>, usize) {
-    use Expr::{
-        Accept, Established, From, Ipv4, MoreThan, Port, Protocol, Redirect, Redirected, Reject, Reset, Steer, To,
-    };
-    let early: &[&[Expr]] = &[
-        &[Ipv4, From(sandbox), Protocol(TCP), Accept],
-        if udp {
-            &[Ipv4, From(sandbox), Protocol(UDP), Accept]
-        } else {
-            &[Ipv4, From(sandbox), Protocol(UDP), Port(DNS), Accept]
-        },
-        &[Ipv4, From(sandbox), Reject],
+    use Expr::{Accept, From, Ipv4, Port, Protocol, Reject, Steer, To, Within};
+    let taken: &[&[Expr]] = &[
+        // To a socket of exactly these two ends, which was steered to before or was made here; or to none.
+        &[Ipv4, From(sandbox), Protocol(TCP), Within, Accept],
+        // These listen where they are asked for.
+        &[Ipv4, From(sandbox), Protocol(TCP), Port(DNS), Accept],
+        &[Ipv4, From(sandbox), Protocol(UDP), Port(DNS), Accept],
+        &[Ipv4, From(sandbox), To(gateway), Protocol(TCP), Port(ports.explicit), Accept],
+        &[Ipv4, From(sandbox), Protocol(TCP), Steer(ports.tcp), Accept],
     ];
-    let steer: &[&[Expr]] = &[&[Protocol(UDP), Port(DNS), Accept], &[Ipv4, Protocol(UDP), Steer(ports.udp), Accept]];
-    let divert: &[&[Expr]] = &[
-        &[Protocol(UDP), Port(DNS), Redirect(ports.dns)],
-        &[Protocol(TCP), Port(DNS), Redirect(ports.dns)],
-        &[Ipv4, To(gateway), Protocol(TCP), Port(ports.explicit), Accept],
-        &[Protocol(TCP), Redirect(ports.tcp)],
-    ];
-    // What was meant for the gateway's own DNS was not redirected by being redirected.
-    let input: &[&[Expr]] = &[
-        &[Established, Accept],
-        &[Protocol(UDP), MoreThan(MOST_QUESTIONS), Reject],
-        &[Protocol(TCP), MoreThan(MOST_CONNECTIONS), Reset],
-        &[Protocol(TCP), Redirected, Accept],
-        &[Protocol(UDP), Redirected, Accept],
-        &[Ipv4, To(gateway), Protocol(UDP), Port(ports.dns), Accept],
-        &[Ipv4, To(gateway), Protocol(TCP), Port(ports.dns), Accept],
-        &[Ipv4, To(gateway), Protocol(TCP), Port(ports.explicit), Accept],
-        if udp { &[Protocol(UDP), Accept] } else { &[Protocol(UDP), Reject] },
-        &[Protocol(TCP), Reset],
-        &[Reject],
-    ];
-    let chain = |name, kind, hook, priority, policy, rules| Chain { name, kind, hook, priority, policy, rules };
-    let mut chains = vec![
-        chain("early", "filter", Hook::Prerouting, -300, DROP, early),
-        chain("divert", "nat", Hook::Prerouting, -100, ACCEPT, divert),
-        chain("input", "filter", Hook::Input, 0, DROP, input),
-        chain("forward", "filter", Hook::Forward, 0, DROP, &[]),
-    ];
-    if udp {
-        chains.push(chain("steer", "filter", Hook::Prerouting, -150, ACCEPT, steer));
-    }
+    let datagrams: &[&[Expr]] =
+        if udp { &[&[Ipv4, From(sandbox), Protocol(UDP), Steer(ports.udp), Accept]] } else { &[] };
+    let refused: &[&[Expr]] = &[&[Ipv4, From(sandbox), Reject]];
+    let steer = [taken, datagrams, refused].concat();
+    let chain = |name, hook, priority, rules| Chain { name, hook, priority, rules };
+    let chains = [chain("steer", Hook::Prerouting, -300, &steer[..]), chain("forward", Hook::Forward, 0, &[])];
     let mut batch = Batch::begin();
     batch.add(NEW_TABLE, |out| text(out, 1, TABLE));
-    for Chain { name, kind, hook, priority, policy, .. } in &chains {
+    for Chain { name, hook, priority, .. } in &chains {
         batch.add(NEW_CHAIN, |out| {
             text(out, 1, TABLE);
             text(out, 3, name);
@@ -127,8 +90,8 @@ pub fn load(sandbox: Ipv4Addr, gateway: Ipv4Addr, ports: Ports, udp: bool) -> (V
                 number(out, 1, *hook as u32);
                 number(out, 2, *priority as u32);
             });
-            number(out, 5, *policy);
-            text(out, 7, kind);
+            number(out, 5, DROP);
+            text(out, 7, "filter");
         });
     }
     for Chain { name, rules, .. } in &chains {
@@ -145,10 +108,8 @@ pub fn load(sandbox: Ipv4Addr, gateway: Ipv4Addr, ports: Ports, udp: bool) -> (V
 
 struct Chain<'a> {
     name: &'static str,
-    kind: &'static str,
     hook: Hook,
     priority: i32,
-    policy: u32,
     rules: &'a [&'a [Expr]],
 }
 
@@ -215,8 +176,6 @@ impl Expr {
         // enum nft_meta_keys, nft_ct_keys, nft_payload_bases
         const FAMILY: u32 = 15;
         const PROTOCOL: u32 = 16;
-        const STATE: u32 = 0;
-        const STATUS: u32 = 2;
         const NETWORK: u32 = 1;
         const TRANSPORT: u32 = 2;
         match self {
@@ -240,27 +199,17 @@ impl Expr {
                 payload(out, TRANSPORT, 2, 2);
                 compare(out, true, &port.to_be_bytes());
             }
-            Self::Established => conntrack(out, STATE, 1 << 1),
-            Self::Redirected => conntrack(out, STATUS, 1 << 5),
-            Self::MoreThan(count) => expression(out, "connlimit", |out| {
-                number(out, 1, count);
-                number(out, 2, 1);
-            }),
+            Self::Within => {
+                const SYN: u8 = 2;
+                const ACK: u8 = 16;
+                payload(out, TRANSPORT, 13, 1);
+                mask(out, SYN | ACK);
+                compare(out, false, &[SYN]);
+            }
             Self::Accept => expression(out, "immediate", |out| {
                 number(out, 1, 0);
                 nested(out, 2, |out| nested(out, 2, |out| number(out, 1, ACCEPT)));
             }),
-            Self::Redirect(port) => {
-                expression(out, "immediate", |out| {
-                    number(out, 1, REGISTER);
-                    value(out, 2, &port.to_be_bytes());
-                });
-                expression(out, "redir", |out| {
-                    number(out, 1, REGISTER);
-                    // NF_NAT_RANGE_PROTO_SPECIFIED
-                    number(out, 3, 2);
-                });
-            }
             Self::Steer(port) => {
                 expression(out, "immediate", |out| {
                     number(out, 1, REGISTER);
@@ -271,8 +220,10 @@ impl Expr {
                     number(out, 3, REGISTER);
                 });
             }
-            Self::Reset => reject(out, 1, 0),
-            Self::Reject => reject(out, 2, 1),
+            Self::Reject => expression(out, "reject", |out| {
+                number(out, 1, 2);
+                write_attribute(out, 2, |out| out.push(1));
+            }),
         }
     }
 }
@@ -297,20 +248,15 @@ fn meta(out: &mut Out, key: u32) {
     });
 }
 
-/// Whether any of `bits` is set there.
-fn conntrack(out: &mut Out, key: u32, bits: u32) {
-    expression(out, "ct", |out| {
-        number(out, 2, key);
-        number(out, 1, REGISTER);
-    });
+/// Leaves these bits alone of the byte that was looked at.
+fn mask(out: &mut Out, bits: u8) {
     expression(out, "bitwise", |out| {
         number(out, 1, REGISTER);
         number(out, 2, REGISTER);
-        number(out, 3, 4);
-        value(out, 4, &bits.to_ne_bytes());
-        value(out, 5, &[0; 4]);
+        number(out, 3, 1);
+        value(out, 4, &[bits]);
+        value(out, 5, &[0]);
     });
-    compare(out, false, &[0; 4]);
 }
 
 fn payload(out: &mut Out, base: u32, offset: u32, length: u32) {
@@ -319,13 +265,6 @@ fn payload(out: &mut Out, base: u32, offset: u32, length: u32) {
         number(out, 2, base);
         number(out, 3, offset);
         number(out, 4, length);
-    });
-}
-
-fn reject(out: &mut Out, kind: u32, code: u8) {
-    expression(out, "reject", |out| {
-        number(out, 1, kind);
-        write_attribute(out, 2, |out| out.push(code));
     });
 }
 

@@ -1,14 +1,17 @@
 //! Real packets through a real gateway; as root, since threads cannot have user namespaces of their own.
 
 use std::{
-    io::{ErrorKind, Read, Write},
+    io::{ErrorKind, IoSlice, IoSliceMut, Read, Write},
     net::{SocketAddr, TcpListener, TcpStream, UdpSocket},
     sync::mpsc,
     thread,
     time::{Duration, Instant},
 };
 
-use nix::sys::socket::{getsockopt, sockopt};
+use nix::{
+    cmsg_space,
+    sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, recvmsg, sendmsg},
+};
 
 use super::*;
 use crate::sys::namespace;
@@ -65,10 +68,7 @@ fn all_tcp_comes_to_the_listener_and_tells_where_it_was_meant_to_go() {
             for target in TARGETS {
                 let (mut stream, from) = listener.accept().unwrap();
                 assert_eq!(from.ip(), SANDBOX);
-                let original = getsockopt(&stream, sockopt::OriginalDst).unwrap();
-                let port = u16::from_be(original.sin_port);
-                let address = Ipv4Addr::from(u32::from_be(original.sin_addr.s_addr));
-                assert_eq!(format!("{address}:{port}"), target);
+                assert_eq!(stream.local_addr().unwrap().to_string(), target);
                 let mut said = vec![0; target.len()];
                 stream.read_exact(&mut said).unwrap();
                 stream.write_all(b"heard").unwrap();
@@ -86,6 +86,7 @@ fn questions_come_to_the_responder_whoever_was_asked() {
                 socket.connect(server).unwrap();
                 socket.send(b"question").unwrap();
                 let mut answer = [0; 16];
+                socket.set_read_timeout(Some(Duration::from_secs(30))).unwrap();
                 assert_eq!(socket.recv(&mut answer).unwrap(), 6);
                 let mut stream = TcpStream::connect(server).unwrap();
                 stream.write_all(b"question").unwrap();
@@ -95,10 +96,23 @@ fn questions_come_to_the_responder_whoever_was_asked() {
         |listeners| {
             let (udp, tcp) = (UdpSocket::from(listeners.dns_udp.try_clone().unwrap()), blocking(&listeners.dns_tcp));
             udp.set_nonblocking(false).unwrap();
+            setsockopt(&udp, sockopt::Ipv4PacketInfo, &true).unwrap();
             for _ in 0..2 {
                 let mut question = [0; 16];
-                let (_, from) = udp.recv_from(&mut question).unwrap();
-                udp.send_to(b"answer", from).unwrap();
+                let (from, asked) = {
+                    let mut room = cmsg_space!(libc::in_pktinfo);
+                    let mut slices = [IoSliceMut::new(&mut question)];
+                    let heard = recvmsg::<SockaddrIn>(udp.as_raw_fd(), &mut slices, Some(&mut room), MsgFlags::empty());
+                    let heard = heard.unwrap();
+                    let Some(ControlMessageOwned::Ipv4PacketInfo(info)) = heard.cmsgs().unwrap().next() else {
+                        panic!("it is not told who was asked")
+                    };
+                    (heard.address.unwrap(), info.ipi_addr)
+                };
+                let info = libc::in_pktinfo { ipi_ifindex: 0, ipi_spec_dst: asked, ipi_addr: asked };
+                let control = [ControlMessage::Ipv4PacketInfo(&info)];
+                let answer = [IoSlice::new(b"answer")];
+                sendmsg(udp.as_raw_fd(), &answer, &control, MsgFlags::empty(), Some(&from)).unwrap();
                 let (mut stream, _) = tcp.accept().unwrap();
                 stream.read_exact(&mut question[..8]).unwrap();
                 stream.write_all(b"answer").unwrap();

@@ -18,7 +18,7 @@ use super::{
     looked_into,
     relay::{self, Flow},
     socks,
-    stream::{First, both, farewell, finish, first, read_more, write_all},
+    stream::{First, both, farewell, finish, first, heard, read_more, write_all},
 };
 use crate::net::{
     Policy, Protocol,
@@ -190,11 +190,12 @@ async fn pass(
     };
     match ended {
         Ok(()) => {
+            finish(server);
+            first(pin!(heard(&client)), pin!(shared.gone())).await;
             // One that is gone, and its network with it, would have its end sent again and again.
             if !*shared.draining.borrow() {
                 finish(client);
             }
-            finish(server);
         }
         // Dropped, both are reset: the one side as the other was.
         Err(Stop::Lost) => {}

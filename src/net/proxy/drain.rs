@@ -51,10 +51,7 @@ fn has_waiting(listener: &TcpListener) -> bool {
 
 /// When the client is gone and the server has all that it sent: nobody would hear an answer.
 pub(super) async fn delivered(shared: &Shared, server: &TcpStream, flow: &Flow) -> io::Result<()> {
-    let mut draining = shared.draining.subscribe();
-    if draining.wait_for(|draining| *draining).await.is_err() {
-        return std::future::pending().await;
-    }
+    shared.gone().await;
     while !flow.sent.get() || socket::unacknowledged(server)? > 0 {
         sleep(LOOK).await;
     }

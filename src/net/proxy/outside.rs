@@ -1,14 +1,14 @@
 //! What the proxy asks of the kernel and of the host's resolver.
 //!
 //! Three questions behind one type, so that tests can give other answers to them where there is no gateway: where a
-//! redirected connection was going, which addresses a name has, and where an address is.
+//! steered connection was going, which addresses a name has, and where an address is.
 //!
 //! A proxy may dial from another network namespace than it is in: a thread stands there and makes its sockets. Names are
 //! resolved in its own all the same.
 
 use std::{
     io,
-    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, SocketAddrV4, ToSocketAddrs},
+    net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs},
     os::fd::{AsFd, OwnedFd},
     sync::{Arc, mpsc},
     thread,
@@ -16,7 +16,7 @@ use std::{
 
 use nix::sys::{
     signal::SigSet,
-    socket::{AddressFamily, SockFlag, SockProtocol, SockType, getsockopt, socket, sockopt},
+    socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket},
 };
 use tokio::net::TcpStream;
 
@@ -66,7 +66,7 @@ impl Outside {
             }
         };
         Ok(Self {
-            destination: Box::new(original_destination),
+            destination: Box::new(TcpStream::local_addr),
             resolve: Arc::new(resolve),
             // What is this host's is out of bounds, wherever it is seen from.
             is_own: Box::new(move |address| {
@@ -123,12 +123,6 @@ impl Outward {
 
 fn made(family: AddressFamily, kind: SockType) -> io::Result<OwnedFd> {
     Ok(socket(family, kind, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?)
-}
-
-fn original_destination(client: &TcpStream) -> io::Result<SocketAddr> {
-    let raw = getsockopt(client, sockopt::OriginalDst)?;
-    let address = Ipv4Addr::from(u32::from_be(raw.sin_addr.s_addr));
-    Ok(SocketAddrV4::new(address, u16::from_be(raw.sin_port)).into())
 }
 
 fn resolve(name: &Name) -> io::Result<Vec<IpAddr>> {

@@ -26,7 +26,7 @@ use super::{
     Place, Shared, accept,
     account::Account,
     relay,
-    stream::{First, both, finish, first, patient, prepare},
+    stream::{First, both, finish, first, heard, patient, prepare},
 };
 use crate::{
     net::{
@@ -87,7 +87,7 @@ async fn carry(account: &Account<'_>, client: TcpStream, port: u16, sockets: &Ow
     prepare(&client)?;
     let socket = new_socket(sockets)?;
     let connecting = patient(shared.limits.dial, socket.connect(SocketAddr::new(SANDBOX.into(), port)));
-    let connected = first(pin!(draining(shared)), pin!(connecting)).await;
+    let connected = first(pin!(shared.gone()), pin!(connecting)).await;
     let inside = match connected {
         First::Left(()) => return Ok(()),
         First::Right(connected) => match connected.map_err(io::Error::from).and_then(|connected| connected) {
@@ -110,8 +110,10 @@ async fn carry(account: &Account<'_>, client: TcpStream, port: u16, sockets: &Ow
         First::Left(gone) => gone,
         First::Right(ended) => {
             ended?;
+            finish(client);
+            first(pin!(heard(&inside)), pin!(shared.gone())).await;
             finish(inside);
-            Ok(())
+            return Ok(());
         }
     };
     if ended.is_ok() {
@@ -131,17 +133,9 @@ fn new_socket(sockets: &OwnedFd) -> io::Result<TcpSocket> {
     Ok(socket)
 }
 
-/// When the sandbox is gone.
-async fn draining(shared: &Shared) {
-    let mut draining = shared.draining.subscribe();
-    if draining.wait_for(|draining| *draining).await.is_err() {
-        std::future::pending().await
-    }
-}
-
 /// When the sandbox is gone and the client has all that it said.
 async fn gone(shared: &Shared, inside: &TcpStream, client: &TcpStream) -> io::Result<()> {
-    draining(shared).await;
+    shared.gone().await;
     while socket::unread(inside)? > 0 || socket::unacknowledged(client)? > 0 {
         sleep(LOOK).await;
     }

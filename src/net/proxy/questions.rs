@@ -1,8 +1,19 @@
 //! Questions of DNS, over UDP and TCP: all are answered here, and none leaves the host.
 
-use std::{cell::Cell, rc::Rc, time::Duration};
+use std::{
+    cell::Cell,
+    io::{self, IoSlice, IoSliceMut},
+    os::fd::AsRawFd,
+    rc::Rc,
+    time::Duration,
+};
 
+use nix::{
+    cmsg_space,
+    sys::socket::{ControlMessage, ControlMessageOwned, MsgFlags, SockaddrIn, recvmsg, sendmsg},
+};
 use tokio::{
+    io::Interest,
     net::{TcpListener, TcpStream, UdpSocket},
     task::spawn_local,
     time::{sleep, timeout},
@@ -10,7 +21,7 @@ use tokio::{
 
 use super::{
     Shared, accept,
-    stream::{read_more, write_all},
+    stream::{end_writing, heard, read_more, write_all},
 };
 use crate::net::{Contact, Protocol, dns, policy::Host};
 
@@ -38,17 +49,42 @@ impl Shared {
 pub(super) async fn answer_udp(shared: Rc<Shared>, socket: UdpSocket) {
     let mut buffer = [0; 1500];
     loop {
-        match socket.recv_from(&mut buffer).await {
-            Ok((length, client)) => {
+        match socket.async_io(Interest::READABLE, || receive(&socket, &mut buffer)).await {
+            Ok((length, ends)) => {
                 if let Some(answer) = shared.answer(&buffer[..length]) {
                     // One that is lost is asked for again.
-                    _ = socket.send_to(&answer, client).await;
+                    _ = socket.async_io(Interest::WRITABLE, || send(&socket, &answer, ends)).await;
                 }
             }
             // An answer that nobody wanted comes back as an error.
             Err(_) => sleep(Duration::from_millis(1)).await,
         }
     }
+}
+
+/// Who asked, and at which of all the addresses that the socket has.
+type Ends = (SockaddrIn, libc::in_addr);
+
+fn receive(socket: &UdpSocket, buffer: &mut [u8]) -> io::Result<(usize, Ends)> {
+    let mut room = cmsg_space!(libc::in_pktinfo);
+    let mut slices = [IoSliceMut::new(buffer)];
+    let message = recvmsg::<SockaddrIn>(socket.as_raw_fd(), &mut slices, Some(&mut room), MsgFlags::MSG_DONTWAIT)?;
+    let asked = message.cmsgs()?.find_map(|found| match found {
+        ControlMessageOwned::Ipv4PacketInfo(info) => Some(info.ipi_addr),
+        _ => None,
+    });
+    match (message.address, asked) {
+        (Some(client), Some(asked)) => Ok((message.bytes, (client, asked))),
+        _ => Err(io::ErrorKind::InvalidData.into()),
+    }
+}
+
+fn send(socket: &UdpSocket, answer: &[u8], (client, asked): Ends) -> io::Result<()> {
+    let from = libc::in_pktinfo { ipi_ifindex: 0, ipi_spec_dst: asked, ipi_addr: asked };
+    let control = [ControlMessage::Ipv4PacketInfo(&from)];
+    let slices = [IoSlice::new(answer)];
+    sendmsg(socket.as_raw_fd(), &slices, &control, MsgFlags::MSG_DONTWAIT, Some(&client))?;
+    Ok(())
 }
 
 pub(super) async fn answer_tcp(shared: Rc<Shared>, listener: TcpListener) {
@@ -63,6 +99,10 @@ pub(super) async fn answer_tcp(shared: Rc<Shared>, listener: TcpListener) {
         let (shared, open) = (shared.clone(), open.clone());
         spawn_local(async move {
             _ = answer_stream(&shared, &client).await;
+            _ = end_writing(&client);
+            if timeout(SILENCE, heard(&client)).await.is_err() {
+                _ = client.set_zero_linger();
+            }
             open.set(open.get() - 1);
         });
     }

@@ -6,17 +6,17 @@
 use std::{
     cell::{Cell, RefCell},
     io,
-    os::fd::OwnedFd,
+    os::fd::{AsRawFd, OwnedFd},
 };
 
 use nix::{
     fcntl::{FcntlArg, OFlag, SpliceFFlags, fcntl, splice},
-    sys::socket::{setsockopt, sockopt},
+    sys::socket::{MsgFlags, send, setsockopt, sockopt},
     unistd::pipe2,
 };
 use tokio::{io::Interest, net::TcpStream, sync::Notify};
 
-use super::stream::{SCRATCH, end_writing, read_more, read_with, write_all};
+use super::stream::{end_writing, read_more, with_room, write_all};
 
 /// Bytes of one direction that are copied before a pipe is worth it.
 const COPIED: u64 = 512 << 10;
@@ -129,8 +129,8 @@ async fn pass_all(
 ) -> io::Result<()> {
     let mut copied = 0;
     loop {
-        let length = copy(from, to, &see).await?;
-        if length == 0 {
+        let (length, ended) = copy(from, to, &see).await?;
+        if ended {
             return Ok(());
         }
         copied += length;
@@ -149,23 +149,47 @@ async fn pass_all(
     }
 }
 
-/// Passes on what is there, waiting for it. 0: nothing more comes.
-async fn copy(from: &TcpStream, to: &TcpStream, see: impl Fn(&[u8])) -> io::Result<u64> {
-    let (length, rest) = read_with(from, SCRATCH, |bytes| {
-        if bytes.is_empty() {
-            return Ok((0, Vec::new()));
+/// Passes on what is there, waiting for it: how much it was, and whether nothing more comes. Then the end has to be told
+/// next, since the last bytes wait for it: they go out together, which spares both sides a packet.
+async fn copy(from: &TcpStream, to: &TcpStream, see: impl Fn(&[u8])) -> io::Result<(u64, bool)> {
+    let passed = loop {
+        let closed = from.ready(Interest::READABLE).await?.is_read_closed();
+        let passed = with_room(|room| {
+            let mut length = from.try_read(room)?;
+            let mut ended = Ok(length == 0);
+            if closed && (1..room.len()).contains(&length) {
+                match from.try_read(&mut room[length..]) {
+                    Ok(0) => ended = Ok(true),
+                    Ok(more) => length += more,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    // What came before it is passed on all the same.
+                    Err(error) => ended = Err(error),
+                }
+            }
+            let bytes = &room[..length];
+            let mut flags = MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL;
+            if matches!(ended, Ok(true)) {
+                flags |= MsgFlags::from_bits_retain(libc::MSG_MORE);
+            }
+            let mut written = 0;
+            if length > 0 {
+                see(bytes);
+                match to.try_io(Interest::WRITABLE, || Ok(send(to.as_raw_fd(), bytes, flags)?)) {
+                    Ok(sent) => written = sent,
+                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
+                    Err(error) => return Err(error),
+                }
+            }
+            Ok((length as u64, ended, bytes[written..].to_vec()))
+        });
+        match passed {
+            Err(error) if io::Error::kind(&error) == io::ErrorKind::WouldBlock => {}
+            other => break other?,
         }
-        see(bytes);
-        let written = match to.try_write(bytes) {
-            Ok(written) => written,
-            Err(error) if error.kind() == io::ErrorKind::WouldBlock => 0,
-            Err(error) => return Err(error),
-        };
-        Ok((bytes.len() as u64, bytes[written..].to_vec()))
-    })
-    .await??;
+    };
+    let (length, ended, rest) = passed;
     write_all(to, &rest).await?;
-    Ok(length)
+    Ok((length, ended?))
 }
 
 /// What the kernel moves pages through.

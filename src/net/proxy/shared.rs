@@ -56,6 +56,14 @@ impl Shared {
         }
     }
 
+    /// When all clients are gone.
+    pub async fn gone(&self) {
+        let mut draining = self.draining.subscribe();
+        if draining.wait_for(|draining| *draining).await.is_err() {
+            std::future::pending().await
+        }
+    }
+
     pub fn deny(&self, protocol: Protocol, target: String, refusal: Refusal) {
         let denied = Denied { protocol, target, rule: refusal.rule, hint: refusal.hint };
         if let Some(log) = &self.log {

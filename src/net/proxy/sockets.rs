@@ -43,7 +43,11 @@ impl TryFrom<Listeners> for Sockets {
             ]
             .into_iter()
             .flatten()
-            .map(|(udp, tcp)| Ok((UdpSocket::from_std(waiting(udp)?.into())?, listener(tcp)?)))
+            .map(|(udp, tcp)| {
+                // It is told at which address it was asked.
+                setsockopt(&udp, sockopt::Ipv4PacketInfo, &true)?;
+                Ok((UdpSocket::from_std(waiting(udp)?.into())?, listener(tcp)?))
+            })
             .collect::<std::io::Result<_>>()?,
             explicit: listener(listeners.explicit)?,
             udp: match listeners.udp {

@@ -13,8 +13,10 @@ use std::{
 use nix::sys::socket::{Shutdown, setsockopt, shutdown, sockopt};
 use tokio::{
     net::TcpStream,
-    time::{Instant, error::Elapsed, timeout, timeout_at},
+    time::{Instant, error::Elapsed, sleep, timeout, timeout_at},
 };
+
+use crate::sys::socket;
 
 /// Silence on a line before the kernel asks whether the other side is still there.
 const KEEPALIVE_SECONDS: u32 = 120;
@@ -32,6 +34,19 @@ pub(super) fn prepare(socket: &impl AsFd) -> io::Result<()> {
 /// Ends it as both sides wanted: what is still on its way gets there.
 pub(super) fn finish(stream: TcpStream) {
     _ = setsockopt(&stream, sockopt::Linger, &nix::libc::linger { l_onoff: 0, l_linger: 0 });
+}
+
+/// Until the other side has all that it was sent, the end among it.
+///
+/// What is closed before that is the kernel's for as long as the other side doesn't read, and nobody counts it: a sandbox
+/// could have any number of them, each with a buffer full.
+pub(super) async fn heard(stream: &TcpStream) {
+    const LONGEST: Duration = Duration::from_millis(256);
+    let mut pause = Duration::from_millis(1);
+    while socket::unacknowledged(stream).is_ok_and(|left| left > 0) {
+        sleep(pause).await;
+        pause = (pause * 2).min(LONGEST);
+    }
 }
 
 /// Tells the other side that nothing more comes.
@@ -111,6 +126,7 @@ pub(super) async fn farewell(stream: TcpStream, words: &[u8], patience: Duration
                 length => drained += length,
             }
         }
+        heard(&stream).await;
         Ok::<_, io::Error>(())
     };
     if let Ok(Ok(())) = timeout_at(deadline, said).await {

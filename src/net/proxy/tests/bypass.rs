@@ -364,6 +364,29 @@ fn bypass_29_connections_are_counted() {
     assert!((0..1000).any(|_| room() == b"hello"));
 }
 
+/// The kernel would keep them for as long as the client likes, each with all that it doesn't read.
+#[test]
+fn bypass_29_connections_count_until_the_client_has_their_last_byte() {
+    const MORE_THAN_IT_TAKES_UNREAD: usize = 200 << 10;
+    let world = World::with(r#"{"mode":"open"}"#, |limits| limits.connections = 1);
+    world.serve(PUBLIC, 1, |mut client| {
+        until_end(&mut client);
+        send(&mut client, vec![b'x'; MORE_THAN_IT_TAKES_UNREAD]);
+    });
+    let mut unread = world.connect(PUBLIC, 1);
+    unread.shutdown(std::net::Shutdown::Write).unwrap();
+    // Both sides have ended by then.
+    std::thread::sleep(std::time::Duration::from_millis(300));
+    assert_eq!(until_end(&mut world.connect(PUBLIC, 1)), (vec![], End::Reset));
+    assert_eq!(world.denial().rule, "more than 1 connections at once");
+    assert_eq!(until_end(&mut unread), (vec![b'x'; MORE_THAN_IT_TAKES_UNREAD], End::Closed));
+    let room = || {
+        std::thread::sleep(std::time::Duration::from_millis(10));
+        exactly_or_reset(&mut world.connect(PUBLIC, 1))
+    };
+    assert!((0..1000).any(|_| room().len() == MORE_THAN_IT_TAKES_UNREAD));
+}
+
 fn exactly_or_reset(client: &mut std::net::TcpStream) -> Vec<u8> {
     client.shutdown(std::net::Shutdown::Write).ok();
     until_end(client).0

@@ -1,6 +1,6 @@
 //! A proxy on loopback sockets, with servers that stand for hosts of the internet.
 //!
-//! Everything is the real thing but three answers: where a client was going (there is no redirect here), what a name
+//! Everything is the real thing but three answers: where a client was going (nothing is steered here), what a name
 //! resolves to, and on which loopback port a public address is.
 
 use std::{
@@ -13,10 +13,12 @@ use std::{
     time::Duration,
 };
 
-use nix::sys::socket::{AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, getsockname, socket};
+use nix::sys::socket::{
+    AddressFamily, SockFlag, SockType, SockaddrIn, bind, connect, getsockname, setsockopt, socket, sockopt,
+};
 
 use super::super::{Limits, Proxy, outside::Outside};
-use crate::net::{Denied, Listeners, Policy, policy::Name};
+use crate::net::{BUFFER, Denied, Listeners, Policy, policy::Name};
 
 /// What a test waits at most for what should come at once; never for what should not.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -89,6 +91,8 @@ impl World {
         limit(&mut limits);
         let listener = || TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let (tcp, dns_tcp, explicit) = (listener(), listener(), listener());
+        // As the gateway does.
+        setsockopt(&tcp, sockopt::SndBuf, &BUFFER).unwrap();
         let dns_udp = UdpSocket::bind((Ipv4Addr::LOCALHOST, 0)).unwrap();
         let at = |listener: &TcpListener| listener.local_addr().unwrap();
         let places = (at(&tcp), dns_udp.local_addr().unwrap(), at(&dns_tcp), at(&explicit));
