@@ -17,6 +17,8 @@ use crate::{
 
 /// Its memory: room for the words of a job.
 const ROOM: u64 = 256 << 10;
+/// MAX_ARG_STRLEN, which gVisor's kernel holds its programs to, and not the first.
+const LONGEST: usize = 128 << 10;
 const HEAD: usize = 56;
 /// In front of the errno, by which it is known who says so: a program that was executed cannot know it any more.
 const MARK: usize = 16;
@@ -97,17 +99,18 @@ pub(super) fn file() -> Vec<u8> {
     file
 }
 
-/// What it reads: which program it becomes. `None` if that is more than it has room for.
+/// What it reads: which program it becomes. `None` if that is more than it has room for, or than may be executed.
 pub(super) fn job(step: &Step, mark: Mark) -> Option<Vec<u8>> {
     let lists = [&step.argv, &step.env, &step.candidates];
     let pointers: usize = lists.iter().map(|list| list.len() + 1).sum();
     let (mut tables, mut texts) = (Vec::new(), Vec::new());
     let mut heads = Vec::new();
     let first_text = HEAD + pointers * 8;
-    for list in lists {
+    let candidates: Vec<_> = step.candidates.iter().map(|path| absolute(path, &step.cwd)).collect();
+    for list in [&step.argv, &step.env, &candidates] {
         heads.push(starter::MEMORY + (HEAD + tables.len()) as u64);
         for text in list {
-            if text.contains('\0') {
+            if text.contains('\0') || text.len() >= LONGEST {
                 return None;
             }
             tables.extend_from_slice(&(starter::MEMORY + (first_text + texts.len()) as u64).to_ne_bytes());
@@ -127,6 +130,14 @@ pub(super) fn job(step: &Step, mark: Mark) -> Option<Vec<u8>> {
     job.append(&mut tables);
     job.append(&mut texts);
     Some(job)
+}
+
+/// As runsc names the file that it executes first: a script is told.
+fn absolute(path: &str, cwd: &str) -> String {
+    if path.starts_with('/') || !path.contains('/') {
+        return path.to_owned();
+    }
+    Path::new(cwd).join(path).components().collect::<std::path::PathBuf>().to_string_lossy().into_owned()
 }
 
 #[cfg(test)]
@@ -204,6 +215,17 @@ mod tests {
         }
         let (_, complaint, code) = start(&[], b"");
         assert_eq!((complaint.len(), code), (0, Some(127)));
-        assert!(job(&step(&["x".repeat(300_000).as_str()], &[]), mark).is_none());
+        for length in [LONGEST, 300_000] {
+            assert!(job(&step(&["x".repeat(length).as_str()], &[]), mark).is_none());
+        }
+    }
+
+    #[test]
+    fn a_file_is_called_by_its_whole_name() {
+        for (path, whole) in
+            [("./s.sh", "/sandbox/s.sh"), ("a/../b", "/sandbox/a/../b"), ("/x/./y", "/x/./y"), ("sh", "sh")]
+        {
+            assert_eq!(absolute(path, "/sandbox"), whole);
+        }
     }
 }

@@ -241,7 +241,10 @@ impl<'a> Supervisor<'a> {
             Some(Report::Terminal(master)) => {
                 self.relay.attach(master).map_err(system("make the terminal non-blocking"))?;
             }
-            Some(Report::Started) => self.begin(observer),
+            Some(Report::Started) => {
+                self.relay.tell();
+                self.begin(observer);
+            }
             Some(Report::Ended { status, disk_full }) => {
                 self.ended = Some((self.end_of(status), Instant::now()));
                 self.disk_full = disk_full;

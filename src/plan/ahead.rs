@@ -30,7 +30,7 @@ impl Plan {
         let looked_into = self.egress.as_ref().is_some_and(|policy| policy.inspects_any());
         !self.terminal
             && !self.keeps
-            && (self.gvisor.is_none() || (self.steps.len() <= 1 && self.starter_place().is_some()))
+            && (self.gvisor.is_none() || (self.steps.len() <= 1 && self.starter_place().is_some() && self.has_room()))
             && self.setup_egress.is_none()
             && self.publish.is_empty()
             && self.on_disk().is_none()
@@ -45,6 +45,25 @@ impl Plan {
         let runs =
             |op: &SetupOp| matches!(op, SetupOp::Tmpfs { path, executable: true, .. } if path.shown() == "/sandbox");
         self.setup.iter().any(runs).then_some("/sandbox")
+    }
+
+    /// What has waited keeps a few pages and files of its own until the program runs: a sandbox in which they could be missed
+    /// is made when it is wanted.
+    fn has_room(&self) -> bool {
+        const LEAST: u64 = 1 << 20;
+        const OWN: u64 = 64 << 10;
+        const PAGE: u64 = 4096;
+        let placed = self.placed_late().map(|(_, op)| match op {
+            SetupOp::File { content, .. } => PAGE + (content.0.len() as u64).next_multiple_of(PAGE),
+            _ => PAGE,
+        });
+        let least = LEAST.max(OWN + placed.sum::<u64>());
+        self.setup.iter().all(|op| match op {
+            SetupOp::Tmpfs { path, bytes, .. } => {
+                !["/sandbox", "/tmp"].contains(&path.shown().as_str()) || *bytes >= least
+            }
+            _ => true,
+        })
     }
 
     /// The operations that place what is done in the sandbox, with their places in the plan.

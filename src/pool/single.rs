@@ -37,7 +37,8 @@ impl Single {
         self.waiting.is_some()
     }
 
-    /// As [`Sandbox::run`], but what is left of the sandbox may be there until [`Self::tidy`]. `note` is told by which names
+    /// As [`Sandbox::run`], but what is left of the sandbox may be there until [`Self::tidy`], which is to come before the
+    /// next. `note` is told by which names
     /// it is known from here on.
     pub fn run(
         &mut self,
@@ -48,7 +49,6 @@ impl Single {
         note: &dyn Fn(&[&SandboxId]) -> Result<()>,
     ) -> Result<Outcome> {
         let began = Instant::now();
-        self.tidy()?;
         if self.settings.most == 0 {
             note(&[id])?;
             return sandbox.run(signals, observer);

@@ -23,6 +23,8 @@ pub struct Jobs<'a> {
     pub(super) place: usize,
     /// What is left of a sandbox that could not be removed. It stays noted: the spawner tries again when this worker ends.
     pub(super) stuck: Vec<SandboxId>,
+    /// There is nobody any more who would hear an answer.
+    pub(super) alone: bool,
 }
 
 impl Jobs<'_> {
@@ -31,6 +33,9 @@ impl Jobs<'_> {
     pub fn next(&mut self) -> Option<Vec<u8>> {
         let mut incoming = Incoming::default();
         loop {
+            if self.alone {
+                return None;
+            }
             self.ready(libc::POLLIN).ok()?;
             match incoming.read(self.socket.as_fd()) {
                 Ok(Came::Whole(job)) => return Some(job),
@@ -40,15 +45,10 @@ impl Jobs<'_> {
         }
     }
 
-    /// Answers it. An owner that is gone, or that lets go of this worker, hears nothing.
+    /// Answers it. An owner that is gone, or that lets go of this worker, hears nothing, and there is no next job.
     pub fn answer(&mut self, answer: &[u8]) {
         // What was ended because the spawner was is no answer.
-        if self.is_orphan() {
-            process::exit_now(1);
-        }
-        if stream::send(self.socket.as_fd(), answer).is_err() {
-            process::exit_now(1);
-        }
+        self.alone |= self.is_orphan() || stream::send(self.socket.as_fd(), answer).is_err();
     }
 
     /// Readable when what is done now is to end: for [`Sandbox::run`].
@@ -87,6 +87,8 @@ impl Jobs<'_> {
         observer: &mut dyn Observer,
     ) -> Result<Outcome> {
         let id = sandbox.known_as()?;
+        // Of an earlier case of the same job.
+        self.put_away(ahead);
         let noted = |ids: &[&SandboxId]| {
             self.note(ids).map_err(|error| Error::new(format!("no note of sandbox {id}: {error}")))
         };
@@ -96,10 +98,14 @@ impl Jobs<'_> {
     /// Removes what is left of the last sandbox. What cannot be removed is left to the spawner, as that of a worker that was
     /// killed; no job is told of it, as its own has been answered, and the next is another's.
     pub fn tidy(&mut self, ahead: &mut Single) {
+        self.put_away(ahead);
+        self.end();
+    }
+
+    fn put_away(&mut self, ahead: &mut Single) {
         if ahead.tidy().is_err() {
             self.stuck = self.notes.read(self.place);
         }
-        self.end();
     }
 
     fn note(&self, ids: &[&SandboxId]) -> std::io::Result<()> {
@@ -111,7 +117,7 @@ impl Jobs<'_> {
     /// Makes a sandbox for the next job, if that is likely to want one such as the last ones did, and has not come yet.
     pub fn make_ahead(&mut self, ahead: &mut Single) {
         let waits = libc::pollfd { fd: self.socket.as_raw_fd(), events: libc::POLLIN, revents: 0 };
-        if process::poll(&mut [waits], Some(std::time::Duration::ZERO)) != Ok(0) {
+        if self.alone || process::poll(&mut [waits], Some(std::time::Duration::ZERO)) != Ok(0) {
             return;
         }
         ahead.make(Some(self.signals.as_fd()), &|id| self.note(&[id]).is_ok());

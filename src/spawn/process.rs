@@ -110,7 +110,15 @@ impl<F: FnMut(&mut Jobs)> Process<F> {
         keep_only(&[socket.as_fd(), self.crew.notes.file().as_fd()])?;
         let signals = process::take_signals(&[libc::SIGTERM])?;
         if process::hear_of_end(spawner, libc::SIGTERM)? {
-            (self.body)(&mut Jobs { socket, signals, spawner, notes: &self.crew.notes, place, stuck: Vec::new() });
+            (self.body)(&mut Jobs {
+                socket,
+                signals,
+                spawner,
+                notes: &self.crew.notes,
+                place,
+                stuck: Vec::new(),
+                alone: false,
+            });
         }
         Ok(())
     }

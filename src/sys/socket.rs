@@ -180,12 +180,23 @@ pub fn unread(stream: impl AsFd) -> Result<usize> {
     Ok(bytes.try_into().unwrap_or(0))
 }
 
-/// Bytes of a TCP stream that the other side does not have yet, its end among them.
+/// Bytes of a TCP stream that the other side does not have yet, its end among them; none where it will never have them.
 pub fn unacknowledged(stream: impl AsFd) -> Result<usize> {
+    // linux/tcp.h: TCP_CLOSE, the first byte of struct tcp_info. What was on its way when a reset came is counted still.
+    const CLOSED: u8 = 7;
+    let fd = stream.as_fd().as_raw_fd();
     let mut bytes: libc::c_int = 0;
     // SAFETY: the kernel writes one int (SIOCOUTQ is the same number).
-    check(unsafe { libc::ioctl(stream.as_fd().as_raw_fd(), libc::TIOCOUTQ, &raw mut bytes) }.into())?;
-    Ok(bytes.try_into().unwrap_or(0))
+    check(unsafe { libc::ioctl(fd, libc::TIOCOUTQ, &raw mut bytes) }.into())?;
+    if bytes <= 0 {
+        return Ok(0);
+    }
+    let (mut state, mut length) = (0_u8, 1 as libc::socklen_t);
+    // SAFETY: the kernel writes at most `length` bytes.
+    let got =
+        unsafe { libc::getsockopt(fd, libc::IPPROTO_TCP, libc::TCP_INFO, (&raw mut state).cast(), &raw mut length) };
+    check(got.into())?;
+    Ok(if state == CLOSED { 0 } else { bytes as usize })
 }
 
 /// Whom the holder of a descriptor may reach by it.

@@ -8,7 +8,7 @@ use std::{
 use serde_json::{Value, json};
 
 use crate::{
-    Batch, both,
+    Batch, assert_nothing_left, both,
     common::{Who, host},
     echo, lines, read,
 };
@@ -76,6 +76,25 @@ fn killed(who: Who, more: &[&str]) {
 }
 
 both! {
+    fn nothing_is_left_when_who_makes_the_sandboxes_is_killed(who: Who) {
+        for pool in ["auto", "off"] {
+            let nap = format!("sleep 6{}{}", std::process::id(), u8::from(who == Who::Root));
+            let jobs = [json!({"cmd": nap}), json!({"cmd": nap})];
+            let batch = Batch::of(who, &jobs).args(["-q", "-j", "2", "--pool", pool, "-o", "out"]);
+            let child = batch.start();
+            let pid = child.id();
+            assert!(host::eventually(|| host::processes(&nap.replace(' ', "\0")).len() >= 2));
+            let children = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap();
+            for spawner in children.split_whitespace() {
+                let spawner = nix::unistd::Pid::from_raw(spawner.parse().unwrap());
+                nix::sys::signal::kill(spawner, nix::sys::signal::Signal::SIGKILL).unwrap();
+            }
+            let done = batch.0.wait_for(child);
+            assert_ne!(done.code, 0, "--pool {pool}: {done}");
+            assert_nothing_left(&done, pid);
+        }
+    }
+
     fn no_job_is_lost_and_none_is_done_twice(who: Who) {
         killed(who, &[]);
     }

@@ -36,7 +36,7 @@ pub(super) struct Relay {
     fed: usize,
     /// What was read last.
     chunk: Vec<u8>,
-    /// What it is given to read before its input is for it alone, and comes when it is told to have started.
+    /// What it is given to read before its input makes it begin, and waits for [`Self::tell`].
     tells: bool,
     /// By which what is to become the program says that it could not, and why.
     mark: Option<Mark>,
@@ -130,6 +130,11 @@ impl Relay {
         (self.pending, self.mark) = (first, mark);
     }
 
+    /// All that the program finds is there.
+    pub(super) const fn tell(&mut self) {
+        self.tells = false;
+    }
+
     /// Why what was to become the program did not.
     pub(super) const fn not_executed(&self) -> Option<Errno> {
         self.not_executed
@@ -160,9 +165,7 @@ impl Relay {
             }
         }
         match (self.sink(), &self.input) {
-            (Some(to), _) if !self.pending.is_empty() && (started || !self.tells) => {
-                add(Source::Stdin, to, libc::POLLOUT)
-            }
+            (Some(to), _) if !self.pending.is_empty() && !self.tells => add(Source::Stdin, to, libc::POLLOUT),
             (Some(_), Some(input)) if started => add(Source::Input, input.as_fd(), libc::POLLIN),
             _ => {}
         }
