@@ -162,6 +162,7 @@ pub(super) fn circumstances<'a>(bundle: &'a Path, host: &Host, layout: &Layout, 
         kernel: KernelVersion(host.kernel.major, host.kernel.minor),
         landlock_abi: host.landlock_abi,
         rootless: !host.privileged,
+        nested_users: !host.initial_user_namespace,
         cgroup: match (layout.is_v2(), layout.is_v1()) {
             (true, _) => CgroupTree::V2,
             (_, true) => CgroupTree::V1,

@@ -81,7 +81,8 @@ pub fn exec(wanted: &Exec, process: impl FnOnce(&oci::Spec) -> Result<oci::Proce
     }
     let call = guest.as_ref().map(guest::Execution::call);
     if let Some(egress) = &record.egress {
-        plan::egress::check_exec(linux, &process.capabilities).map_err(Hint::into_error)?;
+        plan::egress::check_exec(linux, &process.capabilities, !host.initial_user_namespace)
+            .map_err(Hint::into_error)?;
         // Until its program runs, its process is seen where the engine makes its network.
         if launch::network_of(init.pid).map_err(failed)? == egress.engine {
             return Err(failed("cannot exec in a container whose network is filtered before it is started"));

@@ -52,8 +52,8 @@ impl Egress {
 }
 
 /// Whether one more process of a container whose network is filtered may have these.
-pub fn check_exec(linux: &oci::Linux, held: &Capabilities) -> Result<(), ContainerError> {
-    check_held(&Held::new(&Namespaces::new(linux)?, linux), held)
+pub fn check_exec(linux: &oci::Linux, held: &Capabilities, nested: bool) -> Result<(), ContainerError> {
+    check_held(&Held::new(&Namespaces::new(linux)?, linux, nested), held)
 }
 
 /// What else stands around a filtered container's processes.
@@ -63,13 +63,13 @@ pub struct Held {
     users: bool,
     /// Likewise of processes.
     processes: bool,
-    /// Whether devices are closed but for some.
+    /// Whether devices are closed but for some, or, as in any user namespace, cannot be made (mknod(2)).
     devices: bool,
 }
 
 impl Held {
     #[must_use]
-    pub fn new(namespaces: &Namespaces, linux: &oci::Linux) -> Self {
+    pub fn new(namespaces: &Namespaces, linux: &oci::Linux, nested: bool) -> Self {
         let own = |flag: i32| namespaces.new & flag != 0;
         let rules = linux.resources().as_ref().and_then(|resources| resources.devices().as_deref()).unwrap_or_default();
         let closes = |rule: &oci::LinuxDeviceCgroup| {
@@ -77,7 +77,11 @@ impl Held {
             let access = rule.access().as_deref().unwrap_or("rwm");
             !rule.allow() && all && rule.major().is_none() && access.contains('r') && access.contains('w')
         };
-        Self { users: own(libc::CLONE_NEWUSER), processes: own(libc::CLONE_NEWPID), devices: rules.iter().any(closes) }
+        Self {
+            users: own(libc::CLONE_NEWUSER),
+            processes: own(libc::CLONE_NEWPID),
+            devices: nested || rules.iter().any(closes),
+        }
     }
 }
 

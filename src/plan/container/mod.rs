@@ -187,6 +187,8 @@ pub struct Circumstances<'a> {
     pub kernel: KernelVersion,
     pub landlock_abi: u32,
     pub rootless: bool,
+    /// The runtime is in a user namespace that is not the host's first.
+    pub nested_users: bool,
     pub cgroup: CgroupTree,
     pub selinux: bool,
     /// Enter the root by pivot_root(2); else, where the root is a ramdisk, by chroot(2).
@@ -266,7 +268,7 @@ pub fn make(spec: &oci::Spec, controls: &Controls, around: &Circumstances<'_>) -
         None => controls::tighten(&mut process, controls, around.kernel, around.landlock_abi)?,
     }
     if egress.is_some() {
-        egress::check_held(&egress::Held::new(&namespaces, linux), &process.capabilities)?;
+        egress::check_held(&egress::Held::new(&namespaces, linux, around.nested_users), &process.capabilities)?;
     }
     Ok(Plan {
         egress,

@@ -40,10 +40,8 @@ pub(super) fn check(
 
 /// Whoever may change the root once more, or the host's mounts, is out of it.
 pub fn check_capabilities(capabilities: &Capabilities) -> Result<(), ContainerError> {
-    let Capabilities { bounding, effective, permitted, inheritable, ambient } = *capabilities;
-    let all = bounding | effective | permitted | inheritable | ambient;
     for (number, name) in [(18, "CAP_SYS_CHROOT"), (21, "CAP_SYS_ADMIN")] {
-        if all & 1 << number != 0 {
+        if capabilities.all() & 1 << number != 0 {
             let why = format!("there is no mount namespace, and with {name} the host's root is reached");
             return Err(ContainerError::spec("process.capabilities", why));
         }
