@@ -92,7 +92,26 @@ impl<T> Crew<T> {
     /// it would only take from the jobs what it saves them.
     pub(super) fn get_ready(&mut self, jobs: usize, memory: u64) {
         let spare = self.cpus.saturating_sub(self.busy.len());
-        self.idle.get_ready(self.ahead.min(spare).min(jobs), memory);
+        let count = self.ahead.min(spare).min(jobs);
+        self.idle.get_ready(count, memory);
+        // If all that there are have jobs, the next one would find none but those that have just begun to get ready again.
+        let more = count > 0 && !self.short && self.busy.len() < self.most + self.ahead;
+        let Some((_, what)) = self.busy.last().filter(|_| more && self.idle.is_empty()) else { return };
+        let last = (self.memory)(what);
+        if let Ok(worker) = self.worker() {
+            self.idle.push_back(worker, last);
+            self.idle.get_ready(count, memory);
+        }
+    }
+
+    /// One more.
+    fn worker(&mut self) -> Result<Worker, SpawnError> {
+        let worker = self.spawner.worker()?;
+        // Whether it took the last descriptor.
+        if self.spawner.as_fd().try_clone_to_owned().is_err() {
+            self.runs_short();
+        }
+        Ok(worker)
     }
 
     /// What waits for jobs to come gives way to one that is there, beside which so much memory is left.
@@ -117,14 +136,8 @@ impl<T> Crew<T> {
             let idle = if self.has_enough() { self.idle.pop_front() } else { None };
             let mut worker = match idle {
                 Some(worker) => worker,
-                None => match self.spawner.worker() {
-                    Ok(worker) => {
-                        // Whether it took the last descriptor.
-                        if self.spawner.as_fd().try_clone_to_owned().is_err() {
-                            self.runs_short();
-                        }
-                        worker
-                    }
+                None => match self.worker() {
+                    Ok(worker) => worker,
                     // Processes or descriptors are short: with those that there are it goes on.
                     Err(SpawnError::Worker { .. }) if !self.busy.is_empty() || !self.idle.is_empty() => {
                         self.runs_short();
