@@ -166,7 +166,6 @@ impl Beside<'_> {
                 _ => Err("nothing was heard of the container's network".to_owned()),
             }
         })?;
-        let copy = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().map_err(|error| format!("copy a descriptor: {error}"));
         let mut door = self.door.map(copy).transpose()?.map(Control::new);
         if !self.begins(door.as_mut()) {
             return Ok(());
@@ -234,7 +233,7 @@ impl Beside<'_> {
     /// By a process that ends with it: in the gateway's namespace is nobody.
     fn make_gateway(&self, network: &OwnedFd, users: Option<&OwnedFd>) -> Result<Listeners, String> {
         let (ours, theirs) = socket::record_pair().map_err(failed("make a socket pair"))?;
-        let reserved = theirs.try_clone().map_err(|error| format!("copy a descriptor: {error}"))?;
+        let reserved = copy(theirs.as_fd())?;
         let udp = self.egress.policy.passes_udp();
         let making = gateway::Gateway::new(reserved.as_fd(), udp);
         let Cloned::Parent { pid, .. } = clone::clone_process(0, None).map_err(failed("clone"))? else {
@@ -266,7 +265,6 @@ impl Beside<'_> {
 
     /// Until the container's first process has ended.
     fn stay(&self, mut egress: Egress, mut door: Option<Control>) -> Result<(), String> {
-        let copy = |fd: BorrowedFd<'_>| fd.try_clone_to_owned().map_err(|error| format!("copy a descriptor: {error}"));
         let mut log = self.log.map(copy).transpose()?.map(File::from);
         loop {
             let waits = [self.init, egress.as_fd()].into_iter().chain(door.iter().flat_map(Control::sources));
@@ -296,6 +294,10 @@ impl Beside<'_> {
         let contacts: Vec<_> = egress.contacts().collect();
         write_down(self.id, contacts.iter(), log)
     }
+}
+
+fn copy(fd: BorrowedFd<'_>) -> Result<OwnedFd, String> {
+    fd.try_clone_to_owned().map_err(|error| format!("copy a descriptor: {error}"))
 }
 
 fn polled<'a>(waits: impl Iterator<Item = BorrowedFd<'a>>) -> Vec<libc::pollfd> {
