@@ -31,7 +31,7 @@ pub(super) fn dies(process: &OwnedFd, time: Duration) -> Result<bool, Errno> {
 }
 
 /// Field 22 of /proc/PID/stat; the name before it may hold anything.
-pub(super) fn start_time(pid: i32) -> Option<u64> {
+pub(crate) fn start_time(pid: i32) -> Option<u64> {
     let mut stat = [0; 512];
     let length = File::open(format!("/proc/{pid}/stat")).and_then(|mut file| file.read(&mut stat)).ok()?;
     let stat = String::from_utf8_lossy(&stat[..length]);
