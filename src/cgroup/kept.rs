@@ -83,19 +83,19 @@ impl Shelf {
         None
     }
 
-    /// Keeps it, or gives it back when it is not fit to be.
-    pub(super) fn put(&self, tree: &Tree, leaf: &Leaf, mut kept: Kept) -> Result<(), Kept> {
+    /// Keeps it, or hands it back when it is not fit to be kept.
+    pub(super) fn put(&self, tree: &Tree, leaf: &Leaf, mut kept: Kept) -> Option<Kept> {
         let is_clean = kept.born.elapsed() < LIFE
             && leaf.events() == Ok(Events::default())
             && kept.made.iter().all(|index| tree.is_vacant(*index, &kept.name));
         if !is_clean || most_left(&kept.caps) == 0 {
-            return Err(kept);
+            return Some(kept);
         }
         let called_so = kept.name.rsplit('/').next().is_some_and(|name| Keeper::of(name).is_some());
         if !called_so {
             let name = format!("{}/{}-{}", super::PARENT, self.keeper, self.count.fetch_add(1, Ordering::Relaxed));
             if tree.rename(&mut kept, &name).is_err() {
-                return Err(kept);
+                return Some(kept);
             }
         }
         let mut waiting = self.waiting.lock().unwrap_or_else(PoisonError::into_inner);
@@ -105,7 +105,7 @@ impl Shelf {
             tree.forget(oldest);
         }
         waiting.push_back(kept);
-        Ok(())
+        None
     }
 
     pub(super) fn drain(&mut self) -> Vec<Kept> {

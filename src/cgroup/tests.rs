@@ -454,12 +454,14 @@ fn a_leaf_that_is_kept_is_as_good_as_new() {
         Kind::V1(leaf) => leaf.name().to_owned(),
         Kind::V2(_) => unreachable!("a leaf of v1"),
     };
+    let settled = || {
+        let usage = nest.leaves().iter().find_map(|path| fs::read_to_string(path.join("memory.usage_in_bytes")).ok());
+        usage.is_some_and(|usage| usage.trim().parse::<u64>().unwrap() <= 512 << 10)
+    };
     let wait = || {
         (0..500).any(|_| {
-            let usage =
-                nest.leaves().iter().find_map(|path| fs::read_to_string(path.join("memory.usage_in_bytes")).ok());
-            usage.is_some_and(|usage| usage.trim().parse::<u64>().unwrap() < 512 << 10)
-                || std::thread::sleep(Duration::from_millis(10)) != ()
+            std::thread::sleep(Duration::from_millis(10));
+            settled()
         })
     };
     let caps = Caps { cpu: Some(CpuBandwidth::cpus(0.2)), ..caps() };

@@ -320,11 +320,11 @@ impl Leaf {
         if let Some(shelf) = tree.shelf.as_ref().filter(|_| !self.changed.load(Ordering::Relaxed)) {
             let (name, made, tasks) = (self.name.clone(), self.made.clone(), std::mem::take(&mut self.tasks));
             match shelf.put(&tree, &self, Kept { name, made, tasks, caps: self.caps, born: self.born }) {
-                Ok(()) => {
+                None => {
                     self.made.clear();
                     return Ok(());
                 }
-                Err(kept) => self.name = kept.name,
+                Some(kept) => self.name = kept.name,
             }
         }
         self.remove()
