@@ -145,6 +145,28 @@ both! {
         container.call("delete", &[]).ok();
     }
 
+    /// Where there is no engine, on this host and nowhere else.
+    fn open_ports_are_the_hosts_where_its_network_is(who: Who) {
+        let Some(world) = World::new("ports of a container") else { return };
+        let Some(mut container) = container("ports of a container", who) else { return };
+        container.globals.push("--egress-from-host".to_owned());
+        let serve = SERVE.replace("80 81 82", "8080 8081");
+        let container = container.set("/annotations", json!({ "io.fumehood.egress": "none,publish=8080" })).shell(&serve);
+        container.create();
+        container.start();
+        assert!(host::eventually(|| container.rootfs("serving").exists()));
+        let here = |at: &str| fetch(Command::new("env"), at);
+        assert_eq!((here("127.0.0.1:8080"), here("127.0.0.1:8081")), ("here\n".to_owned(), String::new()));
+        assert_eq!(fetch(world.within("env"), "5.5.5.1:8080"), "");
+        // Who ends the container ends them.
+        container.call_on("kill", &["KILL"]).ok();
+        container.becomes("stopped");
+        container.call("delete", &[]).ok();
+        let left = || host::left_of(&container.id, &container.place);
+        assert!(host::eventually(|| left().is_empty()), "{:?}", left());
+        assert_eq!(here("127.0.0.1:8080"), "");
+    }
+
     fn nothing_is_left_of_it(who: Who) {
         let Some(_world) = World::new("what is left of a container") else { return };
         let Some(mut container) = container("what is left of a container", who) else { return };
@@ -211,6 +233,53 @@ fn the_engines_network_is_reached_through_the_filter_alone() {
     // And it is as it was.
     assert!(engine.within("ip -o -4 address show dev eth0").contains("7.7.7.1/24"));
     assert_eq!(engine.within("nft list ruleset"), "");
+}
+
+/// Programs that answer who connects, and one that listens where nothing is open.
+const SERVE: &str = "mkdir -p /www; echo here > /www/here
+     for port in 80 81 82; do busybox httpd -p $port -h /www; done; : > /serving; sleep 1000";
+
+/// What is answered to who comes by `client`.
+fn fetch(mut client: Command, at: &str) -> String {
+    client.args(["busybox", "timeout", "3", "busybox", "wget", "-q", "-O", "-", &format!("http://{at}/here")]);
+    String::from_utf8(client.output().unwrap().stdout).unwrap()
+}
+
+/// Who comes to where the engine has the container gets in by the ports that are open, whoever filters what goes out.
+#[test]
+fn open_ports_are_reached_by_the_engines_network() {
+    let Some(who) = Who::Root.find("ports of an engine's network") else { return };
+    let Some(world) = World::new("ports of an engine's network") else { return };
+    let engine = Engine::new(&world);
+    let Some(container) = container("ports of an engine's network", who) else { return };
+    let container = container
+        .set(NETWORK, json!({ "type": "network", "path": engine.path() }))
+        .set("/annotations", json!({ "io.fumehood.egress": "none,publish=80,publish=81" }))
+        .capabilities(&["CAP_NET_BIND_SERVICE"])
+        .shell(SERVE);
+    container.create();
+    container.start();
+    assert!(host::eventually(|| container.rootfs("serving").exists()));
+    let beyond = |at: &str| fetch(world.within("env"), at);
+    for _ in 0..3 {
+        assert_eq!((beyond("7.7.7.1"), beyond("7.7.7.1:81")), ("here\n".to_owned(), "here\n".to_owned()));
+    }
+    assert_eq!(beyond("7.7.7.1:82"), "");
+    container.call_on("egress", &["web,publish=82"]).fails("its ports cannot be changed");
+    // Nobody else takes what another has.
+    let other = Container::new("a port that is taken", Who::Root).unwrap();
+    let other = other
+        .set(NETWORK, json!({ "type": "network", "path": engine.path() }))
+        .set("/annotations", json!({ "io.fumehood.egress": "none,publish=80" }))
+        .args(&["true"]);
+    other.run().fails("cannot publish port 80");
+    // They end with the proxy.
+    kill(proxy_of(&container).unwrap());
+    assert!(host::eventually(|| !host::processes(&container.id).iter().any(|line| line.contains("fumehood-"))));
+    assert_eq!(beyond("7.7.7.1"), "");
+    container.call("delete", &["--force"]).ok();
+    let left = || host::left_of(&container.id, &container.place);
+    assert!(host::eventually(|| left().is_empty()), "{:?}", left());
 }
 
 /// As Docker does it: a hook, or the engine between create and start, puts a device where the process is seen.

@@ -68,7 +68,7 @@ pub static GLOBALS: &[Flag] = &[
     value(
         "egress",
         "POLICY",
-        "what the networks of containers let through: a mode and rules, packages,allow=example.com",
+        "what the networks of containers let through: packages,allow=example.com,publish=80",
     ),
     switch("egress-from-host", "a filtered container to which nobody gives a network reaches out by the host's"),
     value("egress-log", "FILE", "a line of JSON for each connection of containers whose network is filtered"),
