@@ -2,7 +2,8 @@
 
 use std::{
     fs,
-    process::{Child, Command},
+    io::Read,
+    process::{Child, Command, Stdio},
 };
 
 use serde_json::{Value, json};
@@ -280,6 +281,52 @@ fn open_ports_are_reached_by_the_engines_network() {
     container.call("delete", &["--force"]).ok();
     let left = || host::left_of(&container.id, &container.place);
     assert!(host::eventually(|| left().is_empty()), "{:?}", left());
+}
+
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        _ = self.0.kill();
+        _ = self.0.wait();
+    }
+}
+
+/// Of other containers, whose names the engine's server has: on the bridge that leads out, as with Podman.
+#[test]
+fn names_that_the_engine_knows_lead_to_what_is_opened_by_them() {
+    const SERVER: &str = "
+import socket, sys
+names = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+names.bind(('7.7.7.2', 53))
+print('ready', flush=True)
+while True:
+    question, client = names.recvfrom(512)
+    found = {b'\\2db\\0': b'\\x0a\\x09\\x09\\x09', b'\\4host\\0': b'\\x7f\\0\\0\\1'}.get(question[12:-4])
+    count = b'\\0\\1' if found else b'\\0\\0'
+    record = b'\\xc0\\x0c\\0\\1\\0\\1\\0\\0\\0\\5\\0\\4' + found if found else b''
+    code = b'\\x81\\x80' if found else b'\\x81\\x83'
+    names.sendto(question[:2] + code + b'\\0\\1' + count + b'\\0' * 4 + question[12:] + record, client)
+";
+    let Some(who) = Who::Root.find("names of an engine's") else { return };
+    let Some(world) = World::new("names of an engine's") else { return };
+    let engine = Engine::new(&world);
+    let mut names = world.within("python3");
+    let mut names = Server(names.args(["-c", SERVER]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
+    let mut ready = [0; 5];
+    names.0.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
+    let fetch = |policy: &str, at: &str| {
+        let line = format!("busybox timeout 5 busybox wget -q -O - http://{at}/here; true");
+        let container = container("names of an engine's", who).unwrap();
+        let container = container.set("/annotations", json!({ "io.fumehood.egress": policy }));
+        let container = container.set(NETWORK, json!({ "type": "network", "path": engine.path() }));
+        container.shell(&line).run().ok()
+    };
+    assert_eq!(fetch("allow-private=db:80", "db"), "/here of db\n");
+    assert_eq!(fetch("allow-private=db:81", "db"), "");
+    assert_eq!(fetch("allow=db", "db"), "");
+    // Nobody's word makes this host's loopback a container's.
+    assert_eq!(fetch("web,allow=host", "host"), "");
 }
 
 /// As Docker does it: a hook, or the engine between create and start, puts a device where the process is seen.

@@ -16,8 +16,11 @@ fn register(place: &Place) {
     let mut config: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
     let policy = format!("allow={ALLOWED},allow={REBOUND}");
     config["runtimes"]["filtered"] = json!({ "path": place.join("fumehood-oci"), "runtimeArgs": ["--egress", policy] });
-    let served = ["--egress", "none,publish=80"];
-    config["runtimes"]["served"] = json!({ "path": place.join("fumehood-oci"), "runtimeArgs": served });
+    for (name, policy) in [("served", "none,publish=80"), ("asking", "allow-private=server:80,allow-private=plain:80")]
+    {
+        let args = ["--egress", policy];
+        config["runtimes"][name] = json!({ "path": place.join("fumehood-oci"), "runtimeArgs": args });
+    }
     fs::write(path, config.to_string()).unwrap();
 }
 
@@ -63,7 +66,7 @@ fn lets_containers_out_to_what_is_allowed() {
     docker.call(&["network", "rm", "named"]).ok();
 }
 
-/// By a port of the host's, and by its name from another container.
+/// By a port of the host's, and by names from other containers.
 #[test]
 fn ports_that_are_open_are_those_that_docker_publishes() {
     let started = Docker::start_in("docker ports", &["--bip=10.231.0.1/24"], |place| {
@@ -83,12 +86,22 @@ fn ports_that_are_open_are_those_that_docker_publishes() {
     };
     let came = || fetch(published.trim()) == "here\n";
     assert!(host::eventually(came), "{published}");
-    let other = |port: u16| {
-        let line = format!("busybox timeout 3 busybox wget -q -O - http://server:{port}/here");
-        docker.run(&["--network", "named", "box", "sh", "-c", &line])
+    docker.begin("plain", &["--network", "named"], serve);
+    let other = |runtime: &str, at: &str| {
+        let line = format!("busybox timeout 3 busybox wget -q -O - http://{at}/here");
+        docker.run(&["--runtime", runtime, "--network", "named", "box", "sh", "-c", &line])
     };
-    assert_eq!(other(80).ok(), "here\n");
-    assert_ne!(other(81).code, 0);
-    assert_eq!(docker.call(&["rm", "--force", "server"]).code, 0);
+    assert_eq!(other("fumehood", "server").ok(), "here\n");
+    assert_ne!(other("fumehood", "server:81").code, 0);
+    // From a filtered one, to those that are named alone.
+    for at in ["plain", "server"] {
+        assert_eq!(other("asking", at).ok(), "here\n", "{at}");
+    }
+    for (runtime, at) in [("asking", "plain:81"), ("filtered", "plain")] {
+        assert_ne!(other(runtime, at).code, 0, "{runtime} {at}");
+    }
+    for name in ["server", "plain"] {
+        assert_eq!(docker.call(&["rm", "--force", name]).code, 0);
+    }
     docker.call(&["network", "rm", "named"]).ok();
 }
