@@ -152,7 +152,8 @@ impl Keeper {
 
     /// `None`: nobody can say from here.
     pub(super) fn is_alive(self) -> Option<bool> {
-        (Some(self.namespace) == pid_namespace()).then(|| process::start_time(self.pid) == Some(self.started))
+        // What cannot be looked at is there.
+        (Some(self.namespace) == pid_namespace()).then(|| !matches!(process::open(self.pid, self.started), Ok(None)))
     }
 }
 

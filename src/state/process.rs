@@ -10,7 +10,7 @@ use std::{
 use crate::sys::{Errno, process};
 
 /// The process as a pidfd, unless it is dead or its number is another's by now.
-pub(super) fn open(pid: i32, started: u64) -> Result<Option<OwnedFd>, Errno> {
+pub(crate) fn open(pid: i32, started: u64) -> Result<Option<OwnedFd>, Errno> {
     if pid <= 0 {
         return Ok(None);
     }
