@@ -26,11 +26,10 @@ use super::{
     Place, Shared, accept,
     account::Account,
     relay,
-    stream::{First, both, finish, first, heard, patient, prepare},
+    stream::{First, both, bound, finish, first, heard, patient, prepare},
 };
 use crate::{
     net::{
-        BUFFER,
         gateway::SANDBOX,
         publish::{Inward, Publish},
     },
@@ -128,8 +127,7 @@ fn new_socket(sockets: &OwnedFd) -> io::Result<TcpSocket> {
     let (_, fd) = socket::receive(sockets.as_fd(), &mut [0; 8])?;
     let fd = fd.ok_or_else(|| io::Error::other("no socket of the gateway's"))?;
     let socket = TcpSocket::from_std_stream(fd.into());
-    socket.set_recv_buffer_size(BUFFER as u32)?;
-    socket.set_send_buffer_size(BUFFER as u32)?;
+    bound(&socket)?;
     Ok(socket)
 }
 
