@@ -50,9 +50,9 @@ use nix::sys::{
 };
 use tokio::{
     net::{TcpListener, TcpStream},
-    runtime::{self, LocalOptions, LocalRuntime},
+    runtime,
     sync::{mpsc, watch},
-    task::spawn_local,
+    task::{LocalSet, spawn_local},
     time::{Instant, sleep},
 };
 
@@ -154,22 +154,23 @@ impl Proxy {
         let (policies, seen) = watch::channel(Arc::new(policy));
         let (cuts, cut) = watch::channel(());
         let (orders, ordered) = mpsc::unbounded_channel();
+        let runtime = runtime::Builder::new_current_thread()
+            .enable_io()
+            .enable_time()
+            .max_io_events_per_tick(64)
+            .build()
+            .map_err(NetError::proxy("start the proxy"))?;
+        let (sockets, doors) = {
+            // Sockets are registered where they are made.
+            let _entered = runtime.enter();
+            let doors = inward.map(Doors::new).transpose().map_err(NetError::proxy("listen for the host"))?;
+            (Sockets::try_from(listeners).map_err(NetError::proxy("listen for the sandbox"))?, doors)
+        };
         let resolver =
             Resolver::start(outside.resolve.clone()).map_err(NetError::proxy("start the resolver's thread"))?;
-        let (begun, begins) = std::sync::mpsc::sync_channel(1);
         let run = move || {
             // Signals are for the thread that waits for them.
             _ = SigSet::all().thread_block();
-            let (runtime, sockets, doors) = match ready(listeners, inward) {
-                Ok(ready) => {
-                    _ = begun.send(Ok(()));
-                    ready
-                }
-                Err(error) => {
-                    _ = begun.send(Err(error));
-                    return;
-                }
-            };
             let shared = Rc::new(Shared {
                 policies: seen,
                 cuts: cut,
@@ -187,20 +188,22 @@ impl Proxy {
                 draining: watch::Sender::new(false),
             });
             let [tcp, explicit] = [sockets.tcp, sockets.explicit].map(Rc::new);
+            let local = LocalSet::new();
             if let Some(doors) = doors {
-                let _entered = runtime.enter();
+                let _entered = local.enter();
                 doors.open(&shared);
             }
             for (udp, tcp) in sockets.dns {
-                runtime.spawn_local(questions::answer_udp(shared.clone(), udp));
-                runtime.spawn_local(questions::answer_tcp(shared.clone(), tcp));
+                local.spawn_local(questions::answer_udp(shared.clone(), udp));
+                local.spawn_local(questions::answer_tcp(shared.clone(), tcp));
             }
-            runtime.spawn_local(take(shared.clone(), explicit.clone(), Way::Explicit));
-            runtime.spawn_local(take(shared.clone(), tcp.clone(), Way::Redirected));
+            local.spawn_local(take(shared.clone(), explicit.clone(), Way::Explicit));
+            local.spawn_local(take(shared.clone(), tcp.clone(), Way::Redirected));
             if let Some((listener, answers)) = sockets.udp {
-                runtime.spawn_local(datagrams::pass_all(shared.clone(), listener, answers));
+                local.spawn_local(datagrams::pass_all(shared.clone(), listener, answers));
             }
-            let done = runtime.block_on(drain::until_end(&shared, [&tcp, &explicit], ordered));
+            let done = local.block_on(&runtime, drain::until_end(&shared, [&tcp, &explicit], ordered));
+            drop(local);
             drop(runtime);
             if let Some(done) = done {
                 done();
@@ -210,8 +213,6 @@ impl Proxy {
             .name("fumehood-proxy".to_owned())
             .spawn(run)
             .map_err(NetError::proxy("start the proxy's thread"))?;
-        let gone = |_| NetError::proxy("start the proxy")(std::io::Error::other("its thread ended"));
-        begins.recv().map_err(gone)??;
         Ok(Self { policies, cuts, orders: Some(orders), thread: Some(thread) })
     }
 
@@ -251,22 +252,6 @@ impl Drop for Proxy {
             _ = thread.join();
         }
     }
-}
-
-/// What the proxy's thread has, and stays on it: its tasks are woken there without a word to the kernel.
-fn ready(listeners: Listeners, inward: Option<Inward>) -> Result<(LocalRuntime, Sockets, Option<Doors>), NetError> {
-    let runtime = runtime::Builder::new_current_thread()
-        .enable_io()
-        .enable_time()
-        .max_io_events_per_tick(64)
-        .build_local(LocalOptions::default())
-        .map_err(NetError::proxy("start the proxy"))?;
-    // Sockets are registered where they are made.
-    let entered = runtime.enter();
-    let doors = inward.map(Doors::new).transpose().map_err(NetError::proxy("listen for the host"))?;
-    let sockets = Sockets::try_from(listeners).map_err(NetError::proxy("listen for the sandbox"))?;
-    drop(entered);
-    Ok((runtime, sockets, doors))
 }
 
 /// Where a client wants to go.
