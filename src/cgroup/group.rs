@@ -14,7 +14,7 @@ use std::{
 
 use nix::{
     errno::Errno,
-    fcntl::{AtFlags, OFlag, open, openat},
+    fcntl::{AtFlags, OFlag, open, openat, renameat},
     sys::{
         stat::{Mode, mkdirat},
         statfs::{FsType, fstatfs},
@@ -93,6 +93,10 @@ impl Group {
         mkdirat(&self.dir, name, Mode::from_bits_truncate(0o755))
     }
 
+    pub(super) fn rename(&self, from: &str, to: &str) -> Result<(), Errno> {
+        renameat(&self.dir, from, &self.dir, to)
+    }
+
     /// Removes the group `name` with what is nested in it. Processes that are about to be gone are
     /// waited for, about so long.
     pub(super) fn remove(&self, name: &str, patience: Duration) -> Result<(), CgroupError> {
@@ -150,13 +154,14 @@ pub(super) fn pids(text: &str) -> Vec<i32> {
     text.lines().filter_map(|line| line.parse().ok()).filter(|pid| *pid > 0).collect()
 }
 
-/// The groups directly below `parent` that have no process and are at least `age` old.
-pub(super) fn empty_below(parent: &Path, age: Duration) -> Vec<PathBuf> {
+/// The groups directly below `parent` that have no process and are at least as old as `age` says by their names, if it does.
+pub(super) fn empty_below(parent: &Path, age: impl Fn(&str) -> Option<Duration>) -> Vec<PathBuf> {
     let empty = |path: &PathBuf| fs::read_to_string(path.join("cgroup.procs")).is_ok_and(|text| text.is_empty());
     // The kernel stamps the inode when it is first looked up, so a group is never younger than this says.
     let old = |path: &PathBuf| {
+        let age = path.file_name().and_then(|name| age(name.to_str()?));
         let made = fs::metadata(path).and_then(|meta| meta.modified());
-        made.is_ok_and(|time| time.elapsed().unwrap_or_default() >= age)
+        age.is_some_and(|age| made.is_ok_and(|time| time.elapsed().unwrap_or_default() >= age))
     };
     below(parent).filter(|path| empty(path) && old(path)).collect()
 }

@@ -18,6 +18,7 @@
 pub mod container;
 mod detect;
 mod group;
+mod kept;
 #[cfg(test)]
 mod tests;
 mod usage;
@@ -61,6 +62,27 @@ impl Hierarchy {
     #[must_use]
     pub fn detect() -> Self {
         detect::detect()
+    }
+
+    /// As [`Self::detect`], for one who runs one sandbox after another: on v1, leaves that are removed are used again, as
+    /// long as this is there.
+    #[must_use]
+    pub fn detect_keeping() -> Self {
+        Self::detect().keeping()
+    }
+
+    fn keeping(self) -> Self {
+        match self {
+            Self::V1(tree) => match Arc::try_unwrap(tree) {
+                Ok(mut tree) => {
+                    tree.keep();
+                    Self::V1(Arc::new(tree))
+                }
+                // Others have it too.
+                Err(tree) => Self::V1(tree),
+            },
+            other => other,
+        }
     }
 
     /// The v2 tree at and below `path`, whatever the calling process is in.
@@ -116,10 +138,28 @@ impl Hierarchy {
     }
 
     /// Leaves with no process in them that have been there for at least `age`: what a killed fumehood
-    /// left behind. A leaf in the making is empty too, hence `age`.
+    /// left behind. A leaf in the making is empty too, hence `age`. Those that are kept to be used again are told by
+    /// whether their keeper lives.
     #[must_use]
     pub fn leftovers(&self, age: Duration) -> Vec<Leftover> {
+        let age = |name: &str| match kept::Keeper::of(name).and_then(kept::Keeper::is_alive) {
+            Some(true) => None,
+            Some(false) => Some(Duration::ZERO),
+            None => Some(age),
+        };
         self.parents().into_iter().flat_map(|parent| group::empty_below(&parent, age)).map(Leftover).collect()
+    }
+
+    /// The names of the leaves that this process, which is dead, has kept.
+    pub(crate) fn kept_by(&self, pid: i32) -> Vec<SandboxId> {
+        let entries =
+            self.parents().into_iter().filter_map(|parent| std::fs::read_dir(parent).ok()).flatten().flatten();
+        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        let its = |name: &String| {
+            kept::Keeper::of(name).is_some_and(|keeper| keeper.pid == pid && keeper.is_alive() == Some(false))
+        };
+        let names: std::collections::BTreeSet<String> = names.filter(its).collect();
+        names.iter().filter_map(|name| SandboxId::parse(name).ok()).collect()
     }
 
     /// Removes what is left of the leaf of a sandbox whose supervisor was killed, and kills what is in it where the
@@ -360,12 +400,12 @@ impl Leaf {
         }
     }
 
-    /// Removes it, waiting for processes that are just dying: where a thousand die at once that takes its time, and
+    /// Removes it, or keeps it for [the next](Hierarchy::detect_keeping), waiting for processes that are just dying: where a thousand die at once that takes its time, and
     /// nobody would come back for it.
     pub fn remove(self) -> Result<(), CgroupError> {
         match self.0 {
             Kind::V2(mut leaf) => leaf.remove(),
-            Kind::V1(mut leaf) => leaf.remove(),
+            Kind::V1(leaf) => leaf.give_back(),
         }
     }
 

@@ -435,3 +435,100 @@ fn bandwidth_is_in_the_kernels_range() {
     }
     assert_eq!(CpuBandwidth::new(u64::MAX, 1), CpuBandwidth { quota_us: 1 << 40, period_us: 1_000 });
 }
+
+/// v1: what one has done to it does not show to the next.
+#[test]
+fn a_leaf_that_is_kept_is_as_good_as_new() {
+    let Some(nest) = Nest::new() else { return };
+    let paths = nest.paths.clone();
+    let keeping = match &nest.hierarchy {
+        Hierarchy::V1(_) => {
+            let own = fs::read_to_string("/proc/self/cgroup").unwrap();
+            let name = paths[0].file_name().unwrap().to_str().unwrap().to_owned();
+            let own: String = own.lines().map(|line| format!("{}/{name}\n", line.trim_end_matches('/'))).collect();
+            Hierarchy::V1(Arc::new(detect::detect_v1(&own).unwrap())).keeping()
+        }
+        _ => return eprintln!("skipped: only leaves of v1 are kept"),
+    };
+    let name = |leaf: &Leaf| match &leaf.0 {
+        Kind::V1(leaf) => leaf.name().to_owned(),
+        Kind::V2(_) => unreachable!("a leaf of v1"),
+    };
+    let settled = || {
+        let usage = nest.leaves().iter().find_map(|path| fs::read_to_string(path.join("memory.usage_in_bytes")).ok());
+        usage.is_some_and(|usage| usage.trim().parse::<u64>().unwrap() <= 512 << 10)
+    };
+    let wait = || {
+        (0..500).any(|_| {
+            std::thread::sleep(Duration::from_millis(10));
+            settled()
+        })
+    };
+    let caps = Caps { cpu: Some(CpuBandwidth::cpus(0.2)), ..caps() };
+
+    let leaf = keeping.create(&id("first"), &caps).unwrap();
+    assert_eq!(name(&leaf), "fumehood/first");
+    // More than a period's time, and memory.
+    let code = "
+import time
+x = b'x' * (32 << 20)
+while time.process_time() < 0.03: pass
+";
+    assert!(inside(&leaf, code).wait().unwrap().success());
+    assert!(leaf.usage().peak_memory.unwrap() > Bytes::mib(32));
+    leaf.remove().unwrap();
+    let kept = nest.leaves();
+    assert_eq!(kept.len(), paths.len(), "{kept:?}");
+    // Whoever cleans up sees whose it is.
+    assert!(keeping.leftovers(Duration::ZERO).is_empty());
+
+    assert!(wait());
+    let again = keeping.create(&id("second"), &caps).unwrap();
+    assert_eq!(nest.leaves(), kept);
+    assert!(again.usage().peak_memory.unwrap() <= Bytes::new(512 << 10), "{:?}", again.usage());
+    assert!(again.usage().cpu_time.unwrap() < Duration::from_millis(1), "{:?}", again.usage());
+    assert_eq!(again.events().unwrap(), Events::default());
+    // It is not lent twice, and another limit is another leaf.
+    let other = keeping.create(&id("other"), &caps).unwrap();
+    assert_eq!(name(&other), "fumehood/other");
+    again.remove().unwrap();
+    let larger = Caps { memory: Some(Bytes::mib(96)), ..caps };
+    let larger = keeping.create(&id("larger"), &larger).unwrap();
+    assert_eq!(name(&larger), "fumehood/larger");
+
+    // One whose limits were hit or changed is not used again.
+    larger.set_pids(3).unwrap();
+    larger.remove().unwrap();
+    assert_eq!(inside(&other, "x = b'x' * (256 << 20)").wait().unwrap().code(), Some(128 + 9));
+    other.remove().unwrap();
+    assert_eq!(nest.leaves(), kept);
+    // One that cannot be removed is told of, and nobody gets it.
+    let busy = keeping.create(&id("busy"), &Caps { pids: Some(9), ..caps }).unwrap();
+    let mut child = inside(&busy, "print('in', flush=True); sys.stdin.read(1)");
+    assert_eq!(line(&mut child), "in");
+    assert!(matches!(busy.remove().unwrap_err(), CgroupError::Io { source: Errno::EBUSY, .. }));
+    drop(child.stdin.take());
+    child.wait().unwrap();
+
+    drop(keeping);
+    let left = nest.leaves();
+    assert!(left.iter().all(|path| path.ends_with("busy")), "{left:?}");
+}
+
+/// What a process that is dead has kept is found, however young it is.
+#[test]
+fn what_the_dead_have_kept_is_left_over() {
+    let Some(nest) = Nest::new() else { return };
+    let namespace = fs::read_link("/proc/self/ns/pid").unwrap();
+    let namespace: String = namespace.to_str().unwrap().chars().filter(char::is_ascii_digit).collect();
+    let dead = format!("kept-{namespace}-{}-1-0", std::process::id());
+    std::mem::forget(nest.hierarchy.create(&id(&dead), &caps()).unwrap());
+    let elsewhere = format!("kept-1-{}-1-0", std::process::id());
+    let elsewhere = nest.hierarchy.create(&id(&elsewhere), &caps()).unwrap();
+    let found = nest.hierarchy.leftovers(Duration::from_secs(3600));
+    assert_eq!(found.len(), nest.paths.len(), "{found:?}");
+    assert!(found.iter().all(|leftover| leftover.name() == dead));
+    assert_eq!(nest.hierarchy.kept_by(std::process::id() as i32), [id(&dead)]);
+    found.into_iter().for_each(|leftover| leftover.remove().unwrap());
+    elsewhere.remove().unwrap();
+}

@@ -10,9 +10,12 @@ use std::{
         unix::fs::FileExt,
     },
     path::PathBuf,
-    sync::{Arc, Mutex, PoisonError},
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicBool, Ordering},
+    },
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nix::{
@@ -24,6 +27,7 @@ use nix::{
 use super::{
     Caps, CgroupError, Controller, Controllers, CpuBandwidth, Events, PARENT, Usage,
     group::{self, Group},
+    kept::{Kept, Shelf},
     usage::{keyed, number},
 };
 use crate::request::limits::Bytes;
@@ -35,6 +39,8 @@ pub struct Tree {
     /// Memory and swap can be limited together.
     memsw: bool,
     total: Mutex<Caps>,
+    /// Leaves that wait to be used again, where they are.
+    shelf: Option<Shelf>,
 }
 
 /// One tree. `cpu` and `cpuacct` often share one.
@@ -48,7 +54,12 @@ impl Tree {
     pub(super) fn new(mounts: Vec<Mount>) -> Self {
         let memory = mounts.iter().find(|mount| mount.holds.contains(Controller::Memory));
         let memsw = memory.is_some_and(|mount| mount.group.has("memory.memsw.limit_in_bytes"));
-        Self { mounts, memsw, total: Mutex::new(Caps::default()) }
+        Self { mounts, memsw, total: Mutex::new(Caps::default()), shelf: None }
+    }
+
+    /// Leaves that are removed are kept from here on, as far as they can be, until the tree is dropped.
+    pub(super) fn keep(&mut self) {
+        self.shelf = Shelf::new();
     }
 
     pub(super) fn has(&self) -> Controllers {
@@ -139,7 +150,7 @@ impl Tree {
         }
     }
 
-    fn set_cpu(&self, name: &str, cpu: CpuBandwidth) -> Result<(), CgroupError> {
+    pub(super) fn set_cpu(&self, name: &str, cpu: CpuBandwidth) -> Result<(), CgroupError> {
         if cpu.period_us != CpuBandwidth::DEFAULT_PERIOD {
             self.write(Controller::Cpu, name, "cpu.cfs_period_us", &cpu.period_us.to_string())?;
         }
@@ -151,10 +162,49 @@ impl Tree {
         }
     }
 
-    fn write(&self, controller: Controller, name: &str, file: &str, value: &str) -> Result<(), CgroupError> {
+    pub(super) fn write(&self, controller: Controller, name: &str, file: &str, value: &str) -> Result<(), CgroupError> {
         let group = self.group(controller)?;
         let path = format!("{name}/{file}");
         group.write(&path, value).map_err(group.failed("write", &path))
+    }
+
+    pub(super) fn read_number(&self, controller: Controller, name: &str, file: &str) -> Option<u64> {
+        number(&self.group(controller).ok()?.read(&format!("{name}/{file}")).ok()?)
+    }
+
+    /// Whether no process is in its group in this tree.
+    pub(super) fn is_vacant(&self, index: usize, name: &str) -> bool {
+        let group = self.mounts.get(index).map(|mount| &mount.group);
+        group.is_some_and(|group| group.read(&format!("{name}/cgroup.procs")).is_ok_and(|pids| pids.is_empty()))
+    }
+
+    /// In all trees, or as before.
+    pub(super) fn rename(&self, kept: &mut Kept, name: &str) -> Result<(), CgroupError> {
+        for (done, index) in kept.made.iter().enumerate() {
+            let Some(Mount { group, .. }) = self.mounts.get(*index) else { continue };
+            if let Err(errno) = group.rename(&kept.name, name) {
+                for index in &kept.made[..done] {
+                    _ = self.mounts.get(*index).map(|mount| mount.group.rename(name, &kept.name));
+                }
+                return Err(group.failed("rename", &kept.name)(errno));
+            }
+        }
+        name.clone_into(&mut kept.name);
+        Ok(())
+    }
+
+    /// Removes it as far as it can be removed.
+    pub(super) fn forget(&self, kept: Kept) {
+        for mount in kept.made.iter().filter_map(|index| self.mounts.get(*index)) {
+            _ = mount.group.remove(&kept.name, Duration::ZERO);
+        }
+    }
+}
+
+impl Drop for Tree {
+    fn drop(&mut self) {
+        let waiting = self.shelf.as_mut().map(Shelf::drain).unwrap_or_default();
+        waiting.into_iter().for_each(|kept| self.forget(kept));
     }
 }
 
@@ -176,13 +226,23 @@ pub(super) struct Leaf {
     /// The trees, by index, that it exists in.
     made: Vec<usize>,
     tasks: Vec<OwnedFd>,
+    /// As it was made.
+    caps: Caps,
+    born: Instant,
+    changed: AtomicBool,
 }
 
 impl Leaf {
     pub(super) fn create(tree: &Arc<Tree>, name: String, caps: &Caps) -> Result<Self, CgroupError> {
+        let (tree, changed) = (Arc::clone(tree), AtomicBool::new(false));
+        if let Some(kept) = tree.shelf.as_ref().and_then(|shelf| shelf.take(&tree, caps)) {
+            let Kept { name, made, tasks, caps, born } = kept;
+            return Ok(Self { tree, name, made, tasks, caps, born, changed });
+        }
         let trees = tree.mounts.len();
-        let mut leaf =
-            Self { tree: Arc::clone(tree), name, made: Vec::with_capacity(trees), tasks: Vec::with_capacity(trees) };
+        let (made, tasks) = (Vec::with_capacity(trees), Vec::with_capacity(trees));
+        let mut leaf = Self { tree, name, made, tasks, caps: *caps, born: Instant::now(), changed };
+        let tree = Arc::clone(&leaf.tree);
         let needs = caps.needs();
         for (index, mount) in tree.mounts.iter().enumerate().filter(|(_, mount)| mount.holds.overlaps(needs)) {
             tree.make(mount, &leaf.name)?;
@@ -196,6 +256,11 @@ impl Leaf {
         Ok(leaf)
     }
 
+    #[cfg(test)]
+    pub(super) fn name(&self) -> &str {
+        &self.name
+    }
+
     pub(super) fn tasks(&self) -> &[OwnedFd] {
         &self.tasks
     }
@@ -205,7 +270,10 @@ impl Leaf {
         let needs = caps.needs();
         match Controller::ALL.into_iter().find(|c| needs.contains(*c) && self.group(*c).is_none()) {
             Some(controller) => Err(CgroupError::NoController { controller }),
-            None => self.tree.apply(&self.name, caps),
+            None => {
+                self.changed.store(true, Ordering::Relaxed);
+                self.tree.apply(&self.name, caps)
+            }
         }
     }
 
@@ -244,6 +312,22 @@ impl Leaf {
             result = result.and(mount.group.remove(&self.name, super::DYING));
         }
         result
+    }
+
+    /// As [`Self::remove`], unless it is kept to be used again.
+    pub(super) fn give_back(mut self) -> Result<(), CgroupError> {
+        let tree = Arc::clone(&self.tree);
+        if let Some(shelf) = tree.shelf.as_ref().filter(|_| !self.changed.load(Ordering::Relaxed)) {
+            let (name, made, tasks) = (self.name.clone(), self.made.clone(), std::mem::take(&mut self.tasks));
+            match shelf.put(&tree, &self, Kept { name, made, tasks, caps: self.caps, born: self.born }) {
+                None => {
+                    self.made.clear();
+                    return Ok(());
+                }
+                Some(kept) => self.name = kept.name,
+            }
+        }
+        self.remove()
     }
 
     fn group(&self, controller: Controller) -> Option<&Group> {

@@ -49,18 +49,16 @@ impl Single {
         note: &dyn Fn(&[&SandboxId]) -> Result<()>,
     ) -> Result<Outcome> {
         let began = Instant::now();
-        if self.settings.most == 0 {
-            note(&[id])?;
-            return sandbox.run(signals, observer);
-        }
         let job = Job::of(sandbox, observer.wants_contacts())?;
         let found = self.waiting.take().filter(|prepared| job.fits(prepared));
         match &found {
             Some(prepared) => note(&[prepared.id(), id]).or_else(|_| note(&[id]))?,
             None => note(&[id])?,
         }
-        let hierarchy = self.hierarchy.get_or_insert_with(Hierarchy::detect).clone();
-        self.learn(&job, &hierarchy);
+        let hierarchy = self.hierarchy.get_or_insert_with(Hierarchy::detect_keeping).clone();
+        if self.settings.most > 0 {
+            self.learn(&job, &hierarchy);
+        }
         job.run(found, sandbox, &hierarchy, signals, began, observer, Some(&mut self.remains))
     }
 
@@ -86,7 +84,7 @@ impl Single {
     pub fn make(&mut self, signals: Option<BorrowedFd<'_>>, note: &dyn Fn(&SandboxId) -> bool) {
         let (None, Some((recipe, IN_A_ROW..))) = (&self.waiting, &mut self.last) else { return };
         let Ok(id) = SandboxId::random() else { return };
-        let hierarchy = self.hierarchy.get_or_insert_with(Hierarchy::detect);
+        let hierarchy = self.hierarchy.get_or_insert_with(Hierarchy::detect_keeping);
         if !note(&id) {
             return;
         }

@@ -72,9 +72,13 @@ impl Crew {
     }
 
     /// A child has ended and was waited for.
-    pub(super) fn lost(&mut self, pid: i32) {
+    pub(super) fn lost(&mut self, ended: &process::Ended) {
         // Others are what killed workers left us.
-        let Some(member) = self.members.remove(&pid) else { return };
+        let Some(member) = self.members.remove(&ended.pid) else { return };
+        if ended.status != 0 {
+            let kept = Hierarchy::detect().kept_by(ended.pid);
+            self.fallen.extend(kept.into_iter().map(|id| Fallen { id, since: None }));
+        }
         for id in self.notes.read(member.place) {
             self.fallen.push_back(Fallen { id, since: None });
             _ = self.notes.clear(member.place);

@@ -127,7 +127,7 @@ impl<F: FnMut(&mut Jobs)> Process<F> {
     fn bury(&mut self) -> sys::Result<()> {
         while process::read_signal(self.children.as_fd()).is_some() {}
         while let Ok(Some(ended)) = process::wait(-1, false) {
-            self.crew.lost(ended.pid);
+            self.crew.lost(&ended);
         }
         self.crew.tidy();
         Ok(())

@@ -6,7 +6,7 @@
 
 pub mod container;
 pub mod control;
-mod process;
+pub(crate) mod process;
 pub mod root;
 
 use std::{

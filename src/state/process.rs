@@ -10,7 +10,7 @@ use std::{
 use crate::sys::{Errno, process};
 
 /// The process as a pidfd, unless it is dead or its number is another's by now.
-pub(super) fn open(pid: i32, started: u64) -> Result<Option<OwnedFd>, Errno> {
+pub(crate) fn open(pid: i32, started: u64) -> Result<Option<OwnedFd>, Errno> {
     if pid <= 0 {
         return Ok(None);
     }
@@ -31,7 +31,7 @@ pub(super) fn dies(process: &OwnedFd, time: Duration) -> Result<bool, Errno> {
 }
 
 /// Field 22 of /proc/PID/stat; the name before it may hold anything.
-pub(super) fn start_time(pid: i32) -> Option<u64> {
+pub(crate) fn start_time(pid: i32) -> Option<u64> {
     let mut stat = [0; 512];
     let length = File::open(format!("/proc/{pid}/stat")).and_then(|mut file| file.read(&mut stat)).ok()?;
     let stat = String::from_utf8_lossy(&stat[..length]);

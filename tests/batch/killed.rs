@@ -5,6 +5,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::{
@@ -75,6 +76,22 @@ fn killed(who: Who, more: &[&str]) {
     assert!(host::eventually(|| host::processes(&batch.0.name).is_empty()), "{:#?}", host::processes(&batch.0.name));
 }
 
+fn children(pid: u32) -> Vec<u32> {
+    let all = std::fs::read_to_string(format!("/proc/{pid}/task/{pid}/children")).unwrap_or_default();
+    all.split_whitespace().map(|pid| pid.parse().unwrap()).collect()
+}
+
+/// The cgroups that wait for a worker's next jobs.
+fn kept_by(worker: u32) -> Vec<std::path::PathBuf> {
+    let mut found = host::cgroups(&format!("-{worker}-"));
+    found.retain(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with("kept-")));
+    found
+}
+
+fn send(pid: u32, signal: Signal) {
+    nix::sys::signal::kill(nix::unistd::Pid::from_raw(pid as i32), signal).unwrap();
+}
+
 both! {
     fn nothing_is_left_when_who_makes_the_sandboxes_is_killed(who: Who) {
         for pool in ["auto", "off"] {
@@ -92,6 +109,44 @@ both! {
             let done = batch.0.wait_for(child);
             assert_ne!(done.code, 0, "--pool {pool}: {done}");
             assert_nothing_left(&done, pid);
+        }
+    }
+
+    fn cgroups_that_wait_go_with_their_workers(who: Who) {
+        if !(who.has_cgroup() && std::path::Path::new("/sys/fs/cgroup/memory").exists()) {
+            return eprintln!("skipped: only cgroups of v1 are used again");
+        }
+        for victim in ["nobody", "a worker", "the spawner", "all"] {
+            let jobs: Vec<_> = (0..if victim == "nobody" { 100 } else { 100_000 }).map(|_| json!({"cmd": ":"})).collect();
+            let batch = Batch::of(who, &jobs).args(["-q", "-j", "2", "-o", "out"]);
+            let mut child = batch.start();
+            let spawner = || children(child.id()).first().copied().unwrap_or(0);
+            assert!(host::eventually(|| children(spawner()).iter().any(|worker| !kept_by(*worker).is_empty())), "{victim}");
+            let (pid, spawner) = (child.id(), spawner());
+            let workers = children(spawner);
+            match victim {
+                "nobody" => {}
+                "a worker" => send(*workers.iter().find(|worker| !kept_by(**worker).is_empty()).unwrap(), Signal::SIGKILL),
+                "the spawner" => send(spawner, Signal::SIGKILL),
+                _ => {
+                    let all: Vec<_> = workers.iter().copied().chain([spawner, pid]).collect();
+                    // None of them sees the others die.
+                    all.iter().for_each(|pid| send(*pid, Signal::SIGSTOP));
+                    all.iter().for_each(|pid| send(*pid, Signal::SIGKILL));
+                }
+            }
+            if victim == "a worker" {
+                assert!(host::eventually(|| !children(spawner).contains(&workers[0]) || !children(spawner).contains(&workers[1])));
+                send(pid, Signal::SIGINT);
+            }
+            _ = child.wait();
+            if victim == "all" {
+                assert!(workers.iter().any(|worker| !kept_by(*worker).is_empty()));
+                // Whoever starts next finds them.
+                Batch::of(who, &echo(1)).args(["-q", "-o", "out"]).done().expect_code(0);
+            }
+            let left = || workers.iter().flat_map(|worker| kept_by(*worker)).collect::<Vec<_>>();
+            assert!(host::eventually(|| left().is_empty()), "{victim}: {:?}", left());
         }
     }
 
