@@ -1,3 +1,8 @@
 #![no_main]
 
-libfuzzer_sys::fuzz_target!(|data: &[u8]| fumehood::net::fuzzing::dns(data));
+use fumehood::net::fuzzing::{addresses, dns};
+
+libfuzzer_sys::fuzz_target!(|data: &[u8]| {
+    dns(data);
+    addresses(data);
+});

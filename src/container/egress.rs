@@ -9,7 +9,7 @@ use crate::{
     launch::control::{Answer, Request},
     net::Policy,
     plan::container::process::Process,
-    spec::container as spec,
+    spec::container::{self as spec, egress::Open},
     state::root::{ContainerId, StateRoot},
     sys::socket::{self, Reach},
 };
@@ -18,7 +18,7 @@ use crate::{
 #[derive(Debug, Default)]
 pub struct Egress {
     /// In place of an annotation.
-    pub policy: Option<Box<Policy>>,
+    pub open: Option<Open>,
     /// One whose network is filtered, and to which nobody gives one, has the host's to reach out.
     pub from_host: bool,
     /// Where each connection is a line.
@@ -50,13 +50,13 @@ pub(super) fn check_passed(process: &Process, own_users: bool, passed: u32) -> R
 
 impl Egress {
     pub(super) fn hold_for(&self, controls: &mut spec::Controls) -> Result<()> {
-        if let Some(policy) = &self.policy {
+        if let Some(open) = &self.open {
             if controls.egress.is_some() {
                 let why =
                     "annotations.io.fumehood.egress: the runtime was given --egress, and no container has another";
                 return Err(failed(why).with_hint("leave the annotation out, or use a runtime without the option"));
             }
-            controls.egress = Some(spec::Egress { policy: policy.clone(), from_host: false });
+            controls.egress = Some(spec::Egress { open: open.clone(), from_host: false });
         }
         if let Some(egress) = &mut controls.egress {
             egress.from_host = self.from_host;

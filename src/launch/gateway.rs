@@ -11,16 +11,14 @@
 //! Where ports are published it stays, back in the gateway's namespace, and makes the sockets by which the proxy reaches
 //! the sandbox: only who is in there can.
 
-use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd};
-
-use nix::sys::socket::{AddressFamily, SockFlag, SockType};
+use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
 
 use super::{LaunchError, Running, ids, init::World, system};
 use crate::{
     cgroup::Leaf,
     net::{
         Datagrams, Listeners,
-        gateway::{Gateway, Step},
+        gateway::{Gateway, Step, give_sockets},
     },
     plan::{
         Plan,
@@ -209,7 +207,7 @@ impl Helping<'_> {
         };
         sent = sent.and_then(|()| self.say(MADE, 0, 0, None));
         if sent.is_ok() && !self.plan.publish.is_empty() {
-            _ = self.stay(namespace.as_fd());
+            _ = give_sockets(namespace.as_fd(), self.supervisor);
         }
         process::exit_now(i32::from(sent.is_err()))
     }
@@ -226,29 +224,6 @@ impl Helping<'_> {
             process::exit_now(1)
         }
         (pid, pidfd)
-    }
-
-    /// Makes sockets in the gateway's namespace until nobody wants any more.
-    fn stay(&self, gateway: BorrowedFd<'_>) -> sys::Result<()> {
-        namespace::enter(gateway, libc::CLONE_NEWNET)?;
-        process::set_undumpable()?;
-        process::set_name(c"fumehood-ports");
-        // It is a fork: nothing of the sandbox's streams may be held open by it.
-        let own = self.supervisor.as_raw_fd() as u32;
-        if own > 0 {
-            process::close_range(0, own - 1)?;
-        }
-        process::close_range(own + 1, u32::MAX)?;
-        loop {
-            let mut wish = [0; 8];
-            if socket::receive(self.supervisor, &mut wish)?.0 == 0 {
-                return Ok(());
-            }
-            let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-            // None, where there can be none now.
-            let made = nix::sys::socket::socket(AddressFamily::Inet, SockType::Stream, flags, None).ok();
-            socket::send(self.supervisor, b"s", made.as_ref().map(AsFd::as_fd))?;
-        }
     }
 
     fn say(&self, tag: u8, step: u8, number: i32, fd: Option<BorrowedFd<'_>>) -> sys::Result<()> {

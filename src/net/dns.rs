@@ -10,16 +10,16 @@ use super::{
     pool::{Pool, TTL, is_fake},
 };
 
-const HEADER: usize = 12;
-const TYPE_A: u16 = 1;
+pub(super) const HEADER: usize = 12;
+pub(super) const TYPE_A: u16 = 1;
 const TYPE_PTR: u16 = 12;
 const TYPE_OPT: u16 = 41;
-const CLASS_IN: u16 = 1;
+pub(super) const CLASS_IN: u16 = 1;
 
-const NO_ERROR: u8 = 0;
+pub(super) const NO_ERROR: u8 = 0;
 const FORMAT_ERROR: u8 = 1;
 const SERVER_FAILURE: u8 = 2;
-const NO_SUCH_NAME: u8 = 3;
+pub(super) const NO_SUCH_NAME: u8 = 3;
 const NOT_IMPLEMENTED: u8 = 4;
 const REFUSED: u8 = 5;
 
@@ -168,7 +168,7 @@ fn reversed(text: &[u8]) -> Option<Option<Ipv4Addr>> {
     Some(forward.join(".").parse().ok())
 }
 
-fn encoded(name: &Name) -> Vec<u8> {
+pub(super) fn encoded(name: &Name) -> Vec<u8> {
     let mut bytes = Vec::with_capacity(name.as_str().len() + 2);
     for label in name.as_str().split('.') {
         bytes.push(label.len() as u8);

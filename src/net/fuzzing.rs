@@ -4,7 +4,7 @@ use std::{net::Ipv4Addr, time::Instant};
 
 pub use super::proxy::fuzzing::{head, hello, socks};
 use super::{
-    dns,
+    asking, dns,
     policy::{
         Host, Injection, Name, Policy, Private, Rule,
         path::{Pattern, normal},
@@ -28,6 +28,14 @@ pub fn dns(message: &[u8]) {
     {
         assert!(is_fake(Ipv4Addr::from(address)), "{address:?}");
     }
+}
+
+/// What comes after the question in a name server's answer, behind how many records it says it has.
+pub fn addresses(records: &[u8]) {
+    let (Ok(name), Some((count, records))) = ("db".parse(), records.split_at_checked(2)) else { return };
+    let question = asking::question(&name, 0);
+    let answer = [&question[..2], &[0x81, 0x80, 0, 1], count, &[0; 4], &question[12..], records].concat();
+    _ = asking::addresses(&answer, &question);
 }
 
 /// A rule, a host that may be private, a name: what is read is read back as it is printed, and a name is none of an

@@ -5,6 +5,7 @@
 //! connection what the name behind its made-up address truly resolves to. So nothing is forwarded, and what the
 //! proxy doesn't understand doesn't get out.
 
+mod asking;
 pub(crate) mod authority;
 mod dns;
 mod error;

@@ -2,7 +2,8 @@
 
 use std::{
     fs,
-    process::{Child, Command},
+    io::Read,
+    process::{Child, Command, Stdio},
 };
 
 use serde_json::{Value, json};
@@ -145,6 +146,28 @@ both! {
         container.call("delete", &[]).ok();
     }
 
+    /// Where there is no engine, on this host and nowhere else.
+    fn open_ports_are_the_hosts_where_its_network_is(who: Who) {
+        let Some(world) = World::new("ports of a container") else { return };
+        let Some(mut container) = container("ports of a container", who) else { return };
+        container.globals.push("--egress-from-host".to_owned());
+        let serve = SERVE.replace("80 81 82", "8080 8081");
+        let container = container.set("/annotations", json!({ "io.fumehood.egress": "none,publish=8080" })).shell(&serve);
+        container.create();
+        container.start();
+        assert!(host::eventually(|| container.rootfs("serving").exists()));
+        let here = |at: &str| fetch(Command::new("env"), at);
+        assert_eq!((here("127.0.0.1:8080"), here("127.0.0.1:8081")), ("here\n".to_owned(), String::new()));
+        assert_eq!(fetch(world.within("env"), "5.5.5.1:8080"), "");
+        // Who ends the container ends them.
+        container.call_on("kill", &["KILL"]).ok();
+        container.becomes("stopped");
+        container.call("delete", &[]).ok();
+        let left = || host::left_of(&container.id, &container.place);
+        assert!(host::eventually(|| left().is_empty()), "{:?}", left());
+        assert_eq!(here("127.0.0.1:8080"), "");
+    }
+
     fn nothing_is_left_of_it(who: Who) {
         let Some(_world) = World::new("what is left of a container") else { return };
         let Some(mut container) = container("what is left of a container", who) else { return };
@@ -211,6 +234,99 @@ fn the_engines_network_is_reached_through_the_filter_alone() {
     // And it is as it was.
     assert!(engine.within("ip -o -4 address show dev eth0").contains("7.7.7.1/24"));
     assert_eq!(engine.within("nft list ruleset"), "");
+}
+
+/// Programs that answer who connects, and one that listens where nothing is open.
+const SERVE: &str = "mkdir -p /www; echo here > /www/here
+     for port in 80 81 82; do busybox httpd -p $port -h /www; done; : > /serving; sleep 1000";
+
+/// What is answered to who comes by `client`.
+fn fetch(mut client: Command, at: &str) -> String {
+    client.args(["busybox", "timeout", "3", "busybox", "wget", "-q", "-O", "-", &format!("http://{at}/here")]);
+    String::from_utf8(client.output().unwrap().stdout).unwrap()
+}
+
+/// Who comes to where the engine has the container gets in by the ports that are open, whoever filters what goes out.
+#[test]
+fn open_ports_are_reached_by_the_engines_network() {
+    let Some(who) = Who::Root.find("ports of an engine's network") else { return };
+    let Some(world) = World::new("ports of an engine's network") else { return };
+    let engine = Engine::new(&world);
+    let Some(container) = container("ports of an engine's network", who) else { return };
+    let container = container
+        .set(NETWORK, json!({ "type": "network", "path": engine.path() }))
+        .set("/annotations", json!({ "io.fumehood.egress": "none,publish=80,publish=81" }))
+        .capabilities(&["CAP_NET_BIND_SERVICE"])
+        .shell(SERVE);
+    container.create();
+    container.start();
+    assert!(host::eventually(|| container.rootfs("serving").exists()));
+    let beyond = |at: &str| fetch(world.within("env"), at);
+    for _ in 0..3 {
+        assert_eq!((beyond("7.7.7.1"), beyond("7.7.7.1:81")), ("here\n".to_owned(), "here\n".to_owned()));
+    }
+    assert_eq!(beyond("7.7.7.1:82"), "");
+    container.call_on("egress", &["web,publish=82"]).fails("its ports cannot be changed");
+    // Nobody else takes what another has.
+    let other = Container::new("a port that is taken", Who::Root).unwrap();
+    let other = other
+        .set(NETWORK, json!({ "type": "network", "path": engine.path() }))
+        .set("/annotations", json!({ "io.fumehood.egress": "none,publish=80" }))
+        .args(&["true"]);
+    other.run().fails("cannot publish port 80");
+    // They end with the proxy.
+    kill(proxy_of(&container).unwrap());
+    assert!(host::eventually(|| !host::processes(&container.id).iter().any(|line| line.contains("fumehood-"))));
+    assert_eq!(beyond("7.7.7.1"), "");
+    container.call("delete", &["--force"]).ok();
+    let left = || host::left_of(&container.id, &container.place);
+    assert!(host::eventually(|| left().is_empty()), "{:?}", left());
+}
+
+struct Server(Child);
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        _ = self.0.kill();
+        _ = self.0.wait();
+    }
+}
+
+/// Of other containers, whose names the engine's server has: on the bridge that leads out, as with Podman.
+#[test]
+fn names_that_the_engine_knows_lead_to_what_is_opened_by_them() {
+    const SERVER: &str = "
+import socket, sys
+names = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+names.bind(('7.7.7.2', 53))
+print('ready', flush=True)
+while True:
+    question, client = names.recvfrom(512)
+    found = {b'\\2db\\0': b'\\x0a\\x09\\x09\\x09', b'\\4host\\0': b'\\x7f\\0\\0\\1'}.get(question[12:-4])
+    count = b'\\0\\1' if found else b'\\0\\0'
+    record = b'\\xc0\\x0c\\0\\1\\0\\1\\0\\0\\0\\5\\0\\4' + found if found else b''
+    code = b'\\x81\\x80' if found else b'\\x81\\x83'
+    names.sendto(question[:2] + code + b'\\0\\1' + count + b'\\0' * 4 + question[12:] + record, client)
+";
+    let Some(who) = Who::Root.find("names of an engine's") else { return };
+    let Some(world) = World::new("names of an engine's") else { return };
+    let engine = Engine::new(&world);
+    let mut names = world.within("python3");
+    let mut names = Server(names.args(["-c", SERVER]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap());
+    let mut ready = [0; 5];
+    names.0.stdout.as_mut().unwrap().read_exact(&mut ready).unwrap();
+    let fetch = |policy: &str, at: &str| {
+        let line = format!("busybox timeout 5 busybox wget -q -O - http://{at}/here; true");
+        let container = container("names of an engine's", who).unwrap();
+        let container = container.set("/annotations", json!({ "io.fumehood.egress": policy }));
+        let container = container.set(NETWORK, json!({ "type": "network", "path": engine.path() }));
+        container.shell(&line).run().ok()
+    };
+    assert_eq!(fetch("allow-private=db:80", "db"), "/here of db\n");
+    assert_eq!(fetch("allow-private=db:81", "db"), "");
+    assert_eq!(fetch("allow=db", "db"), "");
+    // Nobody's word makes this host's loopback a container's.
+    assert_eq!(fetch("web,allow=host", "host"), "");
 }
 
 /// As Docker does it: a hook, or the engine between create and start, puts a device where the process is seen.

@@ -187,11 +187,11 @@ impl Context {
 
     /// What holds for the network of a container that is made.
     pub fn egress(&self) -> Result<container::Egress> {
-        let policy = self.egress.as_deref().map(|text| egress::policy("--egress", text)).transpose()?;
+        let open = self.egress.as_deref().map(|text| egress::open("--egress", text)).transpose()?;
         let log = self.egress_log.as_deref().map(|path| {
             open_log(path).map_err(|error| Error::new(format!("--egress-log `{}`: {error}", path.display())))
         });
-        Ok(container::Egress { policy: policy.map(Box::new), from_host: self.egress_from_host, log: log.transpose()? })
+        Ok(container::Egress { open, from_host: self.egress_from_host, log: log.transpose()? })
     }
 
     pub fn root(&self) -> Result<StateRoot> {

@@ -65,11 +65,7 @@ pub static GLOBALS: &[Flag] = &[
     value("rootless", "WHEN", "true, false or auto (default): pass over control groups that may not be changed"),
     value("criu", "PATH", "the criu to checkpoint and restore with; the first in PATH by default"),
     value("gvisor-platform", "PLATFORM", "auto (default), systrap, kvm or ptrace, for containers on gVisor's kernel"),
-    value(
-        "egress",
-        "POLICY",
-        "what the networks of containers let through: a mode and rules, packages,allow=example.com",
-    ),
+    value("egress", "POLICY", "what the networks of containers let through: packages,allow=example.com,publish=80"),
     switch("egress-from-host", "a filtered container to which nobody gives a network reaches out by the host's"),
     value("egress-log", "FILE", "a line of JSON for each connection of containers whose network is filtered"),
     switch("version", "print the version").short(b'v'),

@@ -8,6 +8,7 @@
 
 pub(crate) mod links;
 mod rules;
+mod sockets;
 
 use std::{
     fs::File,
@@ -23,6 +24,8 @@ use nix::{
     },
     unistd::dup3,
 };
+
+pub use sockets::give_sockets;
 
 use super::{BUFFER, Datagrams, Listeners, Within};
 use crate::sys::{Errno, netlink::Netlink};

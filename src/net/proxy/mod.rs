@@ -11,6 +11,7 @@ mod connection;
 mod datagrams;
 mod dial;
 mod drain;
+mod engine;
 mod exchange;
 mod explicit;
 #[cfg(feature = "fuzzing")]
@@ -70,7 +71,7 @@ use super::{
     policy::{Host, Refusal},
     publish::Inward,
 };
-pub use outside::Outward;
+pub use engine::Outward;
 
 /// What a sandbox may take of the proxy.
 #[derive(Debug, Clone, Copy)]

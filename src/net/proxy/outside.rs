@@ -3,37 +3,24 @@
 //! Three questions behind one type, so that tests can give other answers to them where there is no gateway: where a
 //! steered connection was going, which addresses a name has, and where an address is.
 //!
-//! A proxy may dial from another network namespace than it is in: a thread stands there and makes its sockets. Names are
-//! resolved in its own all the same.
+//! A proxy may dial from another network namespace than it is in. Names are resolved in its own all the same, but for those
+//! that are known there alone.
 
 use std::{
     io,
     net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr, ToSocketAddrs},
-    os::fd::{AsFd, OwnedFd},
-    sync::{Arc, mpsc},
-    thread,
+    os::fd::OwnedFd,
+    sync::Arc,
 };
 
-use nix::sys::{
-    signal::SigSet,
-    socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket},
-};
+use nix::sys::socket::{AddressFamily, SockFlag, SockProtocol, SockType, socket};
 use tokio::net::TcpStream;
 
+use super::engine::{Names, Outward, Sockets};
 use crate::{
     net::policy::{HOST_NAME, Name},
-    sys::{
-        namespace,
-        netlink::{self, Netlink},
-    },
+    sys::netlink::{self, Netlink},
 };
-
-/// The network namespace from which a proxy reaches out, where that is not the one it is started in.
-#[derive(Debug)]
-pub struct Outward(pub OwnedFd);
-
-/// Asked for a socket there: TCP's or UDP's.
-type Wish = (AddressFamily, SockType, mpsc::Sender<io::Result<OwnedFd>>);
 
 type Destination = Box<dyn Fn(&TcpStream) -> io::Result<SocketAddr> + Send>;
 pub(super) type Resolve = Arc<dyn Fn(&Name) -> io::Result<Vec<IpAddr>> + Send + Sync>;
@@ -50,24 +37,26 @@ pub(super) struct Outside {
     /// What is dialled for a checked address: itself, but in tests.
     pub route: Route,
     /// Where sockets are made; here, if nowhere else.
-    pub elsewhere: Option<mpsc::Sender<Wish>>,
+    pub elsewhere: Option<Sockets>,
 }
 
 impl Outside {
     /// Of the calling thread's network namespace, but for what is dialled.
     pub fn real(outward: Option<Outward>) -> io::Result<Self> {
         let mut tables = vec![Netlink::open(SockProtocol::NetlinkRoute)?];
-        let elsewhere = match outward {
-            None => None,
-            Some(outward) => {
-                let (wishes, table) = outward.stand_there()?;
-                tables.push(table);
-                Some(wishes)
-            }
-        };
+        let (mut elsewhere, mut names) = (None, None);
+        if let Some(outward) = outward {
+            let (sockets, [table, another]) = outward.stand_there()?;
+            tables.push(table);
+            names = Some(Names::new(sockets.clone(), another));
+            elsewhere = Some(sockets);
+        }
         Ok(Self {
             destination: Box::new(TcpStream::local_addr),
-            resolve: Arc::new(resolve),
+            resolve: Arc::new(move |name| match names.as_ref().map(|names| names.find(name)) {
+                Some(found) if !found.is_empty() => Ok(found),
+                _ => resolve(name),
+            }),
             // What is this host's is out of bounds, wherever it is seen from.
             is_own: Box::new(move |address| {
                 let (last, others) = tables.split_last().ok_or(io::ErrorKind::NotFound)?;
@@ -89,39 +78,14 @@ impl Outside {
 
     /// A socket to dial with, which does not block.
     pub fn socket(&self, family: AddressFamily, kind: SockType) -> io::Result<OwnedFd> {
-        let Some(elsewhere) = &self.elsewhere else { return made(family, kind) };
-        let gone = || io::Error::other("nobody makes sockets in the network namespace of the container");
-        let (answer, answered) = mpsc::channel();
-        elsewhere.send((family, kind, answer)).map_err(|_| gone())?;
-        answered.recv().map_err(|_| gone())?
+        match &self.elsewhere {
+            None => made(family, kind),
+            Some(sockets) => sockets.make(family, kind),
+        }
     }
 }
 
-impl Outward {
-    /// A thread there that makes sockets, and the routes of that namespace.
-    fn stand_there(self) -> io::Result<(mpsc::Sender<Wish>, Netlink)> {
-        let (wishes, wished) = mpsc::channel::<Wish>();
-        let (arrived, arriving) = mpsc::channel();
-        let stand = move || {
-            _ = SigSet::all().thread_block();
-            let there = namespace::enter(self.0.as_fd(), libc::CLONE_NEWNET)
-                .and_then(|()| Netlink::open(SockProtocol::NetlinkRoute));
-            let stays = there.is_ok();
-            _ = arrived.send(there);
-            if !stays {
-                return;
-            }
-            while let Ok((family, kind, answer)) = wished.recv() {
-                _ = answer.send(made(family, kind));
-            }
-        };
-        thread::Builder::new().name("fumehood-outward".to_owned()).spawn(stand)?;
-        let table = arriving.recv().map_err(io::Error::other)??;
-        Ok((wishes, table))
-    }
-}
-
-fn made(family: AddressFamily, kind: SockType) -> io::Result<OwnedFd> {
+pub(super) fn made(family: AddressFamily, kind: SockType) -> io::Result<OwnedFd> {
     Ok(socket(family, kind, SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK, None)?)
 }
 
@@ -138,11 +102,16 @@ fn is_unreachable(error: &io::Error) -> bool {
 }
 
 /// Asks the routing table, which also knows addresses that no interface has.
-fn is_own(routes: &Netlink, address: IpAddr) -> io::Result<bool> {
-    const GET_ROUTE: u16 = 26;
-    const DESTINATION: u16 = 1;
+fn is_own(table: &Netlink, address: IpAddr) -> io::Result<bool> {
     const UNICAST: u8 = 1;
     const KIND: usize = 7;
+    Ok(routes(table, address, |route| route.get(KIND).copied())? != UNICAST)
+}
+
+/// What is said of the route there: struct rtmsg and attributes.
+pub(super) fn routes<T>(table: &Netlink, address: IpAddr, read: impl Fn(&[u8]) -> Option<T>) -> io::Result<T> {
+    const GET_ROUTE: u16 = 26;
+    const DESTINATION: u16 = 1;
     let (family, bytes) = match address {
         IpAddr::V4(v4) => (libc::AF_INET, v4.octets().to_vec()),
         IpAddr::V6(v6) => (libc::AF_INET6, v6.octets().to_vec()),
@@ -150,8 +119,7 @@ fn is_own(routes: &Netlink, address: IpAddr) -> io::Result<bool> {
     // struct rtmsg: family, prefix length, and zeroes.
     let mut payload = vec![family as u8, bytes.len() as u8 * 8, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0];
     payload.extend(netlink::attribute(DESTINATION, &bytes));
-    let kind = routes.look(&netlink::message(GET_ROUTE, 0, 1, &payload), |route| route.get(KIND).copied())?;
-    Ok(kind != UNICAST)
+    Ok(table.look(&netlink::message(GET_ROUTE, 0, 1, &payload), read)?)
 }
 
 #[cfg(test)]

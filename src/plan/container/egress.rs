@@ -6,11 +6,16 @@ use std::path::PathBuf;
 use oci_spec::runtime as oci;
 
 use super::{ContainerError, Namespaces, process::Capabilities};
-use crate::{net::Policy, spec::container::Egress as Wanted};
+use crate::{
+    net::Policy,
+    spec::container::{Egress as Wanted, egress::Open},
+};
 
 #[derive(Debug)]
 pub struct Egress {
     pub policy: Box<Policy>,
+    /// Ports of the container that are open in the engine's network.
+    pub publish: Vec<u16>,
     pub network: Network,
 }
 
@@ -47,7 +52,8 @@ impl Egress {
         if devices {
             return Err(refuse("a network device of the container's own (linux.netDevices) would be a way around it"));
         }
-        Ok(Self { policy: wanted.policy.clone(), network })
+        let Open { policy, publish } = wanted.open.clone();
+        Ok(Self { policy, publish, network })
     }
 }
 
@@ -145,7 +151,7 @@ mod tests {
 
     #[test]
     fn the_engines_network_is_the_proxys() {
-        let wanted = Wanted { policy: Box::new("web".parse().map(Policy::new).unwrap().unwrap()), from_host: true };
+        let wanted = Wanted { open: crate::spec::container::egress::parse("web").unwrap(), from_host: true };
         let path = || vec![(libc::CLONE_NEWNET, "/n".into()), (libc::CLONE_NEWIPC, "/i".into())];
         let mut namespaces = Namespaces { joined: path(), ..Namespaces::default() };
         let egress = Egress::new(&wanted, &mut namespaces, false, false).unwrap();

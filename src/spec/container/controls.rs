@@ -10,7 +10,6 @@ use serde_json::Value;
 
 use super::{ContainerSpecError, bad, egress, read};
 use crate::{
-    net::Policy,
     plan::{landlock, profile, seccomp},
     request::limits::parse_duration,
 };
@@ -48,10 +47,10 @@ pub enum Isolation {
     Gvisor,
 }
 
-/// What a container's network lets through.
+/// A container's filtered network.
 #[derive(Debug, Clone)]
 pub struct Egress {
-    pub policy: Box<Policy>,
+    pub open: egress::Open,
     /// A container to which nobody gives a network reaches out by the host's. No annotation says so: they may come from
     /// an image, and only take away.
     pub from_host: bool,
@@ -94,8 +93,8 @@ impl Controls {
                 }
                 "timeout" => controls.timeout = Some(parse_duration(value).map_err(|error| bad(at(), error))?),
                 "egress" => {
-                    let policy = egress::parse(value).map_err(|why| bad(at(), why))?;
-                    controls.egress = Some(Egress { policy: Box::new(policy), from_host: false });
+                    let open = egress::parse(value).map_err(|why| bad(at(), why))?;
+                    controls.egress = Some(Egress { open, from_host: false });
                 }
                 _ => return Err(bad(at(), format_args!("it is not known: there are {}", NAMES.join(", ")))),
             }
@@ -160,7 +159,7 @@ mod tests {
         assert_eq!(read("io.fumehood.isolation", "gvisor").unwrap().isolation, Some(Isolation::Gvisor));
         assert_eq!(read("io.fumehood.timeout", "1m").unwrap().timeout, Some(Duration::from_secs(60)));
         let egress = read("io.fumehood.egress", "web").unwrap().egress.unwrap();
-        assert!(!egress.from_host && egress.policy.mode() == crate::net::policy::Mode::Web);
+        assert!(!egress.from_host && egress.open.policy.mode() == crate::net::policy::Mode::Web);
     }
 
     #[test]

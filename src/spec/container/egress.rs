@@ -1,39 +1,49 @@
-//! `io.fumehood.egress` and `--egress`: the policy of a container's network, as one word of text.
+//! `io.fumehood.egress` and `--egress`: the policy of a container's network and the ports that are open in it, as one word
+//! of text.
 
 use super::controls::text as text_of;
 use crate::{
     error::Hint,
     net::{
         Policy,
-        policy::{LISTS, Mode, Rule},
+        policy::{LISTS, Mode, Rule, port},
     },
 };
 
 /// Before the name of a list that comes with fumehood.
 const LIST: char = '@';
 
-/// A mode and rules over it, separated by commas: `packages,allow=example.com,deny=*.example.net`; or, as `--net @FILE`
-/// takes it, JSON; or the absolute path of a file with either.
+/// What of a network is open.
+#[derive(Debug, Clone)]
+pub struct Open {
+    /// To the outside.
+    pub policy: Box<Policy>,
+    /// From there: ports of TCP that are the container's.
+    pub publish: Vec<u16>,
+}
+
+/// A mode, rules over it and ports, separated by commas: `packages,allow=example.com,deny=*.example.net,publish=80`; or, as
+/// `--net @FILE` takes it, JSON; or the absolute path of a file with either.
 ///
 /// # Errors
 /// What is not understood, and what a container's proxy does not do.
-pub fn parse(text: &str) -> Result<Policy, String> {
+pub fn parse(text: &str) -> Result<Open, String> {
     let text = text_of(text)?;
-    let policy = match text.trim_start().starts_with('{') {
-        true => Policy::from_json(text.as_bytes()).map_err(said)?,
+    let open = match text.trim_start().starts_with('{') {
+        true => Open { policy: Box::new(Policy::from_json(text.as_bytes()).map_err(said)?), publish: Vec::new() },
         false => words(&text)?,
     };
-    match policy.inspects_any() {
+    match open.policy.inspects_any() {
         true => Err(
             "rules about requests (methods, paths, headers) are for `fumehood run` alone: a container does not know \
                      the authority that they take"
                 .to_owned(),
         ),
-        false => Ok(policy),
+        false => Ok(open),
     }
 }
 
-fn words(text: &str) -> Result<Policy, String> {
+fn words(text: &str) -> Result<Open, String> {
     let mut words = text.split(',').map(str::trim).peekable();
     let first = words.peek().copied().unwrap_or_default();
     let mode = match (first, first.parse::<Mode>()) {
@@ -47,20 +57,27 @@ fn words(text: &str) -> Result<Policy, String> {
         words.next();
     }
     let mut policy = Policy::new(mode).map_err(said)?;
-    if first == "none" && words.peek().is_some() {
-        return Err("after `none` comes nothing: `filtered` is what rules are over".to_owned());
-    }
+    let mut publish = Vec::new();
     for word in words {
+        if first == "none" && !word.starts_with("publish=") {
+            return Err("after `none` come ports at most: `filtered` is what rules are over".to_owned());
+        }
         match word.split_once('=') {
             Some(("allow", rule)) => {
                 rules(rule)?.into_iter().try_for_each(|rule| policy.allow(rule)).map_err(said)?;
             }
             Some(("deny", rule)) => rules(rule)?.into_iter().try_for_each(|rule| policy.deny(rule)).map_err(said)?,
             Some(("allow-private", place)) => policy.allow_private(place.parse().map_err(said)?),
+            Some(("publish", number)) => {
+                let port = port(number).ok_or_else(|| format!("publish=`{number}`: it is no port of TCP"))?;
+                if !publish.contains(&port) {
+                    publish.push(port);
+                }
+            }
             _ => return Err(unknown(word)),
         }
     }
-    Ok(policy)
+    Ok(Open { policy: Box::new(policy), publish })
 }
 
 fn rules(text: &str) -> Result<Vec<Rule>, String> {
@@ -74,8 +91,8 @@ fn rules(text: &str) -> Result<Vec<Rule>, String> {
 fn unknown(word: &str) -> String {
     let modes = Mode::ALL.map(Mode::as_str).join(", ");
     format!(
-        "`{word}` is not understood: it is none or one of {modes}, then allow=RULE, deny=RULE and allow-private=HOST:PORT, \
-         all separated by commas; or JSON, as --net @FILE of `fumehood run` takes it"
+        "`{word}` is not understood: it is none or one of {modes}, then allow=RULE, deny=RULE, allow-private=HOST:PORT \
+         and publish=PORT, all separated by commas; or JSON, as --net @FILE of `fumehood run` takes it"
     )
 }
 
@@ -89,7 +106,7 @@ mod tests {
     use super::*;
 
     fn json(text: &str) -> String {
-        serde_json::to_string(&parse(text).unwrap_or_else(|why| panic!("{text}: {why}"))).unwrap()
+        serde_json::to_string(&parse(text).unwrap_or_else(|why| panic!("{text}: {why}")).policy).unwrap()
     }
 
     #[test]
@@ -106,6 +123,18 @@ mod tests {
     }
 
     #[test]
+    fn ports_are_named_one_by_one() {
+        for (text, ports) in [
+            ("web", &[][..]),
+            ("publish=80", &[80]),
+            ("none,publish=80", &[80]),
+            ("web,publish=443,deny=a.example,publish=80,publish=443", &[443, 80]),
+        ] {
+            assert_eq!(parse(text).unwrap().publish, ports, "{text}");
+        }
+    }
+
+    #[test]
     fn what_is_not_understood_is_an_error() {
         for (text, why) in [
             ("", "is not understood"),
@@ -114,6 +143,10 @@ mod tests {
             ("web,example.com", "is not understood"),
             ("web,packages", "is not understood"),
             ("none,allow=example.com", "`none`"),
+            ("none,publish=80,deny=a.example", "`none`"),
+            ("publish=0", "no port"),
+            ("publish=8080:80", "no port"),
+            ("publish=", "no port"),
             ("allow=*.com", "*.com"),
             ("allow=@nope", "nope"),
             ("allow=", "rule"),

@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 
 use super::Docker;
 use crate::{
-    common::Place,
+    common::{Place, host},
     world::{ALLOWED, OUTCOME, REBOUND, TRY, World},
 };
 
@@ -16,6 +16,11 @@ fn register(place: &Place) {
     let mut config: Value = serde_json::from_str(&fs::read_to_string(&path).unwrap()).unwrap();
     let policy = format!("allow={ALLOWED},allow={REBOUND}");
     config["runtimes"]["filtered"] = json!({ "path": place.join("fumehood-oci"), "runtimeArgs": ["--egress", policy] });
+    for (name, policy) in [("served", "none,publish=80"), ("asking", "allow-private=server:80,allow-private=plain:80")]
+    {
+        let args = ["--egress", policy];
+        config["runtimes"][name] = json!({ "path": place.join("fumehood-oci"), "runtimeArgs": args });
+    }
     fs::write(path, config.to_string()).unwrap();
 }
 
@@ -58,5 +63,45 @@ fn lets_containers_out_to_what_is_allowed() {
     let unfiltered = "busybox wget -q -O - http://1.1.1.1/";
     assert_eq!(docker.shell(unfiltered).ok(), "/ of 1.1.1.1\n");
     assert!(docker.call(&["rm", "--force", "first"]).code == 0);
+    docker.call(&["network", "rm", "named"]).ok();
+}
+
+/// By a port of the host's, and by names from other containers.
+#[test]
+fn ports_that_are_open_are_those_that_docker_publishes() {
+    let started = Docker::start_in("docker ports", &["--bip=10.231.0.1/24"], |place| {
+        register(place);
+        World::new("docker ports")
+    });
+    let Some((_world, docker)) = started else { return };
+    docker.call(&["network", "create", "--subnet", "10.233.0.0/24", "named"]).ok();
+    let options = ["--runtime", "served", "--network", "named", "--publish", "127.0.0.1::80"];
+    let serve = "mkdir /www; echo here > /www/here; busybox httpd -p 81 -h /www; exec busybox httpd -f -p 80 -h /www";
+    docker.begin("server", &options, serve);
+    let published = docker.call(&["port", "server", "80/tcp"]).ok();
+    let fetch = |at: &str| {
+        let mut client = std::process::Command::new("busybox");
+        client.args(["timeout", "3", "busybox", "wget", "-q", "-O", "-", &format!("http://{at}/here")]);
+        String::from_utf8(client.output().unwrap().stdout).unwrap()
+    };
+    let came = || fetch(published.trim()) == "here\n";
+    assert!(host::eventually(came), "{published}");
+    docker.begin("plain", &["--network", "named"], serve);
+    let other = |runtime: &str, at: &str| {
+        let line = format!("busybox timeout 3 busybox wget -q -O - http://{at}/here");
+        docker.run(&["--runtime", runtime, "--network", "named", "box", "sh", "-c", &line])
+    };
+    assert_eq!(other("fumehood", "server").ok(), "here\n");
+    assert_ne!(other("fumehood", "server:81").code, 0);
+    // From a filtered one, to those that are named alone.
+    for at in ["plain", "server"] {
+        assert_eq!(other("asking", at).ok(), "here\n", "{at}");
+    }
+    for (runtime, at) in [("asking", "plain:81"), ("filtered", "plain")] {
+        assert_ne!(other(runtime, at).code, 0, "{runtime} {at}");
+    }
+    for name in ["server", "plain"] {
+        assert_eq!(docker.call(&["rm", "--force", name]).code, 0);
+    }
     docker.call(&["network", "rm", "named"]).ok();
 }

@@ -9,6 +9,8 @@
 //! It is made by `create`, holds nothing of the container's but its network, and what it is told comes from the container's
 //! first process while that is still ours: the namespace, and that `start` was called.
 
+mod gateway;
+
 use std::{
     fs::File,
     io::Write,
@@ -32,12 +34,12 @@ use super::{
 };
 use crate::{
     error::Hint,
-    net::{Contact, Datagrams, Listeners, Outward, Policy, Within, gateway},
+    net::{Contact, Outward, Policy},
     plan::container::egress::{self as plan, Network},
     state::container::{self as state, Init},
     sys::{
         clone::{self, Cloned},
-        fs, namespace, process, socket,
+        fs, process, socket,
     },
 };
 
@@ -158,10 +160,10 @@ impl Beside<'_> {
 
     fn live(&self, engine: File, before: &[u32], users: Option<OwnedFd>) -> Result<(), String> {
         self.part_from_caller(&engine, users.as_ref())?;
-        let listeners = self.told(|| {
+        let mut made = self.told(|| {
             let mut word = [0; 1];
             match socket::receive(self.gate, &mut word) {
-                Ok((1, Some(network))) if word == NETWORK => self.make_gateway(&network, users.as_ref()),
+                Ok((1, Some(network))) if word == NETWORK => gateway::make(self.egress, &network, users.as_ref()),
                 // It has ended, and nobody hears this.
                 _ => Err("nothing was heard of the container's network".to_owned()),
             }
@@ -172,8 +174,9 @@ impl Beside<'_> {
         }
         let egress = self.told(|| {
             let outward = self.outward(engine, before)?;
+            let inward = made.inward(&self.egress.publish, outward.as_ref())?;
             let policy = Policy::clone(&self.egress.policy);
-            let started = Egress::start(policy, listeners, self.log.is_some(), None, outward);
+            let started = Egress::start(policy, made.listeners, self.log.is_some(), inward, outward);
             started.map_err(|error| error.into_error().message().to_owned())
         })?;
         self.stay(egress, door)
@@ -230,29 +233,6 @@ impl Beside<'_> {
         }
     }
 
-    /// By a process that ends with it: in the gateway's namespace is nobody.
-    fn make_gateway(&self, network: &OwnedFd, users: Option<&OwnedFd>) -> Result<Listeners, String> {
-        let (ours, theirs) = socket::record_pair().map_err(failed("make a socket pair"))?;
-        let reserved = copy(theirs.as_fd())?;
-        let udp = self.egress.policy.passes_udp();
-        let making = gateway::Gateway::new(reserved.as_fd(), udp);
-        let Cloned::Parent { pid, .. } = clone::clone_process(0, None).map_err(failed("clone"))? else {
-            drop(ours);
-            let made = make(&making, reserved, network, users);
-            let sent = match &made {
-                Ok(listeners) => {
-                    descriptors(listeners).try_for_each(|fd| socket::send(theirs.as_fd(), &[GO], Some(fd.as_fd())))
-                }
-                Err(why) => socket::send(theirs.as_fd(), &[&[FAILED], why.as_bytes()].concat(), None),
-            };
-            process::exit_now(i32::from(sent.is_err()))
-        };
-        drop((theirs, reserved));
-        let made = receive_listeners(&ours, udp);
-        _ = process::wait(pid, true);
-        made
-    }
-
     /// From where the proxy dials: none for the host's network.
     fn outward(&self, engine: File, before: &[u32]) -> Result<Option<Outward>, String> {
         if let Network::New { or_host: true } = self.egress.network
@@ -304,27 +284,6 @@ fn polled<'a>(waits: impl Iterator<Item = BorrowedFd<'a>>) -> Vec<libc::pollfd> 
     waits.map(|fd| libc::pollfd { fd: fd.as_raw_fd(), events: libc::POLLIN, revents: 0 }).collect()
 }
 
-/// What the process that makes the gateway does, which ends where the container is.
-fn make(
-    gateway: &gateway::Gateway,
-    reserved: OwnedFd,
-    network: &OwnedFd,
-    users: Option<&OwnedFd>,
-) -> Result<Listeners, String> {
-    if let Some(users) = users {
-        namespace::enter(users.as_fd(), libc::CLONE_NEWUSER).map_err(failed("enter the container's user namespace"))?;
-    }
-    let step = |(step, errno): (gateway::Step, crate::sys::Errno)| {
-        let hint = step.hint(errno).map_or_else(String::new, |hint| format!(" ({hint})"));
-        format!("cannot {}: {}{hint}", step.what(), errno.desc().to_lowercase())
-    };
-    namespace::leave(libc::CLONE_NEWNET).map_err(failed("make a network namespace"))?;
-    let begun = gateway.begin(reserved, || namespace::enter(network.as_fd(), libc::CLONE_NEWNET)).map_err(step)?;
-    let (listeners, _) = begun.finish().map_err(step)?;
-    let within = gateway::listen_within().map_err(failed("listen for questions for names"))?;
-    Ok(Listeners { within: Some(within), ..listeners })
-}
-
 fn answer(egress: &Egress, request: Request) -> Answer {
     match request {
         Request::Show => Answer::Policy(Box::new(Policy::clone(&egress.policy()))),
@@ -353,32 +312,4 @@ fn write_down<'a>(id: &str, contacts: impl Iterator<Item = &'a Contact>, log: Op
         text.push(b'\n');
     }
     log.write_all(&text).map_err(|error| format!("write the log of connections: {error}"))
-}
-
-/// In the order of [`receive_listeners`].
-fn descriptors(listeners: &Listeners) -> impl Iterator<Item = &OwnedFd> {
-    let Listeners { tcp, dns_udp, dns_tcp, explicit, udp, within } = listeners;
-    let within = within.iter().flat_map(|within| [&within.udp, &within.tcp]);
-    let udp = udp.iter().flat_map(|udp| [&udp.listener, &udp.answers]);
-    [tcp, dns_udp, dns_tcp, explicit].into_iter().chain(within).chain(udp)
-}
-
-fn receive_listeners(from: &OwnedFd, udp: bool) -> Result<Listeners, String> {
-    let next = || {
-        let mut words = [0; WORDS];
-        let (length, fd) = socket::receive(from.as_fd(), &mut words).map_err(failed("hear of the gateway"))?;
-        match (words[..length].split_first(), fd) {
-            (Some((&GO, [])), Some(fd)) => Ok(fd),
-            (Some((&FAILED, why)), None) => Err(String::from_utf8_lossy(why).into_owned()),
-            _ => Err("the process that makes the gateway has ended".to_owned()),
-        }
-    };
-    Ok(Listeners {
-        tcp: next()?,
-        dns_udp: next()?,
-        dns_tcp: next()?,
-        explicit: next()?,
-        within: Some(Within { udp: next()?, tcp: next()? }),
-        udp: if udp { Some(Datagrams { listener: next()?, answers: next()? }) } else { None },
-    })
 }

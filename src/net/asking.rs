@@ -1,0 +1,113 @@
+//! Questions to a name server that is told of, and its answers (RFC 1035): for names that the host's resolver does not know.
+//!
+//! Pure functions over bytes, so that hostile ones can be tried on them.
+
+use std::net::Ipv4Addr;
+
+use super::{
+    dns::{CLASS_IN, HEADER, NO_ERROR, NO_SUCH_NAME, TYPE_A, encoded},
+    policy::Name,
+};
+
+/// More addresses of one name than this are not looked at.
+const MOST: usize = 16;
+
+/// For the IPv4 addresses of a name.
+pub(super) fn question(name: &Name, id: u16) -> Vec<u8> {
+    let mut bytes = Vec::from(id.to_be_bytes());
+    // Recursion is desired; there is one question.
+    bytes.extend([1, 0, 0, 1, 0, 0, 0, 0, 0, 0]);
+    bytes.extend(encoded(name));
+    bytes.extend(TYPE_A.to_be_bytes());
+    bytes.extend(CLASS_IN.to_be_bytes());
+    bytes
+}
+
+/// What answers `question`: none, where there is no such name. `None` to what is no answer to it, or an error.
+pub(super) fn addresses(message: &[u8], question: &[u8]) -> Option<Vec<Ipv4Addr>> {
+    let count = |at: usize| message.get(at..at + 2).map(|two| u16::from_be_bytes([two[0], two[1]]));
+    let asked = message.get(HEADER..question.len())?;
+    let flags = count(2)?;
+    let (is_answer, truncated, code) = (flags & 0xf800 == 0x8000, flags & 0x0200 != 0, flags as u8 & 0xf);
+    if !is_answer || truncated || message[..2] != question[..2] || count(4)? != 1 || asked != &question[HEADER..] {
+        return None;
+    }
+    match code {
+        NO_ERROR => {}
+        NO_SUCH_NAME => return Some(Vec::new()),
+        _ => return None,
+    }
+    let (mut found, mut at) = (Vec::new(), question.len());
+    for _ in 0..count(6)? {
+        at = after_name(message, at)?;
+        let (kind, class, length) = (count(at)?, count(at + 2)?, usize::from(count(at + 8)?));
+        let data = message.get(at + 10..at + 10 + length)?;
+        if let (TYPE_A, CLASS_IN, &[a, b, c, d]) = (kind, class, data)
+            && found.len() < MOST
+        {
+            found.push(Ipv4Addr::new(a, b, c, d));
+        }
+        at += 10 + length;
+    }
+    Some(found)
+}
+
+/// Whose it is is not looked at: it is the question's, or what that one leads to (CNAME).
+fn after_name(message: &[u8], mut at: usize) -> Option<usize> {
+    loop {
+        match message.get(at).copied()? {
+            0 => return Some(at + 1),
+            length @ 1..64 => at += 1 + usize::from(length),
+            // A pointer ends it.
+            0xc0.. => return Some(at + 2),
+            _ => return None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// With records of these kinds and data after the question.
+    fn answer(question: &[u8], records: &[(u16, &[u8])]) -> Vec<u8> {
+        let mut message = question.to_vec();
+        message[2..4].copy_from_slice(&[0x81, 0x80]);
+        message[6..8].copy_from_slice(&(records.len() as u16).to_be_bytes());
+        for (kind, data) in records {
+            message.extend([0xc0, 12]);
+            message.extend(kind.to_be_bytes());
+            message.extend([0, 1, 0, 0, 0, 9]);
+            message.extend((data.len() as u16).to_be_bytes());
+            message.extend(*data);
+        }
+        message
+    }
+
+    #[test]
+    fn addresses_are_those_of_the_answer() {
+        let question = question(&"db".parse().unwrap(), 7);
+        assert_eq!(question[HEADER..], *b"\x02db\0\0\x01\0\x01");
+        let found = addresses(&answer(&question, &[(5, b"\x02xy\0"), (1, &[10, 0, 0, 1])]), &question);
+        assert_eq!(found, Some(vec![Ipv4Addr::new(10, 0, 0, 1)]));
+        let mut nothing = answer(&question, &[]);
+        assert_eq!(addresses(&nothing, &question), Some(vec![]));
+        nothing[3] |= NO_SUCH_NAME;
+        assert_eq!(addresses(&nothing, &question), Some(vec![]));
+    }
+
+    #[test]
+    fn what_is_no_answer_is_none() {
+        let question = question(&"db".parse().unwrap(), 7);
+        let good = answer(&question, &[(1, &[10, 0, 0, 1])]);
+        // A question, another's, a truncated one, an error of the server's, another name.
+        for (at, byte) in [(2, 1), (1, 8), (2, 0x83), (3, 0x82), (13, b'x'), (2, 0x89)] {
+            let mut bad = good.clone();
+            bad[at] = byte;
+            assert_eq!(addresses(&bad, &question), None, "{at}");
+        }
+        for length in 0..good.len() {
+            assert_eq!(addresses(&good[..length], &question), None, "{length}");
+        }
+    }
+}
