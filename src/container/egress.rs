@@ -59,6 +59,12 @@ impl Egress {
             controls.egress = Some(spec::Egress { open: open.clone(), from_host: false });
         }
         if let Some(egress) = &mut controls.egress {
+            // Annotations may come from an image, and open nothing of the host's.
+            if self.from_host && self.open.is_none() && !egress.open.publish.is_empty() {
+                let why =
+                    "io.fumehood.egress: publish=PORT would open a port of the host's, whose network the container has";
+                return Err(failed(why).with_hint("give the policy to the runtime, with --egress"));
+            }
             egress.from_host = self.from_host;
         }
         Ok(())

@@ -5,7 +5,7 @@
 use std::net::Ipv4Addr;
 
 use super::{
-    dns::{CLASS_IN, HEADER, NO_ERROR, NO_SUCH_NAME, TYPE_A, encoded},
+    dns::{CLASS_IN, HEADER, NO_ERROR, TYPE_A, encoded},
     policy::Name,
 };
 
@@ -23,33 +23,44 @@ pub(super) fn question(name: &Name, id: u16) -> Vec<u8> {
     bytes
 }
 
-/// What answers `question`: none, where there is no such name. `None` to what is no answer to it, or an error.
+/// What answers `question`, as far as there was room for it: nothing, where there is no such name, or the server does not
+/// say. `None` to what is no answer to it.
 pub(super) fn addresses(message: &[u8], question: &[u8]) -> Option<Vec<Ipv4Addr>> {
     let count = |at: usize| message.get(at..at + 2).map(|two| u16::from_be_bytes([two[0], two[1]]));
     let asked = message.get(HEADER..question.len())?;
     let flags = count(2)?;
     let (is_answer, truncated, code) = (flags & 0xf800 == 0x8000, flags & 0x0200 != 0, flags as u8 & 0xf);
-    if !is_answer || truncated || message[..2] != question[..2] || count(4)? != 1 || asked != &question[HEADER..] {
+    if !is_answer || message[..2] != question[..2] || count(4)? != 1 || asked != &question[HEADER..] {
         return None;
     }
-    match code {
-        NO_ERROR => {}
-        NO_SUCH_NAME => return Some(Vec::new()),
-        _ => return None,
+    if code != NO_ERROR {
+        return Some(Vec::new());
     }
     let (mut found, mut at) = (Vec::new(), question.len());
     for _ in 0..count(6)? {
-        at = after_name(message, at)?;
-        let (kind, class, length) = (count(at)?, count(at + 2)?, usize::from(count(at + 8)?));
-        let data = message.get(at + 10..at + 10 + length)?;
-        if let (TYPE_A, CLASS_IN, &[a, b, c, d]) = (kind, class, data)
-            && found.len() < MOST
-        {
-            found.push(Ipv4Addr::new(a, b, c, d));
+        match record(message, at) {
+            Some((address, end)) => {
+                found.extend(address);
+                at = end;
+            }
+            None if truncated => break,
+            None => return None,
         }
-        at += 10 + length;
     }
+    found.truncate(MOST);
     Some(found)
+}
+
+/// The address that the record at `at` is about, if it is, and where the next one begins.
+fn record(message: &[u8], at: usize) -> Option<(Option<Ipv4Addr>, usize)> {
+    let count = |at: usize| message.get(at..at + 2).map(|two| u16::from_be_bytes([two[0], two[1]]));
+    let at = after_name(message, at)?;
+    let (kind, class, end) = (count(at)?, count(at + 2)?, at + 10 + usize::from(count(at + 8)?));
+    let address = match (kind, class, message.get(at + 10..end)?) {
+        (TYPE_A, CLASS_IN, &[a, b, c, d]) => Some(Ipv4Addr::new(a, b, c, d)),
+        _ => None,
+    };
+    Some((address, end))
 }
 
 /// Whose it is is not looked at: it is the question's, or what that one leads to (CNAME).
@@ -92,16 +103,24 @@ mod tests {
         assert_eq!(found, Some(vec![Ipv4Addr::new(10, 0, 0, 1)]));
         let mut nothing = answer(&question, &[]);
         assert_eq!(addresses(&nothing, &question), Some(vec![]));
-        nothing[3] |= NO_SUCH_NAME;
-        assert_eq!(addresses(&nothing, &question), Some(vec![]));
+        for code in 1..6 {
+            nothing[3] = 0x80 | code;
+            assert_eq!(addresses(&nothing, &question), Some(vec![]));
+        }
+        // Cut short, and said to be.
+        let mut short = answer(&question, &[(1, &[10, 0, 0, 1]), (1, &[10, 0, 0, 2])]);
+        short.truncate(short.len() - 1);
+        assert_eq!(addresses(&short, &question), None);
+        short[2] |= 2;
+        assert_eq!(addresses(&short, &question), Some(vec![Ipv4Addr::new(10, 0, 0, 1)]));
     }
 
     #[test]
     fn what_is_no_answer_is_none() {
         let question = question(&"db".parse().unwrap(), 7);
         let good = answer(&question, &[(1, &[10, 0, 0, 1])]);
-        // A question, another's, a truncated one, an error of the server's, another name.
-        for (at, byte) in [(2, 1), (1, 8), (2, 0x83), (3, 0x82), (13, b'x'), (2, 0x89)] {
+        // A question, another's, another name, another operation.
+        for (at, byte) in [(2, 1), (1, 8), (13, b'x'), (2, 0x89)] {
             let mut bad = good.clone();
             bad[at] = byte;
             assert_eq!(addresses(&bad, &question), None, "{at}");

@@ -19,7 +19,7 @@ pub(super) const CLASS_IN: u16 = 1;
 pub(super) const NO_ERROR: u8 = 0;
 const FORMAT_ERROR: u8 = 1;
 const SERVER_FAILURE: u8 = 2;
-pub(super) const NO_SUCH_NAME: u8 = 3;
+const NO_SUCH_NAME: u8 = 3;
 const NOT_IMPLEMENTED: u8 = 4;
 const REFUSED: u8 = 5;
 

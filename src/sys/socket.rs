@@ -210,6 +210,22 @@ pub enum Reach {
     Anybody,
 }
 
+/// What is sent by it goes out by that device, and by no other; ENODEV if there is none (`SO_BINDTOIFINDEX`, socket(7)).
+pub fn bind_to_device(socket: BorrowedFd<'_>, index: i32) -> Result<()> {
+    // SAFETY: the option's value is an int, whose size is given.
+    check(unsafe {
+        libc::setsockopt(
+            socket.as_raw_fd(),
+            libc::SOL_SOCKET,
+            libc::SO_BINDTOIFINDEX,
+            (&raw const index).cast(),
+            size_of::<i32>() as libc::socklen_t,
+        )
+        .into()
+    })
+    .map(drop)
+}
+
 /// Of the descriptor `number`, which need not be open.
 #[must_use]
 pub fn reach(number: i32) -> Reach {

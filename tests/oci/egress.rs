@@ -151,8 +151,12 @@ both! {
         let Some(world) = World::new("ports of a container") else { return };
         let Some(mut container) = container("ports of a container", who) else { return };
         container.globals.push("--egress-from-host".to_owned());
-        let serve = SERVE.replace("80 81 82", "8080 8081");
-        let container = container.set("/annotations", json!({ "io.fumehood.egress": "none,publish=8080" })).shell(&serve);
+        // An image's word is not enough for that.
+        container.config["annotations"] = json!({ "io.fumehood.egress": "none,publish=8080" });
+        container.run().fails("would open a port of the host's");
+        container.config["annotations"] = json!({});
+        container.globals.extend(["--egress".to_owned(), "none,publish=8080".to_owned()]);
+        let container = container.shell(&SERVE.replace("80 81 82", "8080 8081"));
         container.create();
         container.start();
         assert!(host::eventually(|| container.rootfs("serving").exists()));
@@ -240,6 +244,33 @@ fn the_engines_network_is_reached_through_the_filter_alone() {
 const SERVE: &str = "mkdir -p /www; echo here > /www/here
      for port in 80 81 82; do busybox httpd -p $port -h /www; done; : > /serving; sleep 1000";
 
+/// As many as there are places for, and more.
+const CROWD: &str = "
+import socket, time
+def come():
+    end = socket.create_connection(('7.7.7.1', 81))
+    end.settimeout(0.2)
+    return end
+ends = [come() for _ in range(300)]
+time.sleep(0.5)
+def gone(end):
+    try: return end.recv(1) == b''
+    except TimeoutError: return False
+    except OSError: return True
+if gone(ends[-1]) and not gone(ends[0]): print('some were turned away', flush=True)
+for end in ends: end.close()
+for _ in range(50):
+    try:
+        end = come()
+        end.sendall(b'GET /here HTTP/1.0\\r\\n\\r\\n')
+        end.settimeout(5)
+        text = b''.join(iter(lambda: end.recv(999), b''))
+        if text: break
+    except OSError: pass
+    time.sleep(0.2)
+print(text.decode().splitlines()[-1])
+";
+
 /// What is answered to who comes by `client`.
 fn fetch(mut client: Command, at: &str) -> String {
     client.args(["busybox", "timeout", "3", "busybox", "wget", "-q", "-O", "-", &format!("http://{at}/here")]);
@@ -252,11 +283,13 @@ fn open_ports_are_reached_by_the_engines_network() {
     let Some(who) = Who::Root.find("ports of an engine's network") else { return };
     let Some(world) = World::new("ports of an engine's network") else { return };
     let engine = Engine::new(&world);
-    let Some(container) = container("ports of an engine's network", who) else { return };
+    let Some(mut container) = container("ports of an engine's network", who) else { return };
+    let log = container.place.text("log");
+    container.globals.extend(["--egress-log".to_owned(), log.clone()]);
     let container = container
         .set(NETWORK, json!({ "type": "network", "path": engine.path() }))
         .set("/annotations", json!({ "io.fumehood.egress": "none,publish=80,publish=81" }))
-        .capabilities(&["CAP_NET_BIND_SERVICE"])
+        .capabilities(&["CAP_NET_BIND_SERVICE", "CAP_NET_ADMIN"])
         .shell(SERVE);
     container.create();
     container.start();
@@ -266,6 +299,15 @@ fn open_ports_are_reached_by_the_engines_network() {
         assert_eq!((beyond("7.7.7.1"), beyond("7.7.7.1:81")), ("here\n".to_owned(), "here\n".to_owned()));
     }
     assert_eq!(beyond("7.7.7.1:82"), "");
+    // Who comes from outside takes no place of what goes out: all of theirs are taken here, and closed again.
+    let mut crowd = world.within("python3");
+    let crowd = crowd.args(["-c", CROWD]).output().unwrap();
+    assert_eq!(String::from_utf8_lossy(&crowd.stdout), "some were turned away\nhere\n", "{crowd:?}");
+    let log = fs::read_to_string(&log).unwrap();
+    assert!(log.contains("connections from outside at once") && log.contains("\"host\":\"7.7.7.2\""), "{log}");
+    // Without the link to it, the gateway is not taken for the container.
+    container.call_on("exec", &["sh", "-c", "ip link del eth0"]).ok();
+    assert_eq!(beyond("7.7.7.1"), "");
     container.call_on("egress", &["web,publish=82"]).fails("its ports cannot be changed");
     // Nobody else takes what another has.
     let other = Container::new("a port that is taken", Who::Root).unwrap();
@@ -302,7 +344,7 @@ names.bind(('7.7.7.2', 53))
 print('ready', flush=True)
 while True:
     question, client = names.recvfrom(512)
-    found = {b'\\2db\\0': b'\\x0a\\x09\\x09\\x09', b'\\4host\\0': b'\\x7f\\0\\0\\1'}.get(question[12:-4])
+    found = {b'\\2db\\0': b'\\x0a\\x09\\x09\\x09', b'\\4host\\0': b'\\x7f\\0\\0\\1', b'\\x09localhost\\0': b'\\x0a\\x09\\x09\\x09'}.get(question[12:-4])
     count = b'\\0\\1' if found else b'\\0\\0'
     record = b'\\xc0\\x0c\\0\\1\\0\\1\\0\\0\\0\\5\\0\\4' + found if found else b''
     code = b'\\x81\\x80' if found else b'\\x81\\x83'
@@ -325,6 +367,9 @@ while True:
     assert_eq!(fetch("allow-private=db:80", "db"), "/here of db\n");
     assert_eq!(fetch("allow-private=db:81", "db"), "");
     assert_eq!(fetch("allow=db", "db"), "");
+    // Who knows the name but no address is believed, and nobody's word is taken for what `localhost` is.
+    assert_eq!(fetch("allow-private=rebound:80", "rebound"), "");
+    assert_eq!(fetch("allow-private=localhost:80", "localhost"), "");
     // Nobody's word makes this host's loopback a container's.
     assert_eq!(fetch("web,allow=host", "host"), "");
 }
@@ -501,6 +546,14 @@ fn what_cannot_be_filtered_is_not_made() {
     refused("/linux/namespaces/0", json!({ "type": "time" }), "sees processes of others");
     refused("/linux/namespaces/0", json!({ "type": "pid", "path": "/proc/self/ns/pid" }), "sees processes of others");
     refused(NETWORK, json!({ "type": "network", "path": "/proc/self/ns/mnt" }), "of another kind: mnt");
+    // And give itself devices on the networks of others by their numbers, with a user namespace, too.
+    let ids = json!([{ "containerID": 0, "hostID": 200_000, "size": 65536 }]);
+    container.config["linux"]["uidMappings"] = ids.clone();
+    container.config["linux"]["gidMappings"] = ids;
+    container.config["linux"]["namespaces"] =
+        json!([{ "type": "network" }, { "type": "mount" }, { "type": "uts" }, { "type": "user" }]);
+    container.run().fails("sees processes of others");
+    container.config.clone_from(&original);
     let all = json!({ "devices": [{ "allow": true, "access": "rwm" }] });
     container.config["linux"]["resources"] = all;
     container.config["process"]["capabilities"] = json!({ "bounding": ["CAP_MKNOD"] });

@@ -4,6 +4,7 @@ use std::os::fd::{AsFd, AsRawFd, BorrowedFd};
 
 use nix::sys::socket::{AddressFamily, SockFlag, SockType, socket};
 
+use super::OUTER;
 use crate::sys::{self, namespace, process, socket as records};
 
 /// Makes one for each byte that comes from `wishes`, until nobody wants any more.
@@ -25,8 +26,12 @@ pub fn give_sockets(gateway: BorrowedFd<'_>, wishes: BorrowedFd<'_>) -> sys::Res
             return Ok(());
         }
         let flags = SockFlag::SOCK_CLOEXEC | SockFlag::SOCK_NONBLOCK;
-        // None, where there can be none now.
+        // None, where there can be none now: without the link, all addresses there are the gateway's own.
         let made = socket(AddressFamily::Inet, SockType::Stream, flags, None).ok();
-        records::send(wishes, b"s", made.as_ref().map(AsFd::as_fd))?;
+        let made = made.filter(|socket| records::bind_to_device(socket.as_fd(), OUTER.index).is_ok());
+        let sent = made.as_ref().is_some_and(|socket| records::send(wishes, b"s", Some(socket.as_fd())).is_ok());
+        if !sent {
+            records::send(wishes, b"s", None)?;
+        }
     }
 }

@@ -34,7 +34,7 @@ use super::authority::Authority;
 
 /// The name by which a sandbox finds the host, whose `localhost` inside is its own: opened as `localhost:PORT` is.
 pub const HOST_NAME: &str = "host.fumehood.internal";
-const LOCALHOST: &str = "localhost";
+pub const LOCALHOST: &str = "localhost";
 
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(try_from = "Document", into = "Document")]

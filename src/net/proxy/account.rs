@@ -12,7 +12,7 @@ use crate::{
     net::{
         Protocol,
         log::{Allowed, Contact},
-        policy::{Host, Refusal},
+        policy::{Host, Refusal, address},
         publish::Publish,
     },
     sys::socket,
@@ -43,7 +43,7 @@ impl<'a> Account<'a> {
     /// Of one from outside to a published port.
     pub fn of_published(shared: &'a Shared, client: &TcpStream, publish: Publish) -> Self {
         Self::of(shared, || {
-            let host = client.peer_addr().map_or_else(|_| String::new(), |peer| peer.ip().to_string());
+            let host = client.peer_addr().map_or_else(|_| String::new(), |peer| address::normal(peer.ip()).to_string());
             let rule = format!("--publish {publish}");
             Contact { port: Some(publish.port), ..Contact::new(Protocol::Tcp, host, rule) }
         })

@@ -5,9 +5,9 @@ use std::{
     io,
     net::{IpAddr, Ipv4Addr, SocketAddrV4, UdpSocket},
     os::fd::{AsFd, OwnedFd},
-    sync::{Mutex, PoisonError, mpsc},
+    sync::{Mutex, MutexGuard, PoisonError, mpsc},
     thread,
-    time::Duration,
+    time::{Duration, Instant},
 };
 
 use nix::sys::{
@@ -17,7 +17,10 @@ use nix::sys::{
 
 use super::outside::{made, routes};
 use crate::{
-    net::{asking, policy::Name},
+    net::{
+        asking,
+        policy::{LOCALHOST, Name},
+    },
     sys::{
         namespace,
         netlink::{self, Netlink},
@@ -42,6 +45,8 @@ const DNS: u16 = 53;
 /// How long is waited for an answer, so often.
 const PATIENCE: Duration = Duration::from_millis(700);
 const TRIES: usize = 2;
+/// How long is not asked who did not answer.
+const SILENCE: Duration = Duration::from_secs(5);
 
 impl Outward {
     /// A thread there, and two views of that namespace's routes.
@@ -80,24 +85,41 @@ impl Sockets {
 pub(super) struct Names {
     sockets: Mutex<Sockets>,
     routes: Mutex<Netlink>,
+    /// Who did not answer, and when.
+    silent: Mutex<Option<(Ipv4Addr, Instant)>>,
 }
 
 impl Names {
     pub fn new(sockets: Sockets, routes: Netlink) -> Self {
-        Self { sockets: Mutex::new(sockets), routes: Mutex::new(routes) }
+        Self { sockets: Mutex::new(sockets), routes: Mutex::new(routes), silent: Mutex::default() }
     }
 
-    /// The addresses of another container: a name without a dot. None, if nobody there knows it.
-    pub fn find(&self, name: &Name) -> Vec<IpAddr> {
-        if name.as_str().contains('.') {
-            return Vec::new();
+    /// The addresses of another container: a name without a dot, of which is believed what is answered here. `None`, if
+    /// nobody answers.
+    pub fn find(&self, name: &Name) -> Option<Vec<IpAddr>> {
+        if name.as_str().contains('.') || name.as_str() == LOCALHOST {
+            return None;
         }
         // That of Podman and others is on the bridge that leads out.
-        [Some(DOCKER), self.gateway()]
-            .into_iter()
-            .flatten()
-            .find_map(|server| self.ask(server, name).ok().filter(|found| !found.is_empty()))
-            .unwrap_or_default()
+        [Some(DOCKER), self.gateway()].into_iter().flatten().find_map(|server| {
+            if self.is_silent(server) {
+                return None;
+            }
+            let asked = self.ask(server, name);
+            if asked.as_ref().is_err_and(|error| error.kind() == io::ErrorKind::TimedOut) {
+                *self.silent() = Some((server, Instant::now()));
+            }
+            asked.ok()
+        })
+    }
+
+    /// Whether it has just let somebody wait in vain.
+    fn is_silent(&self, server: Ipv4Addr) -> bool {
+        self.silent().is_some_and(|(silent, since)| silent == server && since.elapsed() < SILENCE)
+    }
+
+    fn silent(&self) -> MutexGuard<'_, Option<(Ipv4Addr, Instant)>> {
+        self.silent.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn ask(&self, server: Ipv4Addr, name: &Name) -> io::Result<Vec<IpAddr>> {

@@ -63,7 +63,7 @@ use self::{
     publish::Doors,
     relay::Means,
     resolver::Resolver,
-    shared::{Place, Shared},
+    shared::{Place, Shared, Side},
     sockets::Sockets,
 };
 use super::{
@@ -78,6 +78,8 @@ pub use engine::Outward;
 struct Limits {
     /// Connections at once; fewer where the process may have fewer descriptors.
     connections: usize,
+    /// Of those to published ports.
+    published: usize,
     /// From the first byte of a request or a hello to its last.
     head: Duration,
     /// To resolve a name, and again to be answered by one of its addresses.
@@ -92,6 +94,7 @@ impl Default for Limits {
     fn default() -> Self {
         Self {
             connections: 512,
+            published: 256,
             head: Duration::from_secs(10),
             dial: Duration::from_secs(15),
             refused: Duration::from_secs(1),
@@ -149,7 +152,10 @@ impl Proxy {
     ) -> Result<Self, NetError> {
         if let Ok((most, _)) = getrlimit(Resource::RLIMIT_NOFILE) {
             let room = most.saturating_sub(OTHER_DESCRIPTORS) / DESCRIPTORS_EACH;
-            limits.connections = limits.connections.min(room.max(16) as usize);
+            let room = room.max(16) as usize;
+            let inside = if inward.is_some() { room - room / 3 } else { room };
+            limits.connections = limits.connections.min(inside);
+            limits.published = limits.published.min(room / 3);
         }
         let authority = policy.authority().cloned();
         let (policies, seen) = watch::channel(Arc::new(policy));
@@ -186,6 +192,7 @@ impl Proxy {
                 means: Means::default(),
                 limits,
                 connections: Cell::new(0),
+                published: Cell::new(0),
                 draining: watch::Sender::new(false),
             });
             let [tcp, explicit] = [sockets.tcp, sockets.explicit].map(Rc::new);
@@ -285,7 +292,7 @@ enum Way {
 async fn take(shared: Rc<Shared>, listener: Rc<TcpListener>, way: Way) {
     loop {
         let client = accept(&listener).await;
-        let Some(place) = Place::take(&shared) else {
+        let Some(place) = Place::take(&shared, Side::Inside) else {
             let target = match way {
                 Way::Redirected => {
                     (shared.outside.destination)(&client).map_or_else(|_| String::new(), |to| to.to_string())

@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 
 use super::engine::{Names, Outward, Sockets};
 use crate::{
-    net::policy::{HOST_NAME, Name},
+    net::policy::{HOST_NAME, LOCALHOST, Name},
     sys::netlink::{self, Netlink},
 };
 
@@ -53,9 +53,9 @@ impl Outside {
         }
         Ok(Self {
             destination: Box::new(TcpStream::local_addr),
-            resolve: Arc::new(move |name| match names.as_ref().map(|names| names.find(name)) {
-                Some(found) if !found.is_empty() => Ok(found),
-                _ => resolve(name),
+            resolve: Arc::new(move |name| match names.as_ref().and_then(|names| names.find(name)) {
+                Some(found) => Ok(found),
+                None => resolve(name),
             }),
             // What is this host's is out of bounds, wherever it is seen from.
             is_own: Box::new(move |address| {
@@ -91,7 +91,7 @@ pub(super) fn made(family: AddressFamily, kind: SockType) -> io::Result<OwnedFd>
 
 fn resolve(name: &Name) -> io::Result<Vec<IpAddr>> {
     // RFC 6761: nobody is asked for these.
-    if name.as_str() == HOST_NAME || name.as_str() == "localhost" {
+    if name.as_str() == HOST_NAME || name.as_str() == LOCALHOST {
         return Ok(vec![Ipv4Addr::LOCALHOST.into(), Ipv6Addr::LOCALHOST.into()]);
     }
     Ok((name.as_str(), 0).to_socket_addrs()?.map(|address| address.ip()).collect())

@@ -23,15 +23,16 @@ use tokio::{
 };
 
 use super::{
-    Place, Shared, accept,
+    Place, Shared, Side, accept,
     account::Account,
     relay,
     stream::{First, both, finish, first, heard, patient, prepare},
 };
 use crate::{
     net::{
-        BUFFER,
+        BUFFER, Protocol,
         gateway::SANDBOX,
+        policy::Refusal,
         publish::{Inward, Publish},
     },
     sys::socket,
@@ -51,6 +52,7 @@ impl Doors {
     /// Within the runtime.
     pub fn new(inward: Inward) -> io::Result<Self> {
         setsockopt(&inward.sockets, sockopt::ReceiveTimeout, &TimeVal::seconds(PATIENCE))?;
+        setsockopt(&inward.sockets, sockopt::SendTimeout, &TimeVal::seconds(PATIENCE))?;
         let doors = inward.published.listeners().map(|(door, publish)| Ok((TcpListener::from_std(door)?, publish)));
         Ok(Self { doors: doors.collect::<io::Result<_>>()?, sockets: inward.sockets })
     }
@@ -67,9 +69,12 @@ impl Doors {
 async fn serve(shared: Rc<Shared>, door: TcpListener, publish: Publish, sockets: Rc<OwnedFd>) {
     loop {
         let client = accept(&door).await;
-        let place = Place::take(&shared).filter(|_| !*shared.draining.borrow());
-        let Some(place) = place else {
+        let Some(place) = Place::take(&shared, Side::Outside).filter(|_| !*shared.draining.borrow()) else {
             _ = client.set_zero_linger();
+            if !*shared.draining.borrow() {
+                let most = format!("more than {} connections from outside at once", shared.limits.published);
+                shared.deny(Protocol::Tcp, format!("published port {}", publish.port), Refusal::new(most));
+            }
             continue;
         };
         let sockets = sockets.clone();
@@ -85,7 +90,7 @@ async fn serve(shared: Rc<Shared>, door: TcpListener, publish: Publish, sockets:
 async fn carry(account: &Account<'_>, client: TcpStream, port: u16, sockets: &OwnedFd) -> io::Result<()> {
     let shared = account.shared;
     prepare(&client)?;
-    let socket = new_socket(sockets)?;
+    let socket = new_socket(sockets).inspect_err(|error| account.failed(&error.to_string()))?;
     let connecting = patient(shared.limits.dial, socket.connect(SocketAddr::new(SANDBOX.into(), port)));
     let connected = first(pin!(shared.gone()), pin!(connecting)).await;
     let inside = match connected {

@@ -34,6 +34,8 @@ pub(super) struct Shared {
     pub means: Means,
     pub limits: Limits,
     pub connections: Cell<usize>,
+    /// The same of those from outside.
+    pub published: Cell<usize>,
     /// All clients are gone.
     pub draining: watch::Sender<bool>,
 }
@@ -64,6 +66,13 @@ impl Shared {
         }
     }
 
+    fn places(&self, side: Side) -> (&Cell<usize>, usize) {
+        match side {
+            Side::Inside => (&self.connections, self.limits.connections),
+            Side::Outside => (&self.published, self.limits.published),
+        }
+    }
+
     pub fn deny(&self, protocol: Protocol, target: String, refusal: Refusal) {
         let denied = Denied { protocol, target, rule: refusal.rule, hint: refusal.hint };
         if let Some(log) = &self.log {
@@ -79,21 +88,29 @@ impl Shared {
     }
 }
 
+/// Who began a connection: whoever is outside takes no places of the sandbox's.
+#[derive(Debug, Clone, Copy)]
+pub(super) enum Side {
+    Inside,
+    Outside,
+}
+
 /// One of the connections there may be.
-pub(super) struct Place(pub Rc<Shared>);
+pub(super) struct Place(pub Rc<Shared>, Side);
 
 impl Place {
-    pub fn take(shared: &Rc<Shared>) -> Option<Self> {
-        let taken = shared.connections.get();
-        (taken < shared.limits.connections).then(|| {
-            shared.connections.set(taken + 1);
-            Self(shared.clone())
+    pub fn take(shared: &Rc<Shared>, side: Side) -> Option<Self> {
+        let (taken, most) = shared.places(side);
+        (taken.get() < most).then(|| {
+            taken.set(taken.get() + 1);
+            Self(shared.clone(), side)
         })
     }
 }
 
 impl Drop for Place {
     fn drop(&mut self) {
-        self.0.connections.set(self.0.connections.get() - 1);
+        let taken = self.0.places(self.1).0;
+        taken.set(taken.get() - 1);
     }
 }

@@ -91,9 +91,9 @@ impl Held {
     }
 }
 
-/// Who may do these things has other ways out of a network namespace than its devices. Without a user namespace of its own,
-/// a container that sees others' processes needs none of them: it may trace those of its user (ptrace(2)), take their
-/// sockets (pidfd_getfd(2)), and give itself devices on their networks (RTM_NEWNSID).
+/// Who may do these things has other ways out of a network namespace than its devices. A container that sees others' processes
+/// needs none of them: it may trace those of its user (ptrace(2)), take their sockets (pidfd_getfd(2)), and, with a user
+/// namespace of its own, too, give itself devices on their networks by their number alone (RTM_NEWNSID).
 pub fn check_held(held: &Held, capabilities: &Capabilities) -> Result<(), ContainerError> {
     const ALWAYS: [(u32, &str); 6] = [
         (21, "CAP_SYS_ADMIN"),
@@ -106,13 +106,12 @@ pub fn check_held(held: &Held, capabilities: &Capabilities) -> Result<(), Contai
         (22, "CAP_SYS_BOOT"),
     ];
     const MKNOD: (u32, &str) = (27, "CAP_MKNOD");
+    if !held.processes {
+        let why = "a container without a pid namespace of its own sees processes of others, and gets around it by way of them";
+        return Err(refuse(why));
+    }
     if held.users {
         return Ok(());
-    }
-    if !held.processes {
-        let why = "a container with neither a pid namespace nor a user namespace of its own sees processes of others, and \
-                   gets around it by way of them";
-        return Err(refuse(why));
     }
     let open = (!held.devices).then_some(MKNOD);
     let all = capabilities.all();
@@ -141,7 +140,8 @@ mod tests {
         check_held(own, with(27)).unwrap();
         check_held(Held { devices: false, ..own }, with(27)).unwrap_err();
         check_held(Held { processes: false, ..own }, Capabilities::default()).unwrap_err();
-        check_held(Held { users: true, processes: false, devices: false }, with(21)).unwrap();
+        check_held(Held { users: true, processes: true, devices: false }, with(21)).unwrap();
+        check_held(Held { users: true, processes: false, devices: true }, Capabilities::default()).unwrap_err();
         for number in [2, 16, 17, 19, 22] {
             check_held(own, with(number)).unwrap_err();
         }

@@ -13,6 +13,9 @@ use crate::{
 /// Before the name of a list that comes with fumehood.
 const LIST: char = '@';
 
+/// Each is a socket of the host's.
+const MOST_PORTS: usize = 64;
+
 /// What of a network is open.
 #[derive(Debug, Clone)]
 pub struct Open {
@@ -72,6 +75,9 @@ fn words(text: &str) -> Result<Open, String> {
                 let port = port(number).ok_or_else(|| format!("publish=`{number}`: it is no port of TCP"))?;
                 if !publish.contains(&port) {
                     publish.push(port);
+                }
+                if publish.len() > MOST_PORTS {
+                    return Err(format!("more than {MOST_PORTS} ports are published"));
                 }
             }
             _ => return Err(unknown(word)),
@@ -147,6 +153,7 @@ mod tests {
             ("publish=0", "no port"),
             ("publish=8080:80", "no port"),
             ("publish=", "no port"),
+            (&(0..65).map(|port| format!("publish={},", port + 1)).collect::<String>(), "more than 64 ports"),
             ("allow=*.com", "*.com"),
             ("allow=@nope", "nope"),
             ("allow=", "rule"),

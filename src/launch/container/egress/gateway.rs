@@ -54,10 +54,11 @@ pub(super) fn make(egress: &Egress, network: &OwnedFd, users: Option<&OwnedFd>) 
     };
     drop((theirs, reserved));
     let listeners = receive_listeners(&ours, udp);
-    if listeners.is_err() || egress.publish.is_empty() {
+    let sockets = (listeners.is_ok() && !egress.publish.is_empty()).then_some(ours);
+    if sockets.is_none() {
         _ = process::wait(pid, true);
     }
-    Ok(Made { listeners: listeners?, sockets: (!egress.publish.is_empty()).then_some(ours) })
+    Ok(Made { listeners: listeners?, sockets })
 }
 
 /// What the process that makes it does.
