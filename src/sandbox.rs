@@ -599,7 +599,7 @@ impl Sandbox {
         self.id = Some(id.clone());
         if self.gvisor.is_some() {
             let (filter, rules) = (self.seccomp.is_some(), self.landlock.is_some());
-            gvisor::check(self.profile, filter, rules, &self.limits, &self.network)?;
+            gvisor::check(self.profile, filter, rules, &self.limits, &self.network, &self.mounts)?;
         }
         let writable_root = self.writable_root.unwrap_or(matches!(self.rootfs, Rootfs::Image(_)));
         let wanted = [(keeps, "kept"), (self.on_disk.is_some(), "on a disk")];

@@ -90,6 +90,7 @@ impl LaunchError {
             Stage::Descriptors => ("descriptors", "close inherited descriptors".to_owned()),
             Stage::Identity => ("identity", "take on the sandbox's identity".to_owned()),
             Stage::Session => ("session", "make a session and keyring of its own".to_owned()),
+            Stage::Network if index == 1 => ("network", "give the link to the gateway its address again".to_owned()),
             Stage::Network => ("clone", "make a network namespace".to_owned()),
             Stage::Terminal => ("terminal", "open a terminal inside".to_owned()),
             Stage::ProgramIo => ("io", "set up the program's standard streams".to_owned()),

@@ -74,7 +74,8 @@ impl End {
             ("no such file or directory", Errno::ENOENT),
             ("permission denied", Errno::EACCES),
             ("exec format error", Errno::ENOEXEC),
-            ("not a directory", Errno::ENOTDIR),
+            // As without gVisor, where a path that leads through a file is one at which nothing is.
+            ("not a directory", Errno::ENOENT),
             ("too many levels of symbolic links", Errno::ELOOP),
             ("argument list too long", Errno::E2BIG),
             ("invalid argument", Errno::EINVAL),
@@ -229,6 +230,7 @@ mod tests {
             ("error finding executable \"x\" in PATH [/bin]: no such file or directory", Errno::ENOENT),
             ("creating process: failed to load /x: permission denied", Errno::EACCES),
             ("creating process: failed to load /x: exec format error", Errno::ENOEXEC),
+            ("creating process: failed to load /x/y: not a directory", Errno::ENOENT),
         ] {
             match End::read(EXITED(128), &log(why), "") {
                 End::NotExecuted { errno: found, .. } => assert_eq!(found, errno),

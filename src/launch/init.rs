@@ -21,6 +21,7 @@ use super::{
     protocol::{Failure, InitEnd, Order, Stage},
 };
 use crate::{
+    net::gateway::Again,
     plan::{Plan, gvisor, ids::IdsKind, setup::SetupOp},
     sys::{self, Errno, aside::Network, clone, fs, process, shared::Shared, socket, tty},
 };
@@ -52,6 +53,8 @@ pub struct World<'a> {
     pub watched: bool,
     /// RLIMIT_NPROC, where it is what holds the limit of processes.
     pub processes: Option<u64>,
+    /// Before each program but the first, where gVisor has taken its address off the link.
+    pub again: Option<Again>,
     /// Every descriptor above, in order: all others are closed.
     pub keep: &'a [RawFd],
 }
@@ -174,6 +177,9 @@ impl World<'_> {
         for number in 0..count {
             let image = program(number).ok_or(at(Stage::Spawn, number)(Errno::ENOEXEC))?;
             let last = number + 1 == count;
+            if let Some(again) = self.again.as_ref().filter(|_| number > 0) {
+                again.carry_out().map_err(at(Stage::Network, 1))?;
+            }
             let pid = self.start_program(standing, image, number, last, None)?;
             standing.end.started().map_err(at(Stage::Spawn, number))?;
             if let Some(status) = self.see_through(standing, pid, number, last, deadline)? {

@@ -49,6 +49,7 @@ use crate::{
     error::Hint,
     net::{
         Policy,
+        gateway::Again,
         policy::Mode,
         publish::{Inward, Publish, Published},
     },
@@ -308,6 +309,7 @@ fn start(
         stdio,
         filter_flags: filter_flags(plan),
         processes: holds.processes(plan),
+        again: (plan.gvisor.is_some() && plan.egress.is_some()).then(Again::new),
         window: host.window,
         watched: holds.memory == Means::Watched,
         keep: &keep,

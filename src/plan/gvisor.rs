@@ -194,6 +194,8 @@ fn command(platform: Platform, gateway: bool, id: &SandboxId, number: usize) -> 
         "--overlay2=none".to_owned(),
         "--file-access=shared".to_owned(),
         format!("--debug-log=/log/%COMMAND%.{number}"),
+        // Nobody reads what the file server and its helpers would say, line by line.
+        "--debug-command=run,boot".to_owned(),
     ];
     if platform != Platform::Auto {
         words.push(format!("--platform={}", platform.name()));

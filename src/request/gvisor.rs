@@ -7,7 +7,7 @@ use std::{
     process::{Command, Stdio},
 };
 
-use super::{Limits, Network};
+use super::{Limits, Mount, Network};
 use crate::plan::profile::{self, Builtin};
 
 /// Where it is looked for besides PATH, which ordinary users may have without the system's directories.
@@ -135,6 +135,7 @@ pub(crate) fn check(
     own_rules: bool,
     limits: &Limits,
     network: &Network,
+    mounts: &[Mount],
 ) -> Result<(), GvisorError> {
     let refusals = [
         (
@@ -154,6 +155,11 @@ pub(crate) fn check(
             "gVisor counts no processes; those that it needs itself are capped, which ends the whole sandbox",
         ),
         (*network == Network::Host, "--net host", "gVisor's own network stack cannot share this host's addresses"),
+        (
+            mounts.iter().any(|mount| mount.target.starts_with("/sys")),
+            "--mount …:/sys",
+            "gVisor mounts a /sys of its own, over all that is there",
+        ),
     ];
     match refusals.into_iter().find(|(asked, ..)| *asked) {
         Some((_, option, why)) => Err(GvisorError::Refused { option, why }),
@@ -199,7 +205,7 @@ mod tests {
     fn what_does_not_hold_is_told_by_name() {
         let limits = Limits::default();
         let check = |limits: &Limits, network| {
-            check(profile::DEFAULT, false, false, limits, &network).map_err(|error| error.to_string())
+            check(profile::DEFAULT, false, false, limits, &network, &[]).map_err(|error| error.to_string())
         };
         assert_eq!(check(&limits, Network::None), Ok(()));
         assert!(check(&limits, Network::Host).unwrap_err().starts_with("--net host does not hold"));

@@ -14,6 +14,7 @@ const REQUEST: u16 = 1;
 /// Part of an answer that the kernel could not give of one moment.
 const INTERRUPTED: u16 = 0x10;
 pub const ACK: u16 = 4;
+pub const REPLACE: u16 = 0x100;
 pub const EXCLUSIVE: u16 = 0x200;
 pub const DUMP: u16 = 0x300;
 pub const CREATE: u16 = 0x400;

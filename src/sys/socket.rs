@@ -172,6 +172,17 @@ pub fn written(stream: impl AsFd) -> Result<u64> {
     Ok(info[25].saturating_sub(info[26]) + unsent)
 }
 
+/// Whether the other side of a TCP stream is told at once that its packets came, or, for a moment, with what is sent next. Said
+/// before it is connected, the latter holds for the last packet that makes the connection.
+pub fn acknowledge_at_once(stream: impl AsFd, at_once: bool) -> Result<()> {
+    let value = libc::c_int::from(at_once);
+    let length = size_of_val(&value) as libc::socklen_t;
+    let fd = stream.as_fd().as_raw_fd();
+    // SAFETY: the kernel reads one int.
+    let set = unsafe { libc::setsockopt(fd, libc::IPPROTO_TCP, libc::TCP_QUICKACK, (&raw const value).cast(), length) };
+    check(set.into()).map(drop)
+}
+
 /// Bytes of a stream that have come and were not read.
 pub fn unread(stream: impl AsFd) -> Result<usize> {
     let mut bytes: libc::c_int = 0;

@@ -251,6 +251,11 @@ pub fn run(mut command: Command) {
     assert!(status.success(), "{command:?}: {status}");
 }
 
+/// Whether the ring is run again on gVisor's kernel (`scripts/test gvisor-rings`).
+pub fn on_gvisor() -> bool {
+    std::env::var_os("FUMEHOOD_TEST_ISOLATION").is_some_and(|isolation| isolation == "gvisor")
+}
+
 /// A run with these options, of a line of shell.
 pub fn sandbox(who: Who, options: &[&str], line: &str) -> Run {
     Run::new(who).args(options).json_result().cmd(line)

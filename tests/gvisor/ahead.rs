@@ -110,6 +110,7 @@ both! {
             json!({ "argv": ["sh", "-c", "echo out; echo err >&2; kill -9 $$"] }),
             json!({ "cmd": "sleep 1000", "limits": { "timeout": "1s" } }),
             json!({ "argv": ["no-such-program"], "stdin": "in" }),
+            json!({ "argv": ["/bin/sh/x"] }),
             json!({ "cmd": "grep -E '^(Uid|Gid|Groups|NoNewPrivs|CapEff|Seccomp)' /proc/self/status; cat /proc/mounts; pwd" }),
         ];
         let (without, with) = (results(who, "off", &jobs), results(who, "1", &jobs));
@@ -119,7 +120,7 @@ both! {
         let first = &with[0];
         assert_eq!(first["stdout"], "/bin/sh 1 *** w\nin\ncontent\n", "{first}");
         let verdicts: Vec<_> = with.iter().map(|result| result["verdict"].as_str().unwrap()).collect();
-        assert_eq!(verdicts, ["ok", "signaled", "timeout", "setup_error", "ok"]);
+        assert_eq!(verdicts, ["ok", "signaled", "timeout", "setup_error", "setup_error", "ok"]);
     }
 
     fn nothing_is_left_of_one_that_waits_when_any_is_killed(who: Who) {

@@ -42,6 +42,18 @@ both! {
         run.args(["--setup", setup, "--setup-net", "none"]).eval("c", code).done().expect_code(0).expect_out("at the setup\n");
     }
 
+    /// Each has a network stack of its own, which takes the address off the link when it starts.
+    fn each_step_has_the_network(who: Who) {
+        let Some(run) = gvisor(who, "each_step_has_the_network") else { return };
+        let look = "cat /proc/net/route > /sandbox/first";
+        let run = run.args(["--setup", look, "--setup-net", "open", "--net", "filtered", "-q"]);
+        let done = run.cmd("cmp /sandbox/first /proc/net/route && grep -c ^eth0 /proc/net/route").done();
+        done.expect_code(0).expect_out("2\n");
+        let Some(run) = gvisor(who, "each_step_has_the_network") else { return };
+        let code = "#include <stdlib.h>\nint main(void) { return system(\"grep -c ^eth0 /proc/net/route\"); }";
+        run.args(["--allow", "example.com", "-q"]).eval("c", code).done().expect_code(0).expect_out("2\n");
+    }
+
     fn an_end_is_told_exactly(who: Who) {
         for (line, verdict, code, signal) in [
             ("exit 3", "failed", Some(3), None),

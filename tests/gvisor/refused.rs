@@ -8,6 +8,7 @@ both! {
             (&["--pids-limit", "5"][..], "--pids-limit does not hold"),
             (&["--profile", "strict"], "--profile does not hold"),
             (&["--net", "host", "--quiet"], "--net host does not hold"),
+            (&["--mount", "/usr/share:/sys/kernel/x"], "--mount …:/sys does not hold"),
             // This release does not know it.
             (&["--gvisor-platform", "xen"], "there is no `xen`"),
         ] {

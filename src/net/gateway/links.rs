@@ -7,7 +7,7 @@ use std::{
     os::fd::{AsRawFd, BorrowedFd},
 };
 
-use crate::sys::netlink::{ACK, CREATE, EXCLUSIVE, NESTED, attribute, message};
+use crate::sys::netlink::{ACK, CREATE, EXCLUSIVE, NESTED, REPLACE, attribute, message};
 
 /// What one packet holds at most: the kernel hands on large ones whole.
 const MTU: u32 = 65535;
@@ -70,7 +70,7 @@ pub fn up(own: End, other: End) -> Vec<Vec<u8>> {
     neighbour.extend(attribute(1, &other.address.octets()));
     neighbour.extend(attribute(2, &other.hardware));
     vec![
-        message(NEW_ADDRESS, ACK | CREATE | EXCLUSIVE, 1, &address),
+        message(NEW_ADDRESS, ACK | CREATE | REPLACE, 1, &address),
         message(NEW_LINK, ACK, 2, &link(own.index, libc::IFF_UP)),
         message(NEW_NEIGHBOUR, ACK | CREATE, 3, &neighbour),
     ]
@@ -97,7 +97,7 @@ pub fn route(own: End, gateway: Ipv4Addr) -> Vec<u8> {
     route.extend(0_u32.to_ne_bytes());
     route.extend(attribute(5, &gateway.octets()));
     route.extend(attribute(4, &own.index.to_ne_bytes()));
-    message(NEW_ROUTE, ACK | CREATE | EXCLUSIVE, 1, &route)
+    message(NEW_ROUTE, ACK | CREATE | REPLACE, 1, &route)
 }
 
 /// Has the namespace take for its own whatever comes in, whoever it is for, but what its link leads to.

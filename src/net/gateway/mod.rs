@@ -143,6 +143,28 @@ impl Gateway {
     }
 }
 
+/// What gives the sandbox's end of the link its address and its route once more: gVisor's network stack takes them off
+/// when it starts, and the next one finds none. Made before there is a process that must not allocate.
+#[derive(Debug)]
+pub struct Again {
+    messages: Vec<u8>,
+    acknowledged: usize,
+}
+
+impl Again {
+    #[must_use]
+    #[expect(clippy::new_without_default, reason = "nothing is there by default")]
+    pub fn new() -> Self {
+        let messages = [links::up(INNER, OUTER), vec![links::route(INNER, GATEWAY)]].concat();
+        Self { acknowledged: messages.len(), messages: messages.concat() }
+    }
+
+    /// In the sandbox's namespace. Allocates nothing.
+    pub fn carry_out(&self) -> Result<(), Errno> {
+        Netlink::open(SockProtocol::NetlinkRoute)?.carry_out(&self.messages, self.acknowledged)
+    }
+}
+
 /// Two namespaces without a link.
 #[derive(Debug)]
 pub struct Begun<'a> {

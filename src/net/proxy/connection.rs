@@ -11,14 +11,14 @@ use tokio::{
 use super::{
     Shared, Target,
     account::Account,
-    dial::{DialError, Dialled, dial},
+    dial::{DialError, Dialled, dial, hurry},
     drain::delivered,
     head::{self, Body, Looks},
-    inspect::{Inspector, Stop},
+    inspect::{Inspector, STEP, Stop},
     looked_into,
     relay::{self, Flow},
     socks,
-    stream::{First, both, farewell, finish, first, heard, read_more, write_all},
+    stream::{First, both, bound, farewell, finish, first, heard, read_more, read_now, write_all},
 };
 use crate::net::{
     Policy, Protocol,
@@ -153,7 +153,7 @@ async fn pass(
     shared: &Shared,
     client: TcpStream,
     target: &Target,
-    buffer: Vec<u8>,
+    mut buffer: Vec<u8>,
     opening: Opening,
     state: &State,
     account: &Account<'_>,
@@ -163,7 +163,13 @@ async fn pass(
             state.dialled.set(Some(checked));
             account.dialled(checked.address);
             // A policy that came meanwhile was not asked about this address: it was not known yet.
-            state.check(&shared.policy(), target).map(|()| server).map_err(DialError::Refused)
+            match state.check(&shared.policy(), target) {
+                Ok(()) => Ok(server),
+                Err(refusal) => {
+                    hurry(&server);
+                    Err(DialError::Refused(refusal))
+                }
+            }
         }
         Err(error) => Err(error),
     };
@@ -179,6 +185,15 @@ async fn pass(
             return fail(shared, client, &opening, &why).await;
         }
     };
+    // What an unwitting client says first.
+    let begins = match opening {
+        Opening::None => read_now(&client, &mut buffer, STEP),
+        Opening::Plain { .. } => true,
+        Opening::Connect | Opening::Socks => false,
+    };
+    if !begins {
+        hurry(&server);
+    }
     let flow = Flow::default();
     let ended = {
         let _measured = account.measure(&client, &server);
@@ -191,15 +206,19 @@ async fn pass(
     match ended {
         Ok(()) => {
             finish(server);
-            first(pin!(heard(&client)), pin!(shared.gone())).await;
+            let heard = matches!(first(pin!(heard(&client)), pin!(shared.gone())).await, First::Left(()));
+            // Nothing is left to be reset where both have ended, and both know.
+            let over = heard && flow.sent.get() && flow.received.get();
             // One that is gone, and its network with it, would have its end sent again and again.
-            if !*shared.draining.borrow() {
+            if !over && !*shared.draining.borrow() {
                 finish(client);
             }
         }
         // Dropped, both are reset: the one side as the other was.
         Err(Stop::Lost) => {}
         Err(Stop::Refused(protocol, refusal)) => {
+            // It sees the connection come and go, whatever it was not sent.
+            hurry(&server);
             drop(server);
             let words = forbidden_page(&target.to_string(), &refusal);
             shared.deny_open(account, protocol, target, refusal);
@@ -244,6 +263,7 @@ async fn converse(
     match opening {
         Opening::None | Opening::Connect | Opening::Socks => {}
         Opening::Plain { head, body } => {
+            bound(server)?;
             let up = async {
                 write_all(server, &head).await?;
                 inspector.body(body).await?;

@@ -4,20 +4,24 @@ use std::{
     collections::HashMap,
     io,
     net::{IpAddr, SocketAddr},
+    os::fd::{AsRawFd, OwnedFd},
     sync::Arc,
     time::Duration,
 };
 
-use nix::sys::socket::{AddressFamily, SockType};
-use tokio::net::{TcpSocket, TcpStream};
+use nix::{
+    errno::Errno,
+    sys::socket::{self, AddressFamily, SockType, SockaddrStorage},
+};
+use tokio::{io::Interest, net::TcpStream};
 
 use super::{
     Shared, Target,
-    stream::{patient, prepare},
+    stream::{patient, prepare_briefly},
 };
-use crate::net::{
-    BUFFER,
-    policy::{Host, Name, Refusal, address},
+use crate::{
+    net::policy::{Host, Name, Refusal, address},
+    sys::socket::acknowledge_at_once,
 };
 
 /// How long the addresses of a name are believed.
@@ -74,11 +78,8 @@ pub(super) async fn dial(shared: &Shared, target: &Target) -> Result<(TcpStream,
             continue;
         }
         let place = (shared.outside.route)(SocketAddr::new(address, target.port));
-        match patient(limit, connect(shared, place)).await {
-            Ok(Ok(server)) => {
-                prepare(&server).map_err(|error| failed(error.to_string()))?;
-                return Ok((server, Dialled { address, own }));
-            }
+        match patient(limit, connect(shared, place, own)).await {
+            Ok(Ok(server)) => return Ok((server, Dialled { address, own })),
             Ok(Err(error)) => failure = failure.or(Some(error.to_string())),
             Err(_) => {
                 failure = failure.or(Some("it doesn't answer".to_owned()));
@@ -93,12 +94,39 @@ pub(super) async fn dial(shared: &Shared, target: &Target) -> Result<(TcpStream,
     }
 }
 
-async fn connect(shared: &Shared, place: SocketAddr) -> io::Result<TcpStream> {
+/// The server hears that the connection is made with what the client says first, or once [`hurry`] is called: most clients
+/// begin, and most connections are one packet shorter for it. Before long the kernel tells it by itself.
+async fn connect(shared: &Shared, place: SocketAddr, own: bool) -> io::Result<TcpStream> {
     let family = if place.is_ipv4() { AddressFamily::Inet } else { AddressFamily::Inet6 };
-    let socket = TcpSocket::from_std_stream(shared.outside.socket(family, SockType::Stream)?.into());
-    socket.set_recv_buffer_size(BUFFER as u32)?;
-    socket.set_send_buffer_size(BUFFER as u32)?;
-    socket.connect(place).await
+    let socket = shared.outside.socket(family, SockType::Stream)?;
+    prepare_briefly(&socket)?;
+    // Without it one more packet goes out.
+    _ = acknowledge_at_once(&socket, false);
+    let place = SockaddrStorage::from(place);
+    // On this host it is made by now, and asking again is less than to be woken for it.
+    let made = begin(&socket, &place)? || own && begin(&socket, &place)?;
+    let server = TcpStream::from_std(socket.into())?;
+    if !made
+        && server.ready(Interest::WRITABLE).await?.is_write_closed()
+        && let Some(error) = server.take_error()?
+    {
+        return Err(error);
+    }
+    Ok(server)
+}
+
+/// Whether it is connected now; else it will be, or fail.
+fn begin(socket: &OwnedFd, place: &SockaddrStorage) -> io::Result<bool> {
+    match socket::connect(socket.as_raw_fd(), place) {
+        Ok(()) => Ok(true),
+        Err(Errno::EINPROGRESS | Errno::EALREADY | Errno::EINTR) => Ok(false),
+        Err(errno) => Err(errno.into()),
+    }
+}
+
+/// Tells the server that it is connected, now that its client waits for it to speak, perhaps.
+pub(super) fn hurry(server: &TcpStream) {
+    _ = acknowledge_at_once(server, true);
 }
 
 impl Shared {

@@ -11,7 +11,11 @@ use tokio::{
     time::{sleep, timeout},
 };
 
-use super::{Shared, relay::Flow, stream::first};
+use super::{
+    Shared,
+    relay::Flow,
+    stream::{First, first, keep_alive},
+};
 use crate::sys::{process, socket};
 
 /// How often is looked for what nobody tells.
@@ -50,8 +54,14 @@ fn has_waiting(listener: &TcpListener) -> bool {
 }
 
 /// When the client is gone and the server has all that it sent: nobody would hear an answer.
+///
+/// A connection that lasts meanwhile comes to be one that may fall silent.
 pub(super) async fn delivered(shared: &Shared, server: &TcpStream, flow: &Flow) -> io::Result<()> {
-    shared.gone().await;
+    const LASTING: Duration = Duration::from_secs(30);
+    if let First::Right(()) = first(pin!(shared.gone()), pin!(sleep(LASTING))).await {
+        keep_alive(server)?;
+        shared.gone().await;
+    }
     while !flow.sent.get() || socket::unacknowledged(server)? > 0 {
         sleep(LOOK).await;
     }

@@ -14,10 +14,11 @@ use tokio::{
 use super::{
     Shared, Target,
     account::Account,
+    dial::hurry,
     head::{self, Body, Chunks, Kind, Looks, Sent},
     hello,
     relay::{self, Flow},
-    stream::{end_writing, read_more, write_all},
+    stream::{bound, end_writing, read_more, write_all},
 };
 use crate::net::{
     Protocol,
@@ -25,7 +26,7 @@ use crate::net::{
 };
 
 /// Bytes read at once while they are looked at.
-const STEP: usize = 16 << 10;
+pub(super) const STEP: usize = 16 << 10;
 
 /// Why a connection ends before its sides wanted.
 #[derive(Debug)]
@@ -99,7 +100,12 @@ impl Inspector<'_> {
     pub async fn opaque(&mut self) -> Result<(), Stop> {
         write_all(self.server, &self.buffer).await?;
         self.buffer = Vec::new();
-        Ok(relay::up(self.client, self.server, &self.shared.means).await?)
+        relay::pass(self.client, self.server, &self.shared.means).await?;
+        if !self.flow.received.get() {
+            end_writing(self.server)?;
+        }
+        // Else both have ended, and that its stream is closed tells it as well.
+        Ok(())
     }
 
     async fn tls(&mut self) -> Result<(), Stop> {
@@ -158,6 +164,7 @@ impl Inspector<'_> {
     }
 
     async fn http(&mut self) -> Result<(), Stop> {
+        bound(self.server)?;
         for number in 0u64.. {
             let mut deadline = None;
             let head = loop {
@@ -253,7 +260,10 @@ impl Inspector<'_> {
             *buffer = Vec::new();
             return Ok(read_more(client, buffer, STEP).await? > 0);
         }
-        let until = *deadline.get_or_insert_with(|| Instant::now() + self.shared.limits.head);
+        let until = *deadline.get_or_insert_with(|| {
+            hurry(self.server);
+            Instant::now() + self.shared.limits.head
+        });
         match timeout_at(until, read_more(client, buffer, STEP)).await {
             Ok(read) => Ok(read? > 0),
             Err(_) => Err(self.refused(protocol, late)),

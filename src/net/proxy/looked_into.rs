@@ -10,7 +10,7 @@ use super::{
     exchange::Exchange,
     inspect::{Inspector, Stop},
     io::Io,
-    stream::patient,
+    stream::{bound, patient},
 };
 use crate::net::{
     Protocol,
@@ -19,6 +19,7 @@ use crate::net::{
 
 /// `inspector`: the client's side, with what was read of it.
 pub(super) async fn converse(mut inspector: Inspector<'_>, name: &Name) -> Result<(), Stop> {
+    bound(inspector.server)?;
     match inspector.classify().await? {
         Protocol::Tls => {
             inspector.account.speaks(Protocol::Https);

@@ -26,11 +26,11 @@ use super::{
     Place, Shared, Side, accept,
     account::Account,
     relay,
-    stream::{First, both, finish, first, heard, patient, prepare},
+    stream::{First, both, bound, finish, first, heard, patient, prepare},
 };
 use crate::{
     net::{
-        BUFFER, Protocol,
+        Protocol,
         gateway::SANDBOX,
         policy::Refusal,
         publish::{Inward, Publish},
@@ -133,8 +133,7 @@ fn new_socket(sockets: &OwnedFd) -> io::Result<TcpSocket> {
     let (_, fd) = socket::receive(sockets.as_fd(), &mut [0; 8])?;
     let fd = fd.ok_or_else(|| io::Error::other("no socket of the gateway's"))?;
     let socket = TcpSocket::from_std_stream(fd.into());
-    socket.set_recv_buffer_size(BUFFER as u32)?;
-    socket.set_send_buffer_size(BUFFER as u32)?;
+    bound(&socket)?;
     Ok(socket)
 }
 

@@ -17,7 +17,10 @@ use nix::{
 use tokio::{io::Interest, net::TcpStream, sync::Notify};
 
 use super::stream::{end_writing, read_more, with_room, write_all};
+use crate::net::BUFFER;
 
+/// Bytes of one direction after which the kernel is told how much to keep of it: until then it keeps no more than these.
+const FEW: u64 = 16 << 10;
 /// Bytes of one direction that are copied before a pipe is worth it.
 const COPIED: u64 = 512 << 10;
 /// Of a pipe, where the host lets us.
@@ -43,6 +46,8 @@ pub(super) struct Flow {
     greeting: Cell<[u8; 4]>,
     /// The client has ended, and all that it said was written to the server.
     pub sent: Cell<bool>,
+    /// The server has, and all was written to the client.
+    pub received: Cell<bool>,
     watch: RefCell<Option<Watch>>,
     seen: Cell<Option<bool>>,
     notify: Notify,
@@ -110,13 +115,19 @@ impl Flow {
 pub(super) async fn down(server: &TcpStream, client: &TcpStream, means: &Means, flow: &Flow) -> io::Result<()> {
     pass_all(server, client, means, |bytes| flow.pass(bytes), || flow.watch.borrow().is_none()).await?;
     flow.settle(false);
+    flow.received.set(true);
     end_writing(client)
 }
 
 /// From the client to the server, unread, until it ends.
 pub(super) async fn up(client: &TcpStream, server: &TcpStream, means: &Means) -> io::Result<()> {
-    pass_all(client, server, means, |_| (), || true).await?;
+    pass(client, server, means).await?;
     end_writing(server)
+}
+
+/// The same, without telling the server.
+pub(super) async fn pass(client: &TcpStream, server: &TcpStream, means: &Means) -> io::Result<()> {
+    pass_all(client, server, means, |_| (), || true).await
 }
 
 /// `see` is shown the bytes until, after enough of them, `blind` says that nobody needs to.
@@ -127,13 +138,18 @@ async fn pass_all(
     see: impl Fn(&[u8]),
     blind: impl Fn() -> bool,
 ) -> io::Result<()> {
-    let mut copied = 0;
+    let (mut copied, mut is_bound) = (0, false);
     loop {
         let (length, ended) = copy(from, to, &see).await?;
         if ended {
             return Ok(());
         }
         copied += length;
+        if !is_bound && copied >= FEW {
+            setsockopt(from, sockopt::RcvBuf, &BUFFER)?;
+            setsockopt(to, sockopt::SndBuf, &BUFFER)?;
+            is_bound = true;
+        }
         if copied >= COPIED && blind() {
             match Pipe::new(means) {
                 Some(pipe) => {

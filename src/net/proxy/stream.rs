@@ -2,7 +2,7 @@
 
 use std::{
     cell::RefCell,
-    future::Future,
+    future::{Future, poll_fn},
     io,
     os::fd::{AsFd, AsRawFd},
     pin::{Pin, pin},
@@ -10,24 +10,46 @@ use std::{
     time::Duration,
 };
 
-use nix::sys::socket::{Shutdown, setsockopt, shutdown, sockopt};
+use nix::{
+    errno::Errno,
+    sys::socket::{MsgFlags, Shutdown, send, setsockopt, shutdown, sockopt},
+};
 use tokio::{
     net::TcpStream,
     time::{Instant, error::Elapsed, sleep, timeout, timeout_at},
 };
 
-use crate::sys::socket;
+use crate::{net::BUFFER, sys::socket};
 
 /// Silence on a line before the kernel asks whether the other side is still there.
 const KEEPALIVE_SECONDS: u32 = 120;
 
 /// From here on, dropping the stream resets the connection: whatever ends it early (a refusal, a changed policy, the
-/// end of the proxy) must not look like an end that the other side wanted. What a listener accepts has it from that.
+/// end of the proxy) must not look like an end that the other side wanted. What a listener accepts has it from that, and
+/// all else that is set here.
 pub(super) fn prepare(socket: &impl AsFd) -> io::Result<()> {
+    prepare_briefly(socket)?;
+    keep_alive(socket)
+}
+
+/// What no connection can do without; most are over before they need more.
+pub(super) fn prepare_briefly(socket: &impl AsFd) -> io::Result<()> {
     setsockopt(socket, sockopt::Linger, &nix::libc::linger { l_onoff: 1, l_linger: 0 })?;
     setsockopt(socket, sockopt::TcpNoDelay, &true)?;
+    Ok(())
+}
+
+/// Has the kernel ask after silence.
+pub(super) fn keep_alive(socket: &impl AsFd) -> io::Result<()> {
     setsockopt(socket, sockopt::KeepAlive, &true)?;
     setsockopt(socket, sockopt::TcpKeepIdle, &KEEPALIVE_SECONDS)?;
+    Ok(())
+}
+
+/// Limits what the kernel keeps for each direction.
+pub(super) fn bound(socket: &impl AsFd) -> io::Result<()> {
+    setsockopt(socket, sockopt::RcvBuf, &BUFFER)?;
+    setsockopt(socket, sockopt::SndBuf, &BUFFER)?;
     Ok(())
 }
 
@@ -53,7 +75,7 @@ pub(super) async fn heard(stream: &TcpStream) {
 pub(super) fn end_writing(stream: &TcpStream) -> io::Result<()> {
     match shutdown(stream.as_raw_fd(), Shutdown::Write) {
         // It went in the meantime.
-        Err(nix::errno::Errno::ENOTCONN) => Ok(()),
+        Err(Errno::ENOTCONN) => Ok(()),
         other => Ok(other?),
     }
 }
@@ -99,7 +121,26 @@ pub(super) async fn read_more(stream: &TcpStream, buffer: &mut Vec<u8>, most: us
     .await
 }
 
+/// Appends what is there to `buffer` if there is anything by now, and tells whether there was.
+pub(super) fn read_now(stream: &TcpStream, buffer: &mut Vec<u8>, most: usize) -> bool {
+    with_room(|room| {
+        // An end, or a failure, is seen again by who waits.
+        let read = stream.try_read(&mut room[..most.min(SCRATCH)]).unwrap_or(0);
+        buffer.extend_from_slice(&room[..read]);
+        read > 0
+    })
+}
+
 pub(super) async fn write_all(stream: &TcpStream, mut bytes: &[u8]) -> io::Result<()> {
+    if bytes.is_empty() {
+        return Ok(());
+    }
+    // A new stream can be written to before anybody was told so.
+    match send(stream.as_raw_fd(), bytes, MsgFlags::MSG_DONTWAIT | MsgFlags::MSG_NOSIGNAL) {
+        Ok(sent) => bytes = &bytes[sent..],
+        Err(Errno::EAGAIN) => {}
+        Err(errno) => return Err(errno.into()),
+    }
     while !bytes.is_empty() {
         match stream.try_write(bytes) {
             Ok(written) => bytes = &bytes[written..],
@@ -139,6 +180,10 @@ pub(super) async fn farewell(stream: TcpStream, words: &[u8], patience: Duration
 pub(super) async fn patient<F: Future>(limit: Duration, future: F) -> Result<F::Output, Elapsed> {
     const STEPS: u32 = 50;
     let mut future = pin!(future);
+    // Most are done at once, and need no clock.
+    if let Poll::Ready(done) = poll_fn(|context| Poll::Ready(future.as_mut().poll(context))).await {
+        return Ok(done);
+    }
     for _ in 1..STEPS {
         if let Ok(done) = timeout(limit / STEPS, future.as_mut()).await {
             return Ok(done);
@@ -158,7 +203,7 @@ pub(super) async fn first<A, B>(
     mut left: impl Future<Output = A> + Unpin,
     mut right: impl Future<Output = B> + Unpin,
 ) -> First<A, B> {
-    std::future::poll_fn(|context| {
+    poll_fn(|context| {
         if let Poll::Ready(value) = Pin::new(&mut left).poll(context) {
             return Poll::Ready(First::Left(value));
         }
@@ -173,7 +218,7 @@ pub(super) async fn both<E>(
     mut right: impl Future<Output = Result<(), E>> + Unpin,
 ) -> Result<(), E> {
     let (mut left_done, mut right_done) = (false, false);
-    std::future::poll_fn(|context| {
+    poll_fn(|context| {
         if !left_done && let Poll::Ready(result) = Pin::new(&mut left).poll(context) {
             result?;
             left_done = true;
