@@ -251,13 +251,18 @@ def come():
     end = socket.create_connection(('7.7.7.1', 81))
     end.settimeout(0.2)
     return end
-ends = [come() for _ in range(300)]
+ends, away = [], 0
+for _ in range(300):
+    try: ends.append(come())
+    # Turned away before it knew that it had been let in.
+    except OSError: away += 1
 time.sleep(0.5)
 def gone(end):
     try: return end.recv(1) == b''
     except TimeoutError: return False
     except OSError: return True
-if gone(ends[-1]) and not gone(ends[0]): print('some were turned away', flush=True)
+away += gone(ends[-1])
+if away and not gone(ends[0]): print('some were turned away', flush=True)
 for end in ends: end.close()
 for _ in range(50):
     try:
