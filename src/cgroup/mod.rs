@@ -400,8 +400,8 @@ impl Leaf {
         }
     }
 
-    /// Removes it, or keeps it for [the next](Hierarchy::detect_keeping), waiting for processes that are just dying: where a thousand die at once that takes its time, and
-    /// nobody would come back for it.
+    /// Removes it, or keeps it for [the next](Hierarchy::detect_keeping), waiting for processes that are just dying: where a
+    /// thousand die at once that takes its time, and nobody would come back for it.
     pub fn remove(self) -> Result<(), CgroupError> {
         match self.0 {
             Kind::V2(mut leaf) => leaf.remove(),

@@ -127,8 +127,8 @@ impl fmt::Debug for Proxy {
 }
 
 impl Proxy {
-    /// On a thread of its own, in the calling thread's network namespace; what is dialled, from `outward`. `denied` is called on that thread, and so is
-    /// `log`, which hears of everything.
+    /// On a thread of its own, in the calling thread's network namespace; what is dialled, from `outward`. `denied` is called
+    /// on that thread, and so is `log`, which hears of everything.
     pub fn start(
         policy: Policy,
         listeners: Listeners,
