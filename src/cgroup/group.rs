@@ -182,7 +182,7 @@ fn remove_nested(path: &Path) {
     }
 }
 
-fn below(path: &Path) -> impl Iterator<Item = PathBuf> {
+pub(super) fn below(path: &Path) -> impl Iterator<Item = PathBuf> {
     let entries = fs::read_dir(path).into_iter().flatten().flatten();
     entries.filter(|entry| entry.file_type().is_ok_and(|kind| kind.is_dir())).map(|entry| entry.path())
 }

@@ -152,9 +152,9 @@ impl Hierarchy {
 
     /// The names of the leaves that this process, which is dead, has kept.
     pub(crate) fn kept_by(&self, pid: i32) -> Vec<SandboxId> {
-        let entries =
-            self.parents().into_iter().filter_map(|parent| std::fs::read_dir(parent).ok()).flatten().flatten();
-        let names = entries.filter_map(|entry| entry.file_name().into_string().ok());
+        let parents = self.parents();
+        let groups = parents.iter().flat_map(|parent| group::below(parent));
+        let names = groups.filter_map(|path| path.file_name()?.to_str().map(str::to_owned));
         let its = |name: &String| {
             kept::Keeper::of(name).is_some_and(|keeper| keeper.pid == pid && keeper.is_alive() == Some(false))
         };

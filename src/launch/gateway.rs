@@ -17,7 +17,7 @@ use super::{LaunchError, Running, ids, init::World, system};
 use crate::{
     cgroup::Leaf,
     net::{
-        Datagrams, Listeners,
+        Listeners,
         gateway::{Gateway, Step, give_sockets},
     },
     plan::{
@@ -105,10 +105,7 @@ impl Helper {
     /// What the gateway listens on, before there is a way there.
     pub fn listeners(&self) -> Result<Listeners, LaunchError> {
         let next = || self.next()?.1.ok_or(LaunchError::Lost);
-        let (tcp, dns_udp, dns_tcp, explicit) = (next()?, next()?, next()?, next()?);
-        let udp =
-            self.udp.then(|| Ok::<_, LaunchError>(Datagrams { listener: next()?, answers: next()? })).transpose()?;
-        Ok(Listeners { tcp, dns_udp, dns_tcp, explicit, udp, within: None })
+        Listeners::receive(false, self.udp, next)
     }
 
     /// Waits until the gateway is whole.
@@ -195,9 +192,7 @@ impl Helping<'_> {
             self.fail(IDS_FAILED, 0, Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)));
         }
         let mut sent = self.say(MADE, 0, 0, None);
-        let Listeners { tcp, dns_udp, dns_tcp, explicit, udp, within: _ } = begun.listeners();
-        let datagrams = udp.as_ref().map(|Datagrams { listener, answers }| [listener, answers]);
-        for fd in [tcp, dns_udp, dns_tcp, explicit].into_iter().chain(datagrams.into_iter().flatten()) {
+        for fd in begun.listeners().descriptors() {
             sent = sent.and_then(|()| self.say(MADE, 0, 0, Some(fd.as_fd())));
         }
         // The proxy is started meanwhile.

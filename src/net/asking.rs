@@ -5,7 +5,7 @@
 use std::net::Ipv4Addr;
 
 use super::{
-    dns::{CLASS_IN, HEADER, NO_ERROR, TYPE_A, encoded},
+    dns::{CLASS_IN, HEADER, NO_ERROR, TYPE_A, encoded, number},
     policy::Name,
 };
 
@@ -26,7 +26,7 @@ pub(super) fn question(name: &Name, id: u16) -> Vec<u8> {
 /// What answers `question`, as far as there was room for it: nothing, where there is no such name, or the server does not
 /// say. `None` to what is no answer to it.
 pub(super) fn addresses(message: &[u8], question: &[u8]) -> Option<Vec<Ipv4Addr>> {
-    let count = |at: usize| message.get(at..at + 2).map(|two| u16::from_be_bytes([two[0], two[1]]));
+    let count = |at| number(message, at);
     let asked = message.get(HEADER..question.len())?;
     let flags = count(2)?;
     let (is_answer, truncated, code) = (flags & 0xf800 == 0x8000, flags & 0x0200 != 0, flags as u8 & 0xf);
@@ -53,7 +53,7 @@ pub(super) fn addresses(message: &[u8], question: &[u8]) -> Option<Vec<Ipv4Addr>
 
 /// The address that the record at `at` is about, if it is, and where the next one begins.
 fn record(message: &[u8], at: usize) -> Option<(Option<Ipv4Addr>, usize)> {
-    let count = |at: usize| message.get(at..at + 2).map(|two| u16::from_be_bytes([two[0], two[1]]));
+    let count = |at| number(message, at);
     let at = after_name(message, at)?;
     let (kind, class, end) = (count(at)?, count(at + 2)?, at + 10 + usize::from(count(at + 8)?));
     let address = match (kind, class, message.get(at + 10..end)?) {

@@ -42,7 +42,7 @@ struct Question<'a> {
 impl<'a> Question<'a> {
     /// An answer's code where it is no question.
     fn parse(message: &'a [u8]) -> Result<Self, u8> {
-        let count = |at: usize| message.get(at..at + 2).map(|two| u16::from_be_bytes([two[0], two[1]]));
+        let count = |at| number(message, at);
         let flags = count(2).ok_or(FORMAT_ERROR)?;
         if flags >> 11 & 0xf != 0 {
             return Err(NOT_IMPLEMENTED);
@@ -176,6 +176,11 @@ pub(super) fn encoded(name: &Name) -> Vec<u8> {
     }
     bytes.push(0);
     bytes
+}
+
+/// What two bytes of a message say.
+pub(super) fn number(message: &[u8], at: usize) -> Option<u16> {
+    message.get(at..at + 2).map(|two| u16::from_be_bytes([two[0], two[1]]))
 }
 
 fn printable(text: &[u8]) -> String {

@@ -48,6 +48,28 @@ pub struct Listeners {
     pub within: Option<Within>,
 }
 
+impl Listeners {
+    /// In the order of [`Self::receive`]. Allocates nothing.
+    pub fn descriptors(&self) -> impl Iterator<Item = &OwnedFd> {
+        let Self { tcp, dns_udp, dns_tcp, explicit, udp, within } = self;
+        let within = within.iter().flat_map(|within| [&within.udp, &within.tcp]);
+        let udp = udp.iter().flat_map(|udp| [&udp.listener, &udp.answers]);
+        [tcp, dns_udp, dns_tcp, explicit].into_iter().chain(within).chain(udp)
+    }
+
+    /// From whoever has made them; `within` and `udp`, where there are such.
+    pub fn receive<E>(within: bool, udp: bool, mut next: impl FnMut() -> Result<OwnedFd, E>) -> Result<Self, E> {
+        Ok(Self {
+            tcp: next()?,
+            dns_udp: next()?,
+            dns_tcp: next()?,
+            explicit: next()?,
+            within: if within { Some(Within { udp: next()?, tcp: next()? }) } else { None },
+            udp: if udp { Some(Datagrams { listener: next()?, answers: next()? }) } else { None },
+        })
+    }
+}
+
 /// Sockets for DNS on a loopback address of the sandbox's own.
 #[derive(Debug)]
 pub struct Within {

@@ -83,7 +83,7 @@ impl Sockets {
 
 /// The engine's name server, of those engines that have one.
 pub(super) struct Names {
-    sockets: Mutex<Sockets>,
+    sockets: Sockets,
     routes: Mutex<Netlink>,
     /// Who did not answer, and when.
     silent: Mutex<Option<(Ipv4Addr, Instant)>>,
@@ -91,7 +91,7 @@ pub(super) struct Names {
 
 impl Names {
     pub fn new(sockets: Sockets, routes: Netlink) -> Self {
-        Self { sockets: Mutex::new(sockets), routes: Mutex::new(routes), silent: Mutex::default() }
+        Self { sockets, routes: Mutex::new(routes), silent: Mutex::default() }
     }
 
     /// The addresses of another container: a name without a dot, of which is believed what is answered here. `None`, if
@@ -123,8 +123,7 @@ impl Names {
     }
 
     fn ask(&self, server: Ipv4Addr, name: &Name) -> io::Result<Vec<IpAddr>> {
-        let sockets = self.sockets.lock().unwrap_or_else(PoisonError::into_inner).clone();
-        let socket = UdpSocket::from(sockets.make(AddressFamily::Inet, SockType::Datagram)?);
+        let socket = UdpSocket::from(self.sockets.make(AddressFamily::Inet, SockType::Datagram)?);
         socket.set_nonblocking(false)?;
         socket.set_read_timeout(Some(PATIENCE))?;
         socket.connect(SocketAddrV4::new(server, DNS))?;

@@ -13,7 +13,7 @@ use super::{FAILED, GO, WORDS, copy};
 use crate::{
     launch::container::program::failed,
     net::{
-        Datagrams, Listeners, NetError, Outward, Within, gateway,
+        Listeners, NetError, Outward, gateway,
         publish::{Inward, Publish, Published},
     },
     plan::container::egress::Egress,
@@ -42,7 +42,7 @@ pub(super) fn make(egress: &Egress, network: &OwnedFd, users: Option<&OwnedFd>) 
         let made = link(&making, reserved, network, users);
         let sent = match &made {
             Ok((listeners, _)) => {
-                descriptors(listeners).try_for_each(|fd| socket::send(theirs.as_fd(), &[GO], Some(fd.as_fd())))
+                listeners.descriptors().try_for_each(|fd| socket::send(theirs.as_fd(), &[GO], Some(fd.as_fd())))
             }
             Err(why) => socket::send(theirs.as_fd(), &[&[FAILED], why.as_bytes()].concat(), None),
         };
@@ -82,14 +82,6 @@ fn link(
     Ok((Listeners { within: Some(within), ..listeners }, namespace))
 }
 
-/// In the order of [`receive_listeners`].
-fn descriptors(listeners: &Listeners) -> impl Iterator<Item = &OwnedFd> {
-    let Listeners { tcp, dns_udp, dns_tcp, explicit, udp, within } = listeners;
-    let within = within.iter().flat_map(|within| [&within.udp, &within.tcp]);
-    let udp = udp.iter().flat_map(|udp| [&udp.listener, &udp.answers]);
-    [tcp, dns_udp, dns_tcp, explicit].into_iter().chain(within).chain(udp)
-}
-
 fn receive_listeners(from: &OwnedFd, udp: bool) -> Result<Listeners, String> {
     let next = || {
         let mut words = [0; WORDS];
@@ -100,14 +92,7 @@ fn receive_listeners(from: &OwnedFd, udp: bool) -> Result<Listeners, String> {
             _ => Err("the process that makes the gateway has ended".to_owned()),
         }
     };
-    Ok(Listeners {
-        tcp: next()?,
-        dns_udp: next()?,
-        dns_tcp: next()?,
-        explicit: next()?,
-        within: Some(Within { udp: next()?, tcp: next()? }),
-        udp: if udp { Some(Datagrams { listener: next()?, answers: next()? }) } else { None },
-    })
+    Listeners::receive(true, udp, next)
 }
 
 impl Made {
