@@ -27,6 +27,8 @@ pub(super) struct Crew<T> {
     /// So many of them get ready for their next, while there is a CPU without a job.
     ahead: usize,
     cpus: usize,
+    /// When the last job was given to one.
+    given: Option<Instant>,
     /// The limit of a job's memory.
     memory: fn(&T) -> u64,
     pub(super) busy: Vec<(Worker, T)>,
@@ -38,6 +40,8 @@ pub(super) struct Crew<T> {
 }
 
 const RESERVED: usize = 4;
+/// A job that has just begun is not disturbed by the making of sandboxes for others; most have ended by then.
+const UNDISTURBED: Duration = Duration::from_millis(3);
 
 /// What became of something that was given.
 pub(super) enum Answer<T> {
@@ -68,7 +72,7 @@ impl<T> Crew<T> {
     pub(super) fn new(spawner: Spawner, most: usize, ahead: usize, memory: fn(&T) -> u64) -> Self {
         let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         let (idle, busy, reserve) = (Idle::default(), Vec::new(), Vec::new());
-        let mut crew = Self { spawner, idle, ahead, cpus, memory, busy, most, short: false, reserve };
+        let mut crew = Self { spawner, idle, ahead, cpus, given: None, memory, busy, most, short: false, reserve };
         crew.keep_in_reserve();
         crew
     }
@@ -91,6 +95,9 @@ impl<T> Crew<T> {
     /// Has sandboxes made for some of the next `jobs`, where there is a CPU without a job and so much memory: at full load
     /// it would only take from the jobs what it saves them.
     pub(super) fn get_ready(&mut self, jobs: usize, memory: u64) {
+        if self.undisturbed().is_some() {
+            return;
+        }
         let spare = self.cpus.saturating_sub(self.busy.len());
         let count = self.ahead.min(spare).min(jobs);
         self.idle.get_ready(count, memory);
@@ -102,6 +109,13 @@ impl<T> Crew<T> {
             self.idle.push_back(worker, last);
             self.idle.get_ready(count, memory);
         }
+    }
+
+    /// How long nobody gets ready yet, where somebody is to.
+    pub(super) fn undisturbed(&self) -> Option<Duration> {
+        let wants = self.ahead > 0 && (1..self.cpus).contains(&self.busy.len());
+        let left = UNDISTURBED.saturating_sub(self.given.filter(|_| wants)?.elapsed());
+        (!left.is_zero()).then_some(left)
     }
 
     /// One more.
@@ -151,6 +165,7 @@ impl<T> Crew<T> {
             };
             match worker.give(task) {
                 Ok(()) => {
+                    self.given = Some(Instant::now());
                     self.busy.push((worker, what));
                     return Ok(None);
                 }

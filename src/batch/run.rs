@@ -277,12 +277,9 @@ impl<'a> Run<'a> {
         // A connection that does not read is let go of after a while, and one that could not be taken is.
         let ending = self.state == State::Ending && self.crew.busy.is_empty();
         let ticks = self.watch.ticks() || ending || self.output.is_crowded();
-        let timeout = match (self.rate.wait().filter(|_| !self.read.is_empty()), ticks) {
-            _ if more => Some(Duration::ZERO),
-            (Some(wait), true) => Some(wait.min(TICK)),
-            (Some(wait), false) => Some(wait),
-            (None, ticks) => ticks.then_some(TICK),
-        };
+        let rate = self.rate.wait().filter(|_| !self.read.is_empty());
+        let timeout = [rate, ticks.then_some(TICK), self.crew.undisturbed()].into_iter().flatten().min();
+        let timeout = if more { Some(Duration::ZERO) } else { timeout };
         match process::poll(&mut ready, timeout) {
             Ok(_) | Err(crate::sys::Errno::EINTR) => {}
             Err(errno) => return Err(BatchError::System { what: "wait for the workers", source: errno.into() }),

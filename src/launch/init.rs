@@ -235,11 +235,9 @@ impl World<'_> {
             return Ok(Some(BACKSTOP_STATUS));
         };
         let disk_full = standing.disks.iter().flatten().any(|disk| fs::is_full(disk.as_fd()));
-        if !last || self.plan.fetches {
-            // Nothing of a step outlives it.
-            process::kill_all();
-            while let Ok(Some(_)) = process::wait(-1, true) {}
-        }
+        // Nothing of a step outlives it, and what it has used is all counted when its end is told.
+        process::kill_all();
+        while let Ok(Some(_)) = process::wait(-1, true) {}
         if self.plan.gvisor.is_some() {
             for log in LOGS.get(number).into_iter().flatten() {
                 // It may not have come so far as to have one.
@@ -248,7 +246,7 @@ impl World<'_> {
                 }
             }
         }
-        end.ended(status, disk_full).map_err(at(Stage::Spawn, number))?;
+        end.ended(status, disk_full, process::cpu_of_children()).map_err(at(Stage::Spawn, number))?;
         if (!last || self.plan.fetches) && !end.wait_for(Order::Next) {
             return Ok(Some(0));
         }

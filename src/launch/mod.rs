@@ -56,7 +56,7 @@ use crate::{
     plan::{Plan, ids::IdsKind},
     report::{Capabilities, Cgroup, Controls, Denials, Failure, IdMap, LandlockScope, Means, Network, Outcome, Rootfs},
     request::{Fetch, Secret, StepLimits},
-    state::Entry,
+    state::{Entry, Reserved},
     sys::{
         self,
         clone::{self, Cloned},
@@ -211,6 +211,8 @@ struct Running {
     connector: Option<gateway::Helper>,
     ports: Vec<Publish>,
     control_door: Option<Control>,
+    /// Until it is known what for.
+    reserved: Option<Reserved>,
     /// Removed when nothing of it is left.
     entry: Option<Entry>,
 }
@@ -227,13 +229,22 @@ impl Running {
             connector: None,
             ports: Vec::new(),
             control_door: None,
+            reserved: None,
             entry: None,
         }
     }
 
+    /// Does what others can be let know of it by that can be done ahead.
+    fn reserve_record(&mut self, plan: &Plan) -> Result<(), LaunchError> {
+        self.reserved = Some(Reserved::new(plan, self.pid).map_err(LaunchError::State)?);
+        Ok(())
+    }
+
     /// Lets others know of it.
     fn enter_record(&mut self, plan: &Plan, runtime: Option<&str>) -> Result<(), LaunchError> {
-        let entry = Entry::create(plan, runtime, self.pid, &self.ports).map_err(LaunchError::State)?;
+        let reserved = self.reserved.take().map_or_else(|| Reserved::new(plan, self.pid), Ok);
+        let entry = reserved.and_then(|reserved| Entry::create(reserved, plan, runtime, &self.ports));
+        let entry = entry.map_err(LaunchError::State)?;
         let listener = self.entry.insert(entry).listener().map(|listener| listener.try_clone_to_owned());
         let listener = listener.transpose().map_err(|error| LaunchError::System {
             what: "listen for what it is told",
@@ -248,6 +259,14 @@ impl Running {
         _ = process::signal(self.pidfd.as_fd(), libc::SIGKILL);
     }
 
+    /// Ends it, if it has not ended.
+    fn end(&mut self) {
+        if !self.waited {
+            self.kill();
+            _ = self.wait();
+        }
+    }
+
     /// Returns when no process of the sandbox is left.
     fn wait(&mut self) -> sys::Result<process::Ended> {
         let ended = process::wait(self.pid, true)?;
@@ -258,10 +277,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        if !self.waited {
-            self.kill();
-            _ = self.wait();
-        }
+        self.end();
     }
 }
 

@@ -3,7 +3,10 @@
 //! Records are fixed, so that the init can write them without allocating; an error travels as the place in
 //! the plan and an errno, and the supervisor, who has the plan, finds the words.
 
-use std::os::fd::{BorrowedFd, OwnedFd};
+use std::{
+    os::fd::{BorrowedFd, OwnedFd},
+    time::Duration,
+};
 
 use crate::sys::{self, Errno, socket};
 
@@ -26,8 +29,9 @@ pub enum Report {
     Ready,
     /// The program of this step is running.
     Started,
-    /// The program of this step has ended, with a waitpid(2) status.
-    Ended { status: i32, disk_full: bool },
+    /// The program of this step has ended, with a waitpid(2) status, and all other processes with it. They and those of
+    /// the steps before have used so much.
+    Ended { status: i32, disk_full: bool, cpu: Duration },
 }
 
 /// Where in the plan it failed.
@@ -98,12 +102,18 @@ pub enum Order {
     Go = b'g',
 }
 
-/// A record: a tag, a stage, an index, a number.
-type Record = [u8; 8];
+/// A record: a tag, a stage, an index, a number, a time in microseconds.
+type Record = [u8; 16];
 
 fn record(tag: u8, stage: u8, index: u16, number: i32) -> Record {
+    timed(tag, stage, index, number, Duration::ZERO)
+}
+
+fn timed(tag: u8, stage: u8, index: u16, number: i32, time: Duration) -> Record {
     let ([i, j], [a, b, c, d]) = (index.to_ne_bytes(), number.to_ne_bytes());
-    [tag, stage, i, j, a, b, c, d]
+    let mut record = [tag, stage, i, j, a, b, c, d, 0, 0, 0, 0, 0, 0, 0, 0];
+    record[8..].copy_from_slice(&(time.as_micros() as u64).to_ne_bytes());
+    record
 }
 
 /// The init's end.
@@ -124,8 +134,8 @@ impl InitEnd<'_> {
         socket::send(self.0, &record(b'S', 0, 0, 0), None)
     }
 
-    pub fn ended(self, status: i32, disk_full: bool) -> sys::Result<()> {
-        socket::send(self.0, &record(b'E', u8::from(disk_full), 0, status), None)
+    pub fn ended(self, status: i32, disk_full: bool, cpu: Duration) -> sys::Result<()> {
+        socket::send(self.0, &timed(b'E', u8::from(disk_full), 0, status, cpu), None)
     }
 
     pub fn listener(self, fd: BorrowedFd<'_>) -> sys::Result<()> {
@@ -198,12 +208,12 @@ impl SupervisorEnd {
     /// The next record; `None` when the init is gone or says what no init of ours says.
     pub fn receive(&self) -> Option<Report> {
         use std::os::fd::AsFd;
-        let mut bytes: Record = [0; 8];
+        let mut bytes: Record = [0; 16];
         let (length, fd) = socket::receive(self.0.as_fd(), &mut bytes).ok()?;
         if length != bytes.len() {
             return None;
         }
-        let [tag, stage, i, j, a, b, c, d] = bytes;
+        let [tag, stage, i, j, a, b, c, d, time @ ..] = bytes;
         let (index, number) = (u16::from_ne_bytes([i, j]), i32::from_ne_bytes([a, b, c, d]));
         Some(match (tag, fd) {
             (b'F', None) => {
@@ -212,7 +222,10 @@ impl SupervisorEnd {
             }
             (b'Y', None) => Report::Ready,
             (b'S', None) => Report::Started,
-            (b'E', None) => Report::Ended { status: number, disk_full: stage == 1 },
+            (b'E', None) => {
+                let cpu = Duration::from_micros(u64::from_ne_bytes(time));
+                Report::Ended { status: number, disk_full: stage == 1, cpu }
+            }
             (b'L', Some(fd)) => Report::Listener(fd),
             (b'T', Some(fd)) => Report::Terminal(fd),
             (b'R', Some(fd)) => Report::Root(fd),
@@ -239,8 +252,10 @@ mod tests {
             init.failed(failure);
             assert!(matches!(supervisor.receive(), Some(Report::Failed(got)) if got == failure));
         }
-        init.ended(-1, true).unwrap();
-        assert!(matches!(supervisor.receive(), Some(Report::Ended { status: -1, disk_full: true })));
+        let spent = Duration::from_micros(u64::MAX >> 8);
+        init.ended(-1, true, spent).unwrap();
+        let heard = supervisor.receive();
+        assert!(matches!(heard, Some(Report::Ended { status: -1, disk_full: true, cpu }) if cpu == spent));
         init.root(theirs.as_fd()).unwrap();
         assert!(matches!(supervisor.receive(), Some(Report::Root(_))));
         supervisor.order(Order::Build).unwrap();
@@ -268,9 +283,9 @@ mod tests {
     fn nonsense_is_the_end_and_no_panic() {
         let (ours, theirs) = socket::record_pair().unwrap();
         let supervisor = SupervisorEnd(ours);
-        for bytes in [&b""[..], b"F", b"L0000000", b"F\xff000000", b"S0000000 and more"] {
+        for bytes in [&b""[..], b"F", b"L000000000000000", b"F\xff00000000000000", b"S000000000000000 and more"] {
             socket::send(theirs.as_fd(), bytes, None).unwrap();
-            assert!(supervisor.receive().is_none() || bytes.len() > 8, "{bytes:?}");
+            assert!(supervisor.receive().is_none() || bytes.len() > 16, "{bytes:?}");
         }
     }
 }

@@ -1,4 +1,5 @@
-//! What is left of a sandbox whose result is known: nothing of it runs any more, and nobody waits for the rest.
+//! What is left of a sandbox whose result is known: nothing of it runs any more but its init, which ends, and nobody waits
+//! for the rest.
 
 use super::{LaunchError, Running};
 use crate::cgroup::Leaf;
@@ -19,7 +20,9 @@ impl Remains {
 
     /// # Errors
     /// When the cgroup cannot be removed.
-    pub fn remove(self) -> Result<(), LaunchError> {
+    pub fn remove(mut self) -> Result<(), LaunchError> {
+        // While it is there it is in the cgroup.
+        self.running.end();
         let removed = self.leaf.map_or(Ok(()), Leaf::remove);
         drop(self.running);
         removed.map_err(LaunchError::Cgroup)

@@ -71,12 +71,16 @@ pub(super) struct Supervisor<'a> {
     /// How the current step's program ended, from the init.
     ended: Option<(WaitStatus, Instant)>,
     disk_full: bool,
+    /// How long what was sent last may take to get out.
+    drains_until: Option<Instant>,
     /// What the cgroup counted, as of the program's end.
     counted: Option<(Events, cgroup::Usage)>,
     /// What it had counted when the sandbox was made, if that was ahead: none of it is the program's.
     counted_before: (Events, cgroup::Usage),
     /// And what its program had used by itself.
     cpu_before: Duration,
+    /// What the programs of all steps have used, from the init.
+    cpu: Duration,
     killed_by: Option<Reason>,
     failure: Option<protocol::Failure>,
     files: Vec<ProducedFile>,
@@ -137,6 +141,7 @@ impl<'a> Supervisor<'a> {
             denials: before.denials,
             counted_before: (before.events, before.usage),
             cpu_before: before.cpu,
+            cpu: Duration::ZERO,
             step: 0,
             prepared: None,
             policy_untold: None,
@@ -146,6 +151,7 @@ impl<'a> Supervisor<'a> {
             setup: Duration::ZERO,
             ended: None,
             disk_full: false,
+            drains_until: None,
             counted: None,
             killed_by: None,
             failure: None,
@@ -183,11 +189,24 @@ impl<'a> Supervisor<'a> {
                     Source::Signals => self.heed_signal(),
                 }
             }
-            if init_gone {
-                return self.finish(observer);
+            if init_gone || self.is_over() {
+                return self.finish(observer, init_gone);
             }
             self.look();
         }
+    }
+
+    /// Whether all is known although the init may be there yet: it has nothing to do any more but to end, for which the
+    /// kernel takes its time. Who removes the remains waits for that.
+    fn is_over(&self) -> bool {
+        let counted = self.counted.is_some_and(|(_, used)| used.peak_memory.is_some());
+        self.ended.is_some()
+            && counted
+            && self.plan.gvisor.is_none()
+            && !self.plan.fetches
+            && self.step + 1 == self.plan.steps.len()
+            && self.extras.remains.is_some()
+            && self.extras.keeper.is_none()
     }
 
     fn gather(&self, sources: &mut Vec<Source>, fds: &mut Vec<libc::pollfd>) {
@@ -245,8 +264,9 @@ impl<'a> Supervisor<'a> {
                 self.relay.tell();
                 self.begin(observer);
             }
-            Some(Report::Ended { status, disk_full }) => {
+            Some(Report::Ended { status, disk_full, cpu }) => {
                 self.ended = Some((self.end_of(status), Instant::now()));
+                self.cpu = cpu.saturating_sub(self.cpu_before);
                 self.disk_full = disk_full;
                 self.after_step(observer)?;
             }
@@ -309,6 +329,7 @@ impl<'a> Supervisor<'a> {
     fn after_step(&mut self, observer: &mut dyn Observer) -> Result<(), LaunchError> {
         let last = self.step + 1 == self.plan.steps.len();
         if last {
+            self.begin_to_drain_egress();
             // The kernel takes the sandbox down meanwhile.
             self.count()?;
             if self.plan.fetches

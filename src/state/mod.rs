@@ -65,6 +65,15 @@ pub struct Entry {
     door: Option<Door>,
 }
 
+/// All that an entry needs and that is known before the sandbox's program is.
+#[derive(Debug)]
+pub struct Reserved {
+    dir: PathBuf,
+    pid: i32,
+    start_time: u64,
+    door: Option<Door>,
+}
+
 /// No record of ours comes near this.
 const MOST: u64 = 64 << 10;
 const COMMAND_LENGTH: usize = 200;
@@ -75,11 +84,24 @@ const MOST_LOGS: usize = 16;
 /// How long a killed sandbox may take to be gone: its memory has to be freed.
 const DYING: Duration = Duration::from_secs(2);
 
-impl Entry {
-    pub fn create(plan: &Plan, runtime: Option<&str>, pid: i32, ports: &[Publish]) -> Result<Self, StateError> {
+impl Reserved {
+    /// `pid`: the sandbox's init. With a filtered network it can be spoken to.
+    pub fn new(plan: &Plan, pid: i32) -> Result<Self, StateError> {
         let dir = directory()?;
         let start_time = process::start_time(pid).unwrap_or(0);
         let door = plan.egress.is_some().then(|| Door::make(&dir, &format!("{pid}-{start_time:x}"))).transpose()?;
+        Ok(Self { dir, pid, start_time, door })
+    }
+}
+
+impl Entry {
+    pub fn create(
+        reserved: Reserved,
+        plan: &Plan,
+        runtime: Option<&str>,
+        ports: &[Publish],
+    ) -> Result<Self, StateError> {
+        let Reserved { dir, pid, start_time, door } = reserved;
         let run = plan.steps.last();
         let mut command: String = run.map(|step| step.argv.join(" ")).unwrap_or_default();
         if command.len() > COMMAND_LENGTH {

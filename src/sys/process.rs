@@ -336,16 +336,31 @@ pub fn wait(pid: libc::pid_t, block: bool) -> Result<Option<Ended>> {
             Err(errno) => return Err(errno),
             Ok(0) => return Ok(None),
             Ok(pid) => {
-                let micros = |t: libc::timeval| t.tv_sec as u64 * 1_000_000 + t.tv_usec as u64;
                 return Ok(Some(Ended {
                     pid: pid as libc::pid_t,
                     status,
-                    cpu: std::time::Duration::from_micros(micros(usage.ru_utime) + micros(usage.ru_stime)),
+                    cpu: cpu_of(&usage),
                     peak_resident: usage.ru_maxrss as u64 * 1024,
                 }));
             }
         }
     }
+}
+
+fn cpu_of(usage: &libc::rusage) -> std::time::Duration {
+    let micros = |t: libc::timeval| t.tv_sec as u64 * 1_000_000 + t.tv_usec as u64;
+    std::time::Duration::from_micros(micros(usage.ru_utime) + micros(usage.ru_stime))
+}
+
+/// What the children that were waited for used, and theirs (getrusage(2)).
+pub fn cpu_of_children() -> std::time::Duration {
+    // SAFETY: `rusage` is plain data for which all zeroes is valid, and is what getrusage writes.
+    let usage = unsafe {
+        let mut usage: libc::rusage = std::mem::zeroed();
+        libc::getrusage(libc::RUSAGE_CHILDREN, &raw mut usage);
+        usage
+    };
+    cpu_of(&usage)
 }
 
 /// Blocks `signals` in this thread and returns a descriptor that reads them instead. Those that whoever started

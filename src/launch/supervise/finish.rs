@@ -31,8 +31,8 @@ use crate::{
 const EGRESS_GRACE: Duration = Duration::from_secs(3);
 
 impl Supervisor<'_> {
-    /// The init is dead, and with it all of the sandbox: what is in the pipes is all there will be.
-    pub(super) fn finish(mut self, observer: &mut dyn Observer) -> Result<Outcome, LaunchError> {
+    /// All of the sandbox is dead, but perhaps for the init: what is in the pipes is all there will be.
+    pub(super) fn finish(mut self, observer: &mut dyn Observer, init_gone: bool) -> Result<Outcome, LaunchError> {
         while let Ok(1..) = process::poll(
             &mut [libc::pollfd { fd: self.running.control.0.as_raw_fd(), events: libc::POLLIN, revents: 0 }],
             Some(Duration::ZERO),
@@ -44,8 +44,11 @@ impl Supervisor<'_> {
         }
         self.hear_of_egress(observer);
         (0..2).for_each(|number| self.drain(number, observer));
-        let init = self.running.wait().map_err(system("wait for the sandbox's init"))?;
-        if self.ended.is_none() && wait_status(init.status) == WaitStatus::Exited(init::BACKSTOP_STATUS as u8) {
+        let waited = init_gone.then(|| self.running.wait()).transpose();
+        let init = waited.map_err(system("wait for the sandbox's init"))?;
+        let backstop =
+            |init: process::Ended| wait_status(init.status) == WaitStatus::Exited(init::BACKSTOP_STATUS as u8);
+        if self.ended.is_none() && init.is_some_and(backstop) {
             self.killed_by.get_or_insert(Reason::Timeout);
         }
         if let Some(failure) = self.failure {
@@ -77,7 +80,7 @@ impl Supervisor<'_> {
             captured
         });
         self.count()?;
-        let (ending, ended_at) = self.ending(Some(init));
+        let (ending, ended_at) = self.ending(init);
         if let Some(errno) = self.relay.not_executed() {
             self.not_run = Some(End::NotExecuted { errno, why: String::new() });
         }
@@ -88,7 +91,11 @@ impl Supervisor<'_> {
         }
         let used = self.counted.map(|(_, used)| used);
         // Looking now and then misses a program that is quick, and the kernel tells of no more than one process.
-        let watched = self.watch.as_ref().map(|watch| watch.peak_memory().max(init.peak_resident));
+        // One that was killed has not told, and its own little is counted with all else.
+        let untold = init.filter(|_| self.ended.is_none());
+        let cpu = untold.map_or(self.cpu, |init| init.cpu.saturating_sub(self.cpu_before));
+        let largest = init.map_or(0, |init| init.peak_resident);
+        let watched = self.watch.as_ref().map(|watch| watch.peak_memory().max(largest));
         let kept = self.keep();
         let ports = std::mem::take(&mut self.running.ports);
         let remains = Remains::new(self.leaf.take(), self.running);
@@ -119,7 +126,7 @@ impl Supervisor<'_> {
             duration,
             setup: self.setup,
             usage: Usage {
-                cpu: used.and_then(|used| used.cpu_time).unwrap_or(init.cpu.saturating_sub(self.cpu_before)),
+                cpu: used.and_then(|used| used.cpu_time).unwrap_or(cpu),
                 peak_memory_bytes: used.and_then(|used| used.peak_memory).map(|bytes| bytes.get()).or(watched),
             },
             limits: self.plan.limits.clone(),
@@ -135,13 +142,16 @@ impl Supervisor<'_> {
     }
 
     /// A program that ended by itself may have sent something at its very end, which is not out yet.
-    fn drain_egress(&mut self, observer: &mut dyn Observer) {
-        let by_itself = self.ended.is_some() && self.killed_by.is_none();
-        let Some(egress) = self.running.egress.as_ref().filter(|_| by_itself) else { return };
+    pub(super) fn begin_to_drain_egress(&mut self) {
+        let Some(egress) = self.running.egress.as_ref().filter(|_| self.killed_by.is_none()) else { return };
         let left = self.timeout().zip(self.started).map(|(timeout, started)| timeout.saturating_sub(started.elapsed()));
         let grace = left.map_or(EGRESS_GRACE, |left| left.min(EGRESS_GRACE));
-        let until = Instant::now() + grace;
         egress.drain(grace);
+        self.drains_until = Some(Instant::now() + grace);
+    }
+
+    fn drain_egress(&mut self, observer: &mut dyn Observer) {
+        let Some(until) = self.drains_until else { return };
         while let Some(egress) = &self.running.egress
             && !egress.is_drained()
             && self.killed_by.is_none()
@@ -164,6 +174,8 @@ impl Supervisor<'_> {
         for contact in egress.end() {
             self.tell_of(&contact, observer);
         }
+        // Its thread is waited for with all else that remains.
+        self.running.egress = Some(egress);
     }
 
     /// All processes of the sandbox are gone, so what they wrote is what there will be.

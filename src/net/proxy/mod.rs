@@ -210,10 +210,8 @@ impl Proxy {
             if let Some((listener, answers)) = sockets.udp {
                 local.spawn_local(datagrams::pass_all(shared.clone(), listener, answers));
             }
-            let done = local.block_on(&runtime, drain::until_end(&shared, [&tcp, &explicit], ordered));
-            drop(local);
-            drop(runtime);
-            if let Some(done) = done {
+            // Nothing is left to be sent then, so nobody waits for the rest to be taken down.
+            if let Some(done) = local.block_on(&runtime, drain::until_end(&shared, [&tcp, &explicit], ordered)) {
                 done();
             }
         };
@@ -244,8 +242,8 @@ impl Proxy {
         self.orders.take();
     }
 
-    /// For when no client is left: what they sent goes on its way, for `grace` at most, and everything ends. Then `done`
-    /// is called, on the proxy's thread; at once if there is no connection.
+    /// For when no client is left: what they sent goes on its way, for `grace` at most. Then `done` is called, on the
+    /// proxy's thread, at once if there is no connection, and everything ends.
     pub fn drain(&self, grace: Duration, done: impl FnOnce() + Send + 'static) {
         if let Some(orders) = &self.orders {
             _ = orders.send(Drain { grace, done: Box::new(done) });
