@@ -1,6 +1,8 @@
 /* Both ends of the measured connections, lean enough not to be what is measured.
  *
  *   connect serve                         prints its port; one byte for a 2, a gibibyte for a 1
+ *   connect pass PORT                     prints its port; takes connections and passes each on to that port of this host,
+ *                                         and does nothing else: the least that any proxy does
  *   connect stream HOST PORT              bytes a second of one stream
  *   connect each HOST PORT COUNT          connections one after another: the median of their seconds
  *   connect many HOST PORT COUNT FLIGHT   connections a second with as many as FLIGHT at once
@@ -75,6 +77,62 @@ static void serve(void) {
                 if (asked == 2) send(fd, "!", 1, MSG_NOSIGNAL);
                 close(fd);
             }
+        }
+    }
+}
+
+/* Its two sockets; what comes at one goes to the other, and the end of one is the end of both. */
+struct passed {
+    int fd;
+    struct passed *other;
+};
+
+static struct passed *add_passed(int events, int fd, struct passed *other) {
+    struct passed *passed = malloc(sizeof *passed);
+    *passed = (struct passed){fd, other};
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = passed};
+    epoll_ctl(events, EPOLL_CTL_ADD, fd, &event);
+    return passed;
+}
+
+static void pass(int port) {
+    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)}, server = address;
+    socklen_t length = sizeof address;
+    int listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), events = epoll_create1(0);
+    struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL}, ready[EVENTS];
+    if (bind(listener, (void *)&address, length) || listen(listener, 4096)) fail("listen");
+    getsockname(listener, (void *)&address, &length);
+    printf("%d\n", ntohs(address.sin_port));
+    fflush(stdout);
+    server.sin_port = htons(port);
+    epoll_ctl(events, EPOLL_CTL_ADD, listener, &event);
+    for (;;) {
+        int count = epoll_wait(events, ready, EVENTS, -1);
+        for (int i = 0; i < count; i++) {
+            struct passed *from = ready[i].data.ptr;
+            if (from == NULL) {
+                for (int fd; (fd = accept4(listener, NULL, NULL, SOCK_NONBLOCK)) >= 0;) {
+                    int to = socket(AF_INET, SOCK_STREAM, 0);
+                    if (connect(to, (void *)&server, sizeof server)) fail("connect");
+                    struct passed *one = add_passed(events, fd, NULL);
+                    one->other = add_passed(events, to, one);
+                }
+                continue;
+            }
+            /* Small things only, as `many` sends them. */
+            ssize_t got = recv(from->fd, block, BLOCK, MSG_DONTWAIT);
+            if (got > 0) {
+                send(from->other->fd, block, got, MSG_NOSIGNAL);
+                continue;
+            }
+            if (got < 0) continue;
+            close(from->fd);
+            close(from->other->fd);
+            /* What was told of the other in the same breath is about nobody. */
+            for (int later = i + 1; later < count; later++)
+                if (ready[later].data.ptr == from->other) ready[later] = ready[--count];
+            free(from->other);
+            free(from);
         }
     }
 }
@@ -156,6 +214,7 @@ static double whole(const struct sockaddr_in *address) {
 
 int main(int count, char **words) {
     if (count == 2 && !strcmp(words[1], "serve")) serve();
+    if (count == 3 && !strcmp(words[1], "pass")) pass(atoi(words[2]));
     if (count < 4) return 2;
     struct sockaddr_in address = target(words + 2);
     if (!strcmp(words[1], "stream")) printf("%.0f\n", whole(&address));
