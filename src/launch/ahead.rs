@@ -141,9 +141,8 @@ impl Prepared {
         let ends = pair.as_ref().map(|(ours, its)| [ours.as_fd(), its.as_fd()]);
         let ahead = Ahead { shared: &shared, booted: ends };
         let host = HostSide { window: None, logs, published: Published::take(&[]).map_err(LaunchError::Egress)? };
-        let (_, mut made) = make(&plan, hierarchy, holds, &images, Some(ahead), host, |running| {
-            running.reserve_record(&plan)
-        })?;
+        let (_, mut made) =
+            make(&plan, hierarchy, holds, &images, Some(ahead), host, |running| running.reserve_record(&plan))?;
         // Those who are made later have nothing to do with it.
         shared.keep_to_these().map_err(system("keep memory to one sandbox"))?;
         made.oom = made.leaf.as_ref().map(Leaf::watch_oom).transpose().map_err(LaunchError::Cgroup)?.flatten();

@@ -247,7 +247,9 @@ impl World<'_> {
             }
         }
         end.ended(status, disk_full, process::cpu_of_children()).map_err(at(Stage::Spawn, number))?;
-        if (!last || self.plan.fetches) && !end.wait_for(Order::Next) {
+        // What the program has sent is in its network namespace until it is out.
+        let stays = !last || self.plan.fetches || self.plan.egress.is_some();
+        if stays && !end.wait_for(Order::Next) {
             return Ok(Some(0));
         }
         Ok(None)

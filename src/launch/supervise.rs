@@ -71,8 +71,6 @@ pub(super) struct Supervisor<'a> {
     /// How the current step's program ended, from the init.
     ended: Option<(WaitStatus, Instant)>,
     disk_full: bool,
-    /// How long what was sent last may take to get out.
-    drains_until: Option<Instant>,
     /// What the cgroup counted, as of the program's end.
     counted: Option<(Events, cgroup::Usage)>,
     /// What it had counted when the sandbox was made, if that was ahead: none of it is the program's.
@@ -151,7 +149,6 @@ impl<'a> Supervisor<'a> {
             setup: Duration::ZERO,
             ended: None,
             disk_full: false,
-            drains_until: None,
             counted: None,
             killed_by: None,
             failure: None,
@@ -329,8 +326,7 @@ impl<'a> Supervisor<'a> {
     fn after_step(&mut self, observer: &mut dyn Observer) -> Result<(), LaunchError> {
         let last = self.step + 1 == self.plan.steps.len();
         if last {
-            self.begin_to_drain_egress();
-            // The kernel takes the sandbox down meanwhile.
+            let drains = self.begin_to_drain_egress();
             self.count()?;
             if self.plan.fetches
                 && let Some(root) = self.root.take()
@@ -339,6 +335,9 @@ impl<'a> Supervisor<'a> {
                 let inside = fetch::Inside::new(root.as_fd(), namespace.map(AsFd::as_fd));
                 let (files, error) = fetch::fetch(inside, &self.targets, self.plan.limits.sandbox);
                 (self.files, self.fetch_error) = (files, error);
+            }
+            self.drain_egress(drains, observer);
+            if self.plan.fetches || self.plan.egress.is_some() {
                 _ = self.running.control.order(Order::Next);
             }
             return Ok(());

@@ -183,7 +183,7 @@ pub fn acknowledge_at_once(stream: impl AsFd, at_once: bool) -> Result<()> {
     check(set.into()).map(drop)
 }
 
-/// Bytes of a stream that have come and were not read.
+/// Bytes that have come, at a stream or a pipe, and were not read: by these, tests know how far somebody is.
 pub fn unread(stream: impl AsFd) -> Result<usize> {
     let mut bytes: libc::c_int = 0;
     // SAFETY: the kernel writes one int.

@@ -68,7 +68,6 @@ impl Supervisor<'_> {
         if self.started.is_none() && self.step == 0 && self.killed_by.is_none() {
             return Err(LaunchError::Lost);
         }
-        self.drain_egress(observer);
         self.end_egress(observer);
         let tail = if self.killed_by.is_some() { Tail::Cut } else { Tail::Whole };
         let [mut stdout, mut stderr] = [(0, Stream::Stdout), (1, Stream::Stderr)].map(|(number, stream)| {
@@ -142,16 +141,18 @@ impl Supervisor<'_> {
     }
 
     /// A program that ended by itself may have sent something at its very end, which is not out yet.
-    pub(super) fn begin_to_drain_egress(&mut self) {
-        let Some(egress) = self.running.egress.as_ref().filter(|_| self.killed_by.is_none()) else { return };
+    /// Until when it has time to get out.
+    pub(super) fn begin_to_drain_egress(&self) -> Option<Instant> {
+        let egress = self.running.egress.as_ref().filter(|_| self.killed_by.is_none())?;
         let left = self.timeout().zip(self.started).map(|(timeout, started)| timeout.saturating_sub(started.elapsed()));
         let grace = left.map_or(EGRESS_GRACE, |left| left.min(EGRESS_GRACE));
         egress.drain(grace);
-        self.drains_until = Some(Instant::now() + grace);
+        Some(Instant::now() + grace)
     }
 
-    fn drain_egress(&mut self, observer: &mut dyn Observer) {
-        let Some(until) = self.drains_until else { return };
+    /// Its network namespace is there meanwhile.
+    pub(super) fn drain_egress(&mut self, until: Option<Instant>, observer: &mut dyn Observer) {
+        let Some(until) = until else { return };
         while let Some(egress) = &self.running.egress
             && !egress.is_drained()
             && self.killed_by.is_none()

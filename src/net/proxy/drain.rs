@@ -39,7 +39,8 @@ pub(super) async fn until_end(
     let Drain { grace, done } = orders.recv().await?;
     shared.draining.send_replace(true);
     let drained = async {
-        while shared.connections.get() > 0 || listeners.into_iter().any(has_waiting) {
+        let open = || shared.connections.get() + shared.published.get();
+        while open() > 0 || listeners.into_iter().any(has_waiting) {
             sleep(LOOK).await;
         }
     };

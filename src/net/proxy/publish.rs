@@ -4,6 +4,7 @@
 //! business: who may connect was decided by where the port was opened.
 
 use std::{
+    cell::Cell,
     io,
     net::SocketAddr,
     os::fd::{AsFd, OwnedFd},
@@ -108,8 +109,13 @@ async fn carry(account: &Account<'_>, client: TcpStream, port: u16, sockets: &Ow
         // What goes out is what the sandbox has sent.
         let _measured = account.measure(&inside, &client);
         let up = pin!(relay::up(&client, &inside, &shared.means));
-        let down = pin!(relay::up(&inside, &client, &shared.means));
-        first(pin!(gone(shared, &inside, &client)), pin!(both(up, down))).await
+        let passed = Cell::new(false);
+        let down = pin!(async {
+            relay::up(&inside, &client, &shared.means).await?;
+            passed.set(true);
+            Ok(())
+        });
+        first(pin!(gone(shared, &passed, &client)), pin!(both(up, down))).await
     };
     let ended = match ended {
         First::Left(gone) => gone,
@@ -137,10 +143,11 @@ fn new_socket(sockets: &OwnedFd) -> io::Result<TcpSocket> {
     Ok(socket)
 }
 
-/// When the sandbox is gone and the client has all that it said.
-async fn gone(shared: &Shared, inside: &TcpStream, client: &TcpStream) -> io::Result<()> {
+/// When all in the sandbox are dead and the client has all that they said. Their kernel has the rest of it, and ends the
+/// connection after that.
+async fn gone(shared: &Shared, passed: &Cell<bool>, client: &TcpStream) -> io::Result<()> {
     shared.gone().await;
-    while socket::unread(inside)? > 0 || socket::unacknowledged(client)? > 0 {
+    while !passed.get() || socket::unacknowledged(client)? > 0 {
         sleep(LOOK).await;
     }
     Ok(())
