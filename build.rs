@@ -18,7 +18,8 @@ mod profile;
 /// From the strictest on.
 const PROFILES: [&str; 3] = ["strict", "default", "dev"];
 /// Those that are loaded beside, which nobody chooses and of which nothing is reported.
-const BESIDE: [(&str, &str); 2] = [("GVISOR", "gvisor"), ("NO_SETUID", "no-setuid")];
+const BESIDE: [(&str, &str); 3] =
+    [("GVISOR", "gvisor"), ("NO_REGISTRATION", "no-registration"), ("NO_SETUID", "no-setuid")];
 
 fn main() -> Result<(), Box<dyn std::error::Error>> {
     println!("cargo:rerun-if-changed=build.rs");

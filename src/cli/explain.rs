@@ -115,6 +115,12 @@ fn gvisor(list: &mut List, gvisor: &Gvisor, plan: &Plan) {
         &format!("seccomp {}, {} instructions", plan.seccomp.name, plan.seccomp.instructions),
         "runsc is kept from what it has no use for",
     );
+    if let Some(filter) = &gvisor.no_registration {
+        list.item(
+            &format!("seccomp {}, {} instructions", filter.name, filter.instructions),
+            "runsc does not wait for barriers that this platform never asks for",
+        );
+    }
     list.item(&format!("memory {}", gvisor::MEMORY), "of gVisor's own, on top of the program's");
 }
 

@@ -16,7 +16,7 @@ use std::{
 
 use super::{
     build::Builder,
-    late,
+    grace, late,
     program::{self, Image, Program},
     protocol::{Failure, InitEnd, Order, Stage},
 };
@@ -199,8 +199,9 @@ impl World<'_> {
     ) -> Result<i32, Failure> {
         let mut stack = [const { MaybeUninit::uninit() }; STACK];
         let mut start = program::Start::new(self.plan, image, standing.stdio, self.filter_flags, self.processes);
-        if let Some(fd) = hears {
-            start = start.hearing(fd);
+        let high = if self.plan.gvisor.is_some() { grace::high_descriptor() } else { None };
+        if let Some(fd) = hears.or(high.as_ref().map(AsFd::as_fd)) {
+            start = start.having(fd);
         }
         let pid =
             clone::spawn_sharing_memory(&mut stack, program::Start::run, &start).map_err(at(Stage::Spawn, number))?;

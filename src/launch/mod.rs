@@ -16,6 +16,7 @@ mod fetch;
 #[doc(hidden)]
 pub mod fuzzing;
 mod gateway;
+mod grace;
 mod gvisor;
 pub(crate) mod ids;
 mod init;

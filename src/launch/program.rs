@@ -113,7 +113,7 @@ pub struct Start<'a> {
     filter_flags: u32,
     processes: Option<u64>,
     /// What it has open beside its streams.
-    hears: Option<BorrowedFd<'a>>,
+    has: Option<BorrowedFd<'a>>,
     failure: Cell<Option<Failure>>,
     listener: OnceCell<OwnedFd>,
 }
@@ -133,15 +133,15 @@ impl<'a> Start<'a> {
             terminal: plan.terminal,
             filter_flags,
             processes,
-            hears: None,
+            has: None,
             failure: Cell::new(None),
             listener: OnceCell::new(),
         }
     }
 
-    /// The program has this open too, under the number that it has here: by it, it is told what it is to do.
-    pub fn hearing(self, fd: BorrowedFd<'a>) -> Self {
-        Self { hears: Some(fd), ..self }
+    /// The program has this open too, under the number that it has here.
+    pub fn having(self, fd: BorrowedFd<'a>) -> Self {
+        Self { has: Some(fd), ..self }
     }
 
     pub fn failure(&self) -> Option<Failure> {
@@ -206,7 +206,7 @@ impl<'a> Start<'a> {
             restrict(layer).map_err(at(Stage::Landlock, index))?;
         }
         process::close_on_exec_from(3).map_err(at(Stage::Descriptors, 3))?;
-        if let Some(fd) = self.hears {
+        if let Some(fd) = self.has {
             process::install_fd(fd, fd.as_raw_fd()).map_err(at(Stage::Descriptors, 4))?;
         }
         // From here on every call is filtered: only execve and exit_group follow, which every filter lets by.
@@ -234,6 +234,13 @@ impl<'a> Start<'a> {
         }
         process::set_no_new_privileges().map_err(at(Stage::NoNewPrivileges, 0))?;
         process::close_on_exec_from(3).map_err(at(Stage::Descriptors, 3))?;
+        if let Some(fd) = self.has {
+            process::install_fd(fd, fd.as_raw_fd()).map_err(at(Stage::Descriptors, 4))?;
+        }
+        let beside = self.plan.gvisor.as_ref().and_then(|gvisor| gvisor.no_registration.as_ref());
+        if let Some(filter) = beside {
+            install(filter.program.quiet(), 0).map_err(at(Stage::Seccomp, 3))?;
+        }
         // What it has no use for: it and its file server stay root of the sandbox, and it waits without a filter.
         install(self.plan.seccomp.program.quiet(), 0).map_err(at(Stage::Seccomp, 0))?;
         // It is gVisor's file server that makes the program's files.
@@ -258,7 +265,7 @@ impl<'a> Start<'a> {
     }
 }
 
-fn install(program: &[Insn], flags: u32) -> sys::Result<Option<OwnedFd>> {
+pub(super) fn install(program: &[Insn], flags: u32) -> sys::Result<Option<OwnedFd>> {
     seccomp::install(program, flags).map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))
 }
 

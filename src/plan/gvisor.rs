@@ -10,7 +10,7 @@ use serde::Serialize;
 use serde_json::json;
 
 use super::{
-    Identity, Plan, PlanError, ResourceLimit, Step,
+    Filter, Identity, Plan, PlanError, ResourceLimit, Step,
     path::{BoxPath, HostPath},
     setup::{Content, Kind, Owner, SetupOp},
 };
@@ -34,6 +34,9 @@ const THREADS_EACH: u32 = 8;
 #[derive(Debug, Clone, PartialEq, Serialize)]
 pub struct Gvisor {
     pub platform: &'static str,
+    /// Loaded beside the plan's: runsc is spared waits for what only kvm has a use for.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub no_registration: Option<Filter>,
     /// How runsc is called, for each step.
     pub commands: Vec<Vec<String>>,
     /// Of all steps, in the program's tree.
@@ -178,7 +181,8 @@ pub(super) fn plan(
     setup.push(SetupOp::Enter);
     let commands = (0..steps.len()).map(|number| command(asked.platform(), gateway, program.id, number)).collect();
     let (asked, cwd) = (asked.platform(), cwd.to_owned());
-    Ok(Gvisor { platform: asked.name(), commands, cwd, asked, gateway })
+    let no_registration = (asked != Platform::Kvm).then(Filter::no_registration);
+    Ok(Gvisor { platform: asked.name(), no_registration, commands, cwd, asked, gateway })
 }
 
 /// The command line. Every option of it is known to all releases since 2022; what is left out is the release's own to

@@ -434,6 +434,11 @@ impl Filter {
         Self::new("gvisor", Cow::Borrowed(&seccomp::beside::GVISOR))
     }
 
+    /// For all of runsc's but a kernel on kvm.
+    pub(crate) fn no_registration() -> Self {
+        Self::new("no-registration", Cow::Borrowed(&seccomp::beside::NO_REGISTRATION))
+    }
+
     fn compile(profile: &seccomp::Profile, host: &Host) -> Result<seccomp::Filter, PlanError> {
         let kernel = seccomp::KernelVersion(host.kernel.major, host.kernel.minor);
         Ok(seccomp::compile(profile, seccomp::Target { arch: seccomp::Arch::NATIVE, kernel })?)

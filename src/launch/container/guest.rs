@@ -13,12 +13,14 @@ use std::{
 use serde::Deserialize;
 
 use super::{
+    super::{grace, program::install},
     channel::ChildEnd,
     pipes::Pipes,
     program::{self, Program, failed},
 };
 use crate::{
     plan::{
+        Filter,
         container::{gvisor::Guest, process::Process},
         gvisor::ROOT,
     },
@@ -208,12 +210,14 @@ fn boot(guest: &Guest, image: Option<BorrowedFd<'_>>, signals: BorrowedFd<'_>) -
     }
     words.extend(["--detach", "--bundle=/bundle/0"].map(str::to_owned));
     words.extend([format!("--pid-file={PID_FILE}"), guest.name.clone()]);
-    let passed: Vec<_> = [Some(telling.as_fd()), image].into_iter().flatten().collect();
     let Some(runsc) = clone::fork().map_err(failed("fork"))? else {
         process::unblock_signals();
         // What is typed at the container's terminal is for the program, and not for gVisor's file server.
         _ = process::new_session();
-        let errno = execute(&words, &passed);
+        let high = grace::high_descriptor();
+        let passed = [Some(telling.as_fd()), image, high.as_ref().map(AsFd::as_fd)];
+        let passed: Vec<_> = passed.into_iter().flatten().collect();
+        let errno = execute(&words, &passed, guest.no_registration.as_ref());
         _ = fs::write_all(telling.as_fd(), format!("cannot be executed: {}", errno.desc().to_lowercase()).as_bytes());
         process::exit_now(127);
     };
@@ -306,7 +310,7 @@ fn wait_for_signal(signals: BorrowedFd<'_>) -> Result<(), String> {
 }
 
 /// Becomes runsc; returns why it does not.
-fn execute(words: &[String], passed: &[BorrowedFd<'_>]) -> Errno {
+fn execute(words: &[String], passed: &[BorrowedFd<'_>], filter: Option<&Filter>) -> Errno {
     let mut argv = vec![c"runsc".to_owned()];
     for word in words {
         let Ok(word) = CString::new(word.as_str()) else { return Errno::EINVAL };
@@ -320,6 +324,9 @@ fn execute(words: &[String], passed: &[BorrowedFd<'_>]) -> Errno {
             return errno;
         }
     }
+    if let Some(Err(errno)) = filter.map(|filter| install(filter.program.quiet(), 0)) {
+        return errno;
+    }
     process::exec(RUNSC, &process::StringVector::new(argv), &process::StringVector::new(Vec::new()))
 }
 
@@ -330,7 +337,8 @@ pub(super) fn call(call: &Call<'_>, process: &Process) -> Result<Infallible, Str
     } else {
         process::set_no_new_privileges().map_err(failed("set no_new_privs"))?;
     }
-    let errno = execute(&call.words, &call.passed);
+    // It is no kernel, on whatever platform.
+    let errno = execute(&call.words, &call.passed, Some(&Filter::no_registration()));
     Err(format!("runsc: {}", errno.desc().to_lowercase()))
 }
 

@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::{ContainerError, Facts, IdMaps, NEW_TIME, Namespaces, inside, mounts, process::Process, tree};
 use crate::{
     plan::{
-        PlanError,
+        Filter, PlanError,
         gvisor::{Enclosure, Inner},
         path::{BoxPath, HostPath},
         setup::{Content, SetupOp},
@@ -36,6 +36,8 @@ pub struct Guest {
     pub options: Vec<String>,
     /// What it knows the container by.
     pub name: String,
+    /// As that of a sandbox's runsc.
+    pub no_registration: Option<Filter>,
 }
 
 /// Whom gVisor's kernel becomes.
@@ -294,7 +296,8 @@ pub(super) fn finish(
         terminals: true,
     };
     entry.insert(enter, SetupOp::Enclose(Box::new(enclosure)));
-    Ok(Guest { options: options(gvisor.platform()), name: name(wanted.id) })
+    let no_registration = (gvisor.platform() != Platform::Kvm).then(Filter::no_registration);
+    Ok(Guest { options: options(gvisor.platform()), name: name(wanted.id), no_registration })
 }
 
 /// What is for the program, and not for runsc in whose process it would be.

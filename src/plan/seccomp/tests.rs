@@ -672,3 +672,12 @@ fn refusals_are_answered_and_explained() {
     assert_eq!(explain_refused(999, &NO_ARGS).name, None);
     assert!(builtin("unconfined").is_none());
 }
+
+#[test]
+fn runsc_is_told_that_it_has_registered_and_no_more() {
+    let membarrier = Arch::NATIVE.number("membarrier").expect("known");
+    for (command, expected) in [(0, Action::Allow), (1, Action::Allow), (8, Action::Allow), (16, Action::Errno(0))] {
+        assert_eq!(beside::NO_REGISTRATION.decide(membarrier, &[command, 0, 0, 0, 0, 0]), expected, "{command}");
+    }
+    assert_eq!(beside::NO_REGISTRATION.decide(membarrier + 1, &[16, 0, 0, 0, 0, 0]), Action::Allow);
+}
