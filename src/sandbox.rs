@@ -280,6 +280,10 @@ impl Sandbox {
         &self.limits
     }
 
+    pub(crate) const fn isolation(&self) -> Isolation {
+        if self.gvisor.is_some() { Isolation::Gvisor } else { Isolation::Native }
+    }
+
     pub(crate) const fn is_source(&self) -> bool {
         matches!(self.program, Program::Code(_) | Program::File(_))
     }
@@ -582,13 +586,7 @@ impl Sandbox {
             Some(id) => id.clone(),
             None => SandboxId::random().map_err(|source| Error::new(format!("no random id: {source}")))?,
         };
-        Ok(Outcome::setup_error(
-            id,
-            self.runtime.clone(),
-            if self.gvisor.is_some() { Isolation::Gvisor } else { Isolation::Native },
-            self.limits.clone(),
-            Failure::setup(error),
-        ))
+        Ok(Outcome::setup_error(id, self.runtime.clone(), self.isolation(), self.limits.clone(), Failure::setup(error)))
     }
 
     fn request(&mut self, keeps: bool) -> Result<Request<'_>, RequestError> {

@@ -14,6 +14,7 @@ use super::{
 };
 use crate::{
     Sandbox,
+    cgroup::Place,
     pool::Single,
     spawn::{Jobs, SpawnError, Spawner, Worker},
     sys::Errno,
@@ -51,10 +52,11 @@ pub(super) enum Answer<T> {
 }
 
 /// Forks the process that makes the workers: this process must have no threads yet.
-pub(super) fn start(settings: &Settings) -> Result<Spawner, SpawnError> {
-    Spawner::start(|jobs: &mut Jobs| {
+pub(super) fn start(settings: &Settings, cohort: Option<&Place>) -> Result<Spawner, SpawnError> {
+    Spawner::start_within(cohort, |jobs: &mut Jobs| {
         let mut images = Images::default();
         let mut ahead = Single::new(settings.ahead.clone());
+        ahead.join(cohort.cloned());
         while let Some(task) = jobs.next() {
             if task == GET_READY {
                 jobs.make_ahead(&mut ahead);

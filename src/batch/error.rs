@@ -2,7 +2,7 @@
 
 use std::{io, path::PathBuf};
 
-use crate::{error::Hint, spawn::SpawnError};
+use crate::{cgroup::CgroupError, error::Hint, spawn::SpawnError};
 
 /// A line that is no job.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -121,6 +121,10 @@ pub enum BatchError {
     Changed { path: PathBuf, line: u64, why: &'static str },
     #[error("cannot listen on `{}`: {source}", path.display())]
     Listen { path: PathBuf, source: io::Error },
+    #[error("no group for all jobs together: {0}")]
+    Cgroup(CgroupError),
+    #[error("{flag} cannot be held on this host: {why}")]
+    Unheld { flag: &'static str, why: String },
     #[error(transparent)]
     Spawn(#[from] SpawnError),
     #[error("{what}: {source}")]
@@ -146,6 +150,10 @@ impl Hint for BatchError {
             }
             Self::Foreign { .. } => "name the file of results with -o, or begin anew with --force".to_owned(),
             Self::Changed { .. } => "resume with the same jobs, or begin anew with --force".to_owned(),
+            Self::Cgroup(error) => return error.hint(),
+            Self::Unheld { flag, .. } => {
+                format!("leave {flag} out, or run as root or with a delegated cgroup; `fumehood doctor` tells more")
+            }
             Self::Spawn(error) => return error.hint(),
             _ => return None,
         })

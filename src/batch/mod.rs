@@ -31,6 +31,7 @@ mod socket;
 mod source;
 mod summary;
 mod table;
+mod together;
 
 use std::{
     fs::File,
@@ -47,8 +48,9 @@ pub use schema::{JOB as JOB_SCHEMA, RESULT as RESULT_SCHEMA};
 pub use source::{Format, Jobs};
 pub use summary::Summary;
 pub use table::Columns;
+pub use together::Together;
 
-use crate::{Error, Sandbox, error::Hint, request::Bytes};
+use crate::{Error, Sandbox, cgroup::Cohort, error::Hint, request::Bytes};
 use journal::{Done, Journal};
 use output::{Output, Stream};
 use settings::{Pace, Settings};
@@ -125,15 +127,22 @@ impl Batch {
         self
     }
 
-    /// So many at once; by default one for each CPU.
+    /// So many at once; by default one for each CPU, if there is memory for as many that leave out their limit of it.
     pub fn workers(&mut self, workers: NonZeroUsize) -> &mut Self {
         self.pace.workers = Some(workers);
         self
     }
 
-    /// The most that the memory limits of jobs that run at once may come to; by default what is available.
+    /// What jobs that run at once may have of memory together; by default what is available. Their limits come to no more,
+    /// and where there are cgroups, the kernel holds them to it. `u64::MAX` bytes are no bound.
     pub fn memory(&mut self, most: Bytes) -> &mut Self {
         self.pace.memory = Some(most);
+        self
+    }
+
+    /// What jobs that run at once may have of CPU time together: so many CPUs. It takes a cgroup.
+    pub fn cpus(&mut self, most: f64) -> &mut Self {
+        self.pace.cpus = Some(most);
         self
     }
 
@@ -228,15 +237,18 @@ impl Batch {
         jobs: Jobs,
         output: Output<'a>,
         done: (&Path, Done),
-        summary: Summary,
+        mut summary: Summary,
         signals: Option<BorrowedFd<'a>>,
         watch: &'a mut dyn Watch,
     ) -> Result<Summary, BatchError> {
         if let Some(dir) = &self.settings.artifacts {
             std::fs::create_dir_all(dir).map_err(|source| BatchError::Write { path: dir.clone(), source })?;
         }
-        let spawner = crew::start(&self.settings)?;
-        run::Run::new(&self.settings, &self.pace, jobs, spawner, output, done, summary, signals, watch).run()
+        // Removed when the spawner has ended.
+        let (together, cohort) = Together::hold(&self.pace, self.settings.usual_memory())?;
+        summary.together = Some(together.clone());
+        let spawner = crew::start(&self.settings, cohort.as_ref().map(Cohort::place))?;
+        run::Run::new(&self.settings, &self.pace, together, jobs, spawner, output, done, summary, signals, watch).run()
     }
 
     /// Looks at all jobs as far as that can be done without running them, and tells of each that could not be run by its

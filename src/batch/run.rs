@@ -2,14 +2,13 @@
 
 use std::{
     collections::{HashMap, VecDeque},
-    fs,
     os::fd::{AsFd, AsRawFd, BorrowedFd},
     path::{Path, PathBuf},
     time::{Duration, Instant},
 };
 
 use super::{
-    Progress, Watch, apply,
+    Progress, Watch,
     attempt::{self, Finished, Refused, Task},
     crew::{Answer, Crew, Rate},
     error::BatchError,
@@ -21,6 +20,7 @@ use super::{
     socket,
     source::{Jobs, Next},
     summary::Summary,
+    together::Together,
 };
 use crate::{Error, Verdict, request::Bytes, sys::process};
 
@@ -62,6 +62,7 @@ pub(super) struct Run<'a> {
     crew: Crew<Pending>,
     read: VecDeque<Pending>,
     read_bytes: usize,
+    together: Together,
     memory: u64,
     memory_used: u64,
     rate: Rate,
@@ -83,6 +84,7 @@ impl<'a> Run<'a> {
     pub(super) fn new(
         settings: &'a Settings,
         pace: &'a Pace,
+        together: Together,
         jobs: Jobs,
         spawner: crate::spawn::Spawner,
         output: Output<'a>,
@@ -92,16 +94,16 @@ impl<'a> Run<'a> {
         watch: &'a mut dyn Watch,
     ) -> Self {
         let total = watch.wants_total().then(|| jobs.count()).flatten();
-        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
         Self {
             settings,
             pace,
             jobs,
             input_ended: false,
-            crew: Crew::new(spawner, pace.workers.map_or(cpus, usize::from), settings.ahead.most, |job| job.memory),
+            crew: Crew::new(spawner, together.workers, settings.ahead.most, |job| job.memory),
             read: VecDeque::new(),
             read_bytes: 0,
-            memory: pace.memory.map_or_else(available_memory, Bytes::get),
+            memory: together.memory.map_or(u64::MAX, Bytes::get),
+            together,
             memory_used: 0,
             rate: Rate::new(pace.rate),
             orders: HashMap::new(),
@@ -167,8 +169,9 @@ impl<'a> Run<'a> {
                     let template = self.settings.template.its_limits();
                     let read = job.job.map(|(job, bytes)| (job.over(&self.settings.defaults), bytes));
                     let read = match read {
-                        Ok((job, bytes)) => match apply::limits(&job, template) {
-                            Ok(limits) => Ok((limits.memory.get(), bytes)),
+                        Ok((job, bytes)) => match self.settings.memory(&job).and_then(|most| self.together.admit(most))
+                        {
+                            Ok(memory) => Ok((memory.get(), bytes)),
                             Err(error) => Err((Refused::Job(Box::new(job)), error)),
                         },
                         Err((known, error)) => Err((known.map_or(Refused::Unknown, Refused::Known), error)),
@@ -367,13 +370,4 @@ impl<'a> Run<'a> {
 /// Of the results of one who sends jobs, how much waits for one before them.
 fn held(orders: &HashMap<u64, Order<Finished>>, from: u64) -> usize {
     orders.get(&from).map_or(0, Order::size)
-}
-
-/// What the kernel says can be had without swapping.
-fn available_memory() -> u64 {
-    let text = fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let line = text.lines().find_map(|line| line.strip_prefix("MemAvailable:"));
-    let kibibytes =
-        line.and_then(|rest| rest.trim().strip_suffix("kB")).and_then(|number| number.trim().parse::<u64>().ok());
-    kibibytes.map_or(u64::MAX, |kibibytes| kibibytes << 10)
 }

@@ -2,8 +2,11 @@
 
 use std::{num::NonZeroUsize, path::PathBuf};
 
-use super::job::Job;
-use crate::{Sandbox, request::Bytes};
+use super::{
+    apply,
+    job::{Job, Kernel},
+};
+use crate::{Result, Sandbox, plan::gvisor, report::Isolation, request::Bytes};
 
 /// What every worker knows.
 #[derive(Debug)]
@@ -18,13 +21,35 @@ pub(super) struct Settings {
     pub(super) ahead: crate::pool::Settings,
 }
 
+impl Settings {
+    /// The most memory that a job takes, with that of a kernel of its own.
+    pub(super) fn memory(&self, job: &Job) -> Result<Bytes> {
+        let own = apply::limits(job, self.template.its_limits())?.memory;
+        let isolation = match job.isolation {
+            Some(Kernel::Gvisor) => Isolation::Gvisor,
+            Some(Kernel::Native) => Isolation::Native,
+            None => self.template.isolation(),
+        };
+        Ok(match isolation {
+            Isolation::Gvisor => Bytes::new(own.get().saturating_add(gvisor::MEMORY.get())),
+            Isolation::Native => own,
+        })
+    }
+
+    /// Of a job that says nothing of it.
+    pub(super) fn usual_memory(&self) -> Bytes {
+        self.memory(&self.defaults).unwrap_or(self.template.its_limits().memory)
+    }
+}
+
 /// What the one who hands out the jobs knows besides.
 #[derive(Debug, Clone)]
 pub(super) struct Pace {
     /// At once; by default one for each CPU.
     pub(super) workers: Option<NonZeroUsize>,
-    /// Of all jobs that run at once, by their limits.
+    /// Of all jobs that run at once together; by default what is available.
     pub(super) memory: Option<Bytes>,
+    pub(super) cpus: Option<f64>,
     /// Jobs begun in a second.
     pub(super) rate: Option<f64>,
     pub(super) ordered: bool,
@@ -34,6 +59,11 @@ pub(super) struct Pace {
 
 impl Default for Pace {
     fn default() -> Self {
-        Self { workers: None, memory: None, rate: None, ordered: true, fail_fast: false, retries: 0 }
+        Self { workers: None, memory: None, cpus: None, rate: None, ordered: true, fail_fast: false, retries: 0 }
     }
+}
+
+impl Pace {
+    /// Memory without a bound.
+    pub(super) const ALL: Bytes = Bytes::new(u64::MAX);
 }

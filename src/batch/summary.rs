@@ -5,7 +5,10 @@ use std::time::{Duration, Instant};
 use hdrhistogram::Histogram;
 use serde::{Serialize, Serializer, ser::SerializeMap};
 
-use super::expect::{verdict_number, verdict_of};
+use super::{
+    expect::{verdict_number, verdict_of},
+    together::Together,
+};
 use crate::Verdict;
 
 /// A day; what takes longer is counted as that.
@@ -29,6 +32,8 @@ pub struct Summary {
     pub interrupted: Option<i32>,
     /// Whether it ended at the first job that was not good.
     pub stopped: bool,
+    /// What its jobs could use together; none where there was nothing to run yet.
+    pub together: Option<Together>,
 }
 
 impl Default for Summary {
@@ -44,6 +49,7 @@ impl Default for Summary {
             wall: None,
             interrupted: None,
             stopped: false,
+            together: None,
         }
     }
 }
@@ -136,6 +142,7 @@ impl Serialize for Summary {
         map.serialize_entry("wall_ms", &(self.wall().as_micros() as f64 / 1000.0))?;
         map.serialize_entry("interrupted", &self.interrupted)?;
         map.serialize_entry("stopped", &self.stopped)?;
+        map.serialize_entry("together", &self.together)?;
         map.end()
     }
 }

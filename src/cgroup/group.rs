@@ -156,14 +156,18 @@ pub(super) fn pids(text: &str) -> Vec<i32> {
 
 /// The groups directly below `parent` that have no process and are at least as old as `age` says by their names, if it does.
 pub(super) fn empty_below(parent: &Path, age: impl Fn(&str) -> Option<Duration>) -> Vec<PathBuf> {
-    let empty = |path: &PathBuf| fs::read_to_string(path.join("cgroup.procs")).is_ok_and(|text| text.is_empty());
     // The kernel stamps the inode when it is first looked up, so a group is never younger than this says.
     let old = |path: &PathBuf| {
         let age = path.file_name().and_then(|name| age(name.to_str()?));
         let made = fs::metadata(path).and_then(|meta| meta.modified());
         age.is_some_and(|age| made.is_ok_and(|time| time.elapsed().unwrap_or_default() >= age))
     };
-    below(parent).filter(|path| empty(path) && old(path)).collect()
+    below(parent).filter(|path| is_vacant(path) && old(path)).collect()
+}
+
+/// Whether no process is in it.
+pub(super) fn is_vacant(path: &Path) -> bool {
+    fs::read_to_string(path.join("cgroup.procs")).is_ok_and(|text| text.is_empty())
 }
 
 /// Removes a group and what is nested in it, as far as no process is in there.

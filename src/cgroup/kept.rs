@@ -19,7 +19,6 @@
 
 use std::{
     collections::VecDeque,
-    fmt,
     os::fd::OwnedFd,
     sync::{
         Mutex, PoisonError,
@@ -30,15 +29,14 @@ use std::{
 
 use super::{
     Caps, CgroupError, Controller, Events,
+    owner::{KEPT, Owner},
     v1::{Leaf, Tree},
 };
-use crate::state::process;
 
 /// How many wait at most. The one that has waited longest is the next: the kernel gives back in its own time.
 const MOST: usize = 8;
 /// How long a leaf is used again.
 const LIFE: Duration = Duration::from_secs(20);
-const PREFIX: &str = "kept";
 
 /// What may be left in a leaf whose limit is this.
 fn most_left(caps: &Caps) -> u64 {
@@ -48,7 +46,7 @@ fn most_left(caps: &Caps) -> u64 {
 /// Those of one process.
 #[derive(Debug)]
 pub(super) struct Shelf {
-    keeper: Keeper,
+    keeper: Owner,
     count: AtomicU64,
     waiting: Mutex<VecDeque<Kept>>,
 }
@@ -65,7 +63,7 @@ pub(super) struct Kept {
 
 impl Shelf {
     pub(super) fn new() -> Option<Self> {
-        Some(Self { keeper: Keeper::own()?, count: AtomicU64::new(0), waiting: Mutex::default() })
+        Some(Self { keeper: Owner::own()?, count: AtomicU64::new(0), waiting: Mutex::default() })
     }
 
     /// One that is as good as new.
@@ -91,9 +89,10 @@ impl Shelf {
         if !is_clean || most_left(&kept.caps) == 0 {
             return Some(kept);
         }
-        let called_so = kept.name.rsplit('/').next().is_some_and(|name| Keeper::of(name).is_some());
+        let called_so = kept.name.rsplit('/').next().is_some_and(|name| Owner::of(KEPT, name).is_some());
         if !called_so {
-            let name = format!("{}/{}-{}", super::PARENT, self.keeper, self.count.fetch_add(1, Ordering::Relaxed));
+            let name = self.keeper.name(KEPT, self.count.fetch_add(1, Ordering::Relaxed));
+            let name = format!("{}/{name}", tree.parent());
             if tree.rename(&mut kept, &name).is_err() {
                 return Some(kept);
             }
@@ -125,62 +124,5 @@ fn renew(tree: &Tree, kept: &Kept) -> Result<(), CgroupError> {
     if kept.caps.count_cpu_time {
         tree.write(Controller::CpuTime, &kept.name, "cpuacct.usage", "0")?;
     }
-    tree.write(Controller::Memory, &kept.name, "memory.max_usage_in_bytes", "0")
-}
-
-/// The process that keeps a leaf, as its name says it.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) struct Keeper {
-    /// Processes have other numbers in other pid namespaces.
-    namespace: u64,
-    pub(super) pid: i32,
-    started: u64,
-}
-
-impl Keeper {
-    fn own() -> Option<Self> {
-        let pid = crate::sys::process::id();
-        Some(Self { namespace: pid_namespace()?, pid, started: process::start_time(pid)? })
-    }
-
-    pub(super) fn of(name: &str) -> Option<Self> {
-        let mut parts = name.strip_prefix(PREFIX)?.strip_prefix('-')?.split('-');
-        let mut number = || parts.next()?.parse().ok();
-        let (namespace, pid, started, _) = (number()?, number()?, number()?, number()?);
-        Some(Self { namespace, pid: i32::try_from(pid).ok()?, started })
-    }
-
-    /// `None`: nobody can say from here.
-    pub(super) fn is_alive(self) -> Option<bool> {
-        // What cannot be looked at is there.
-        (Some(self.namespace) == pid_namespace()).then(|| !matches!(process::open(self.pid, self.started), Ok(None)))
-    }
-}
-
-impl fmt::Display for Keeper {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{PREFIX}-{}-{}-{}", self.namespace, self.pid, self.started)
-    }
-}
-
-fn pid_namespace() -> Option<u64> {
-    let link = std::fs::read_link("/proc/self/ns/pid").ok()?;
-    link.to_str()?.strip_prefix("pid:[")?.strip_suffix(']')?.parse().ok()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_keeper_is_known_by_name() {
-        let own = Keeper::own().unwrap();
-        assert_eq!(Keeper::of(&format!("{own}-12")), Some(own));
-        assert_eq!(own.is_alive(), Some(true));
-        assert_eq!(Keeper { started: own.started + 1, ..own }.is_alive(), Some(false));
-        assert_eq!(Keeper { namespace: own.namespace + 1, ..own }.is_alive(), None);
-        for name in ["kept", "kept-1-2-3", "kept-1-2-x-4", "b1-2-3-4", "kept1-2-3-4"] {
-            assert_eq!(Keeper::of(name), None, "{name}");
-        }
-    }
+    tree.forget_peaks(&kept.name)
 }

@@ -1,4 +1,5 @@
-//! One leaf cgroup per sandbox, under one parent (`fumehood`) that can cap all sandboxes together.
+//! One leaf cgroup per sandbox, under one parent (`fumehood`); those of a batch are in a [`Cohort`] there that caps them
+//! together.
 //!
 //! A [`Hierarchy`] is detected once and passed by reference. [`Hierarchy::create`] makes a [`Leaf`]
 //! with its limits in force before any process is in it; the launcher then starts the process *in*
@@ -15,10 +16,13 @@
 //! v1 is ours rather than the `cgroups-rs` crate's: that one joins by pid only, works from the root of
 //! each tree, outside what caps the caller, and takes several times as long to create and remove.
 
+mod cohort;
 pub mod container;
 mod detect;
 mod group;
 mod kept;
+mod owner;
+mod room;
 #[cfg(test)]
 mod tests;
 mod usage;
@@ -40,7 +44,9 @@ use crate::{
     request::{id::SandboxId, limits::Bytes},
 };
 
-pub use usage::{Events, Usage};
+pub use cohort::{Cohort, Place};
+use owner::Owner;
+pub use usage::{Events, Shortage, Usage};
 pub use v1::OomWatch;
 
 /// The group all sandboxes of this user live in.
@@ -64,25 +70,38 @@ impl Hierarchy {
         detect::detect()
     }
 
-    /// As [`Self::detect`], for one who runs one sandbox after another: on v1, leaves that are removed are used again, as
-    /// long as this is there.
+    /// As [`Self::detect`], and leaves are made in this cohort, and looked for there, if there is one.
     #[must_use]
-    pub fn detect_keeping() -> Self {
-        Self::detect().keeping()
+    pub fn detect_within(cohort: Option<&Place>) -> Self {
+        Self::detect().within(cohort)
     }
 
-    fn keeping(self) -> Self {
-        match self {
-            Self::V1(tree) => match Arc::try_unwrap(tree) {
-                Ok(mut tree) => {
-                    tree.keep();
-                    Self::V1(Arc::new(tree))
-                }
-                // Others have it too.
-                Err(tree) => Self::V1(tree),
-            },
-            other => other,
+    /// As [`Self::detect_within`], for one who runs one sandbox after another: on v1, leaves that are removed are used again, as
+    /// long as this is there.
+    #[must_use]
+    pub fn detect_keeping(cohort: Option<&Place>) -> Self {
+        Self::detect_within(cohort).keeping()
+    }
+
+    fn keeping(mut self) -> Self {
+        // Not of one that others have too.
+        if let Self::V1(tree) = &mut self
+            && let Some(tree) = Arc::get_mut(tree)
+        {
+            tree.keep();
         }
+        self
+    }
+
+    fn within(mut self, cohort: Option<&Place>) -> Self {
+        if let Some(place) = cohort {
+            match &mut self {
+                Self::V2(tree) => _ = Arc::get_mut(tree).map(|tree| tree.move_to(place)),
+                Self::V1(tree) => _ = Arc::get_mut(tree).map(|tree| tree.move_to(place)),
+                Self::None { .. } => {}
+            }
+        }
+        self
     }
 
     /// The v2 tree at and below `path`, whatever the calling process is in.
@@ -111,14 +130,14 @@ impl Hierarchy {
         }
     }
 
-    /// Makes the leaf `fumehood/<id>` with these limits in force, or nothing.
+    /// Makes the leaf `fumehood/<id>`, or that of a cohort, with these limits in force, or nothing.
     ///
     /// # Errors
     /// When a cap cannot be held ([`Self::can`] tells beforehand), when a leaf of that name exists,
     /// or when the kernel refuses.
     pub fn create(&self, id: &SandboxId, caps: &Caps) -> Result<Leaf, CgroupError> {
         self.check(caps)?;
-        let name = format!("{PARENT}/{id}");
+        let name = self.leaf(id);
         match self {
             Self::V2(tree) => v2::Leaf::create(tree, name, caps).map(|leaf| Leaf(Kind::V2(leaf))),
             Self::V1(tree) => v1::Leaf::create(tree, name, caps).map(|leaf| Leaf(Kind::V1(leaf))),
@@ -126,37 +145,58 @@ impl Hierarchy {
         }
     }
 
-    /// Caps all sandboxes together. Other processes' caps on the same parent are overwritten; should
-    /// the parent be removed in between, creating the next leaf applies these caps again.
-    pub fn cap_all(&self, caps: &Caps) -> Result<(), CgroupError> {
+    /// Makes a group whose sandboxes may use no more than this together, or nothing. It is this process's. `spare` is for the
+    /// memory that the kernel has not given back yet of leaves that have ended: where the limits of all leaves come to no more than
+    /// the cap, each can use up its own.
+    ///
+    /// # Errors
+    /// As [`Self::create`].
+    pub fn cohort(&self, caps: &Caps, spare: Bytes) -> Result<Cohort, CgroupError> {
         self.check(caps)?;
-        match self {
-            Self::V2(tree) => tree.cap_all(caps),
-            Self::V1(tree) => tree.cap_all(caps),
-            Self::None { why } => Err(CgroupError::Absent { why: why.clone() }),
-        }
+        Cohort::create(self, caps, spare)
+    }
+
+    /// Removes a cohort whose sandboxes have ended, and what is left of them.
+    pub(crate) fn remove_cohort(&self, place: &Place) {
+        // What cannot be removed is found by who cleans up.
+        _ = match self {
+            Self::V2(tree) => tree.remove(&place.name, DYING),
+            Self::V1(tree) => tree.remove(&place.name, DYING),
+            Self::None { .. } => Ok(()),
+        };
     }
 
     /// Leaves with no process in them that have been there for at least `age`: what a killed fumehood
     /// left behind. A leaf in the making is empty too, hence `age`. Those that are kept to be used again are told by
-    /// whether their keeper lives.
+    /// whether their keeper lives, and so are cohorts, with all that is in them.
     #[must_use]
     pub fn leftovers(&self, age: Duration) -> Vec<Leftover> {
-        let age = |name: &str| match kept::Keeper::of(name).and_then(kept::Keeper::is_alive) {
+        let age = |name: &str| match Owner::of(owner::KEPT, name).and_then(Owner::is_alive) {
+            _ if Owner::of(owner::COHORT, name).is_some() => None,
             Some(true) => None,
             Some(false) => Some(Duration::ZERO),
             None => Some(age),
         };
-        self.parents().into_iter().flat_map(|parent| group::empty_below(&parent, age)).map(Leftover).collect()
+        let mut found = Vec::new();
+        for parent in self.paths(PARENT) {
+            for cohort in group::below(&parent).filter(|path| is_abandoned(path)) {
+                found.extend(group::empty_below(&cohort, |_| Some(Duration::ZERO)));
+                if group::below(&cohort).all(|leaf| group::is_vacant(&leaf)) {
+                    found.push(cohort);
+                }
+            }
+            found.extend(group::empty_below(&parent, age));
+        }
+        found.into_iter().map(Leftover).collect()
     }
 
     /// The names of the leaves that this process, which is dead, has kept.
     pub(crate) fn kept_by(&self, pid: i32) -> Vec<SandboxId> {
-        let parents = self.parents();
+        let parents = self.paths(self.parent());
         let groups = parents.iter().flat_map(|parent| group::below(parent));
         let names = groups.filter_map(|path| path.file_name()?.to_str().map(str::to_owned));
         let its = |name: &String| {
-            kept::Keeper::of(name).is_some_and(|keeper| keeper.pid == pid && keeper.is_alive() == Some(false))
+            Owner::of(owner::KEPT, name).is_some_and(|owner| owner.pid == pid && owner.is_alive() == Some(false))
         };
         let names: std::collections::BTreeSet<String> = names.filter(its).collect();
         names.iter().filter_map(|name| SandboxId::parse(name).ok()).collect()
@@ -175,7 +215,7 @@ impl Hierarchy {
     }
 
     fn remove_within(&self, id: &SandboxId, patience: Duration) -> Result<(), CgroupError> {
-        let name = format!("{PARENT}/{id}");
+        let name = self.leaf(id);
         match self {
             Self::V2(tree) => tree.remove(&name, patience),
             Self::V1(tree) => tree.remove(&name, patience),
@@ -186,15 +226,28 @@ impl Hierarchy {
     /// Removes the parent group where it has no leaf. A creator that runs at the same time makes it
     /// again.
     pub fn remove_parent(&self) {
-        for parent in self.parents() {
+        for parent in self.paths(PARENT) {
             let _ = std::fs::remove_dir(parent);
         }
     }
 
-    fn parents(&self) -> Vec<PathBuf> {
+    fn parent(&self) -> &str {
         match self {
-            Self::V2(tree) => vec![tree.path(PARENT)],
-            Self::V1(tree) => tree.paths(PARENT).collect(),
+            Self::V2(tree) => tree.parent(),
+            Self::V1(tree) => tree.parent(),
+            Self::None { .. } => PARENT,
+        }
+    }
+
+    fn leaf(&self, id: &SandboxId) -> String {
+        format!("{}/{id}", self.parent())
+    }
+
+    /// Of the group of this name, in each tree.
+    fn paths(&self, name: &str) -> Vec<PathBuf> {
+        match self {
+            Self::V2(tree) => vec![tree.path(name)],
+            Self::V1(tree) => tree.paths(name).collect(),
             Self::None { .. } => Vec::new(),
         }
     }
@@ -208,6 +261,13 @@ impl Hierarchy {
             None => Ok(()),
         }
     }
+}
+
+/// Whether this is a cohort of a process that is dead. Of one in another pid namespace nobody can say: that is not, however
+/// long nothing may have been in it.
+fn is_abandoned(path: &Path) -> bool {
+    let name = path.file_name().and_then(|name| name.to_str()).unwrap_or_default();
+    Owner::of(owner::COHORT, name).and_then(Owner::is_alive) == Some(false)
 }
 
 /// How long the leaf of a sandbox that has ended may have processes that are just dying.
@@ -382,6 +442,15 @@ impl Leaf {
         }
     }
 
+    /// Whose limit it was, where [`Self::events`] tells of a kill for want of memory.
+    #[must_use]
+    pub fn shortage(&self) -> Shortage {
+        match &self.0 {
+            Kind::V2(leaf) => leaf.shortage(),
+            Kind::V1(leaf) => leaf.shortage(),
+        }
+    }
+
     /// The processes in it, as pids of the caller's pid namespace.
     #[must_use]
     pub fn pids(&self) -> Vec<i32> {
@@ -462,6 +531,9 @@ impl Hint for CgroupError {
                 "have systemd delegate it: `Delegate=cpu memory pids` under [Service] in user@.service"
             }
             Self::Exists { .. } => "if that sandbox is gone, `fumehood cleanup` removes its cgroup",
+            Self::Io { source: Errno::ENOENT, action: "create", .. } => {
+                "the group that it was to be in is gone: begin again, a batch with --resume"
+            }
             Self::Io { source: Errno::EBUSY, action: "remove", .. } => "a process is still in it; see its cgroup.procs",
             Self::Io { .. } => return None,
         };

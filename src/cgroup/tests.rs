@@ -37,10 +37,7 @@ impl Nest {
                 assert_ne!(promised(), Some("v2".into()));
                 let paths: Vec<_> = tree.paths(&name).collect();
                 paths.iter().for_each(|path| fs::create_dir(path).unwrap());
-                let own = fs::read_to_string("/proc/self/cgroup").unwrap();
-                let own: String = own.lines().map(|line| format!("{}/{name}\n", line.trim_end_matches('/'))).collect();
-                let hierarchy = Hierarchy::V1(Arc::new(detect::detect_v1(&own).unwrap()));
-                Some(Self { hierarchy, paths })
+                Some(Self { hierarchy: at_v1(&name), paths })
             }
             Hierarchy::V2(tree) => {
                 for controller in ["memory", "pids", "cpu"] {
@@ -51,6 +48,21 @@ impl Nest {
                 Some(Self { hierarchy: Hierarchy::at_v2(&paths[0]), paths })
             }
         }
+    }
+
+    /// Its hierarchy once more, as another process has it.
+    fn again(&self) -> Hierarchy {
+        match &self.hierarchy {
+            Hierarchy::V1(_) => at_v1(self.paths[0].file_name().unwrap().to_str().unwrap()),
+            _ => Hierarchy::at_v2(&self.paths[0]),
+        }
+    }
+
+    /// A cohort, and where its leaves are made.
+    fn cohort(&self, caps: &Caps) -> (Cohort, Hierarchy) {
+        let cohort = self.hierarchy.cohort(caps, Bytes::new(0)).unwrap();
+        let within = self.again().within(Some(cohort.place()));
+        (cohort, within)
     }
 
     /// The file of this name in v1 or v2 terms, in whichever tree has it.
@@ -65,6 +77,13 @@ impl Nest {
         let entries = self.paths.iter().filter_map(|path| fs::read_dir(path.join(PARENT)).ok()).flatten();
         entries.map(|entry| entry.unwrap().path()).filter(|path| path.is_dir()).collect()
     }
+}
+
+/// The trees of v1, below the caller's own groups.
+fn at_v1(name: &str) -> Hierarchy {
+    let own = fs::read_to_string("/proc/self/cgroup").unwrap();
+    let own: String = own.lines().map(|line| format!("{}/{name}\n", line.trim_end_matches('/'))).collect();
+    Hierarchy::V1(Arc::new(detect::detect_v1(&own).unwrap()))
 }
 
 impl Drop for Nest {
@@ -187,19 +206,69 @@ fn running_out_of_memory_kills_and_is_told() {
 
 /// The kernel notifies every group below the one that ran out.
 #[test]
-fn the_parent_running_out_does_not_accuse_the_neighbours() {
+fn a_cohort_running_out_does_not_accuse_the_neighbours() {
     let Some(nest) = Nest::new() else { return };
-    nest.hierarchy.cap_all(&Caps { memory: Some(Bytes::mib(48)), ..Caps::default() }).unwrap();
-    assert_eq!(nest.read(PARENT, "memory.limit_in_bytes", "memory.max"), (48 << 20).to_string());
-    let guilty = nest.hierarchy.create(&id("guilty"), &caps()).unwrap();
-    let neighbour = nest.hierarchy.create(&id("neighbour"), &caps()).unwrap();
+    let (cohort, within) = nest.cohort(&Caps { memory: Some(Bytes::mib(48)), ..Caps::default() });
+    assert_eq!(nest.read(&cohort.place().name, "memory.limit_in_bytes", "memory.max"), (48 << 20).to_string());
+    let guilty = within.create(&id("guilty"), &caps()).unwrap();
+    let neighbour = within.create(&id("neighbour"), &caps()).unwrap();
     let watches = (guilty.watch_oom().unwrap(), neighbour.watch_oom().unwrap());
     assert_eq!(inside(&guilty, "x = b'x' * (60 << 20)").wait().unwrap().code(), Some(128 + 9));
     assert!(guilty.events().unwrap().oom_kills >= 1);
+    assert_eq!(guilty.shortage(), Shortage::Cohort { most: Bytes::mib(48) });
     assert_eq!(neighbour.events().unwrap().oom_kills, 0);
     if let (Some(guilty), Some(neighbour)) = watches {
         assert!(guilty.struck() && !neighbour.struck());
     }
+    // One that has less than all together is short of its own, whoever was short before.
+    let small = within.create(&id("small"), &Caps { memory: Some(Bytes::mib(16)), ..caps() }).unwrap();
+    assert_eq!(inside(&small, "x = b'x' * (60 << 20)").wait().unwrap().code(), Some(128 + 9));
+    assert_eq!(small.shortage(), Shortage::Own);
+}
+
+/// Each is within its limit, and one of them has to go.
+#[test]
+fn those_of_a_cohort_have_no_more_together() {
+    let Some(nest) = Nest::new() else { return };
+    let (_cohort, within) = nest.cohort(&Caps { memory: Some(Bytes::mib(80)), ..Caps::default() });
+    let leaves = ["first", "second"].map(|name| within.create(&id(name), &caps()).unwrap());
+    let mut first = inside(&leaves[0], "x = b'x' * (40 << 20); print('has it', flush=True); sys.stdin.read(1)");
+    assert_eq!(line(&mut first), "has it");
+    let second = inside(&leaves[1], "x = b'x' * (50 << 20)").wait().unwrap();
+    drop(first.stdin.take());
+    let first = first.wait().unwrap();
+    let killed: Vec<_> = leaves.iter().filter(|leaf| leaf.events().unwrap().oom_kills > 0).collect();
+    assert_eq!(killed.len(), 1, "{first:?} {second:?}");
+    assert_eq!(killed[0].shortage(), Shortage::Cohort { most: Bytes::mib(80) });
+    assert_eq!([first, second].iter().filter(|status| status.code() == Some(128 + 9)).count(), 1);
+}
+
+/// A group above that is no cohort, as that of a container.
+#[test]
+fn a_shortage_above_is_told_from_ones_own() {
+    let Some(nest) = Nest::new() else { return };
+    let leaf = nest.hierarchy.create(&id("job"), &caps()).unwrap();
+    let limit = [("memory.limit_in_bytes", "memory.memsw.limit_in_bytes"), ("memory.max", "memory.swap.max")];
+    let (file, swap) = limit[usize::from(nest.hierarchy.kind() == "v2")];
+    let parent = nest.paths.iter().map(|path| path.join(PARENT)).find(|path| path.join(file).exists()).unwrap();
+    fs::write(parent.join(file), (32 << 20).to_string()).unwrap();
+    _ = fs::write(parent.join(swap), if swap == "memory.swap.max" { "0".to_owned() } else { (32 << 20).to_string() });
+    assert_eq!(inside(&leaf, "x = b'x' * (60 << 20)").wait().unwrap().code(), Some(128 + 9));
+    assert!(leaf.events().unwrap().oom_kills >= 1);
+    assert_eq!(leaf.shortage(), Shortage::Above);
+}
+
+/// As in a container: the group that we are in has less than the host.
+#[test]
+fn the_room_is_what_the_groups_above_leave() {
+    let Some(nest) = Nest::new() else { return };
+    let before = nest.hierarchy.room();
+    let file = if nest.hierarchy.kind() == "v2" { "memory.max" } else { "memory.limit_in_bytes" };
+    let base = nest.paths.iter().find(|path| path.join(file).exists()).unwrap();
+    fs::write(base.join(file), (100 << 20).to_string()).unwrap();
+    let room = nest.hierarchy.room().unwrap();
+    assert!(room > Bytes::mib(80) && room <= Bytes::mib(100), "{room}");
+    assert!(before.is_none_or(|before| before > room), "{before:?}");
 }
 
 #[test]
@@ -311,10 +380,10 @@ fn leftovers_are_found_and_removed_with_what_is_nested() {
 #[test]
 fn creators_and_cleaners_do_not_disturb_each_other() {
     let Some(nest) = Nest::new() else { return };
-    nest.hierarchy.cap_all(&Caps { pids: Some(500), ..Caps::default() }).unwrap();
+    let (cohort, within) = nest.cohort(&Caps { pids: Some(500), ..Caps::default() });
     std::thread::scope(|scope| {
         for thread in 0..4 {
-            let hierarchy = &nest.hierarchy;
+            let hierarchy = if thread % 2 == 0 { &nest.hierarchy } else { &within };
             scope.spawn(move || {
                 for number in 0..25 {
                     let leaf = hierarchy.create(&id(&format!("job-{thread}-{number}")), &caps());
@@ -324,20 +393,22 @@ fn creators_and_cleaners_do_not_disturb_each_other() {
             });
         }
     });
+    // What caps them stays while its owner does, and goes with it.
+    assert_eq!(nest.read(&cohort.place().name, "pids.max", "pids.max"), "500");
+    assert_eq!(nest.leaves().len(), nest.paths.len());
+    assert!(nest.hierarchy.leftovers(Duration::ZERO).is_empty());
+    drop(cohort);
     assert_eq!(nest.leaves(), Vec::<PathBuf>::new());
-
-    // A parent that is made again has the caps it had.
-    nest.hierarchy.remove_parent();
-    let _leaf = nest.hierarchy.create(&id("job"), &caps()).unwrap();
-    assert_eq!(nest.read(PARENT, "pids.max", "pids.max"), "500");
+    let gone = within.create(&id("late"), &caps()).unwrap_err();
+    assert!(matches!(gone, CgroupError::Io { source: Errno::ENOENT, .. }) && gone.hint().is_some(), "{gone:?}");
 }
 
 #[test]
 fn a_tighter_group_above_is_no_obstacle() {
     let Some(nest) = Nest::new() else { return };
-    nest.hierarchy.cap_all(&Caps { cpu: Some(CpuBandwidth::cpus(0.2)), ..Caps::default() }).unwrap();
-    let _leaf = nest.hierarchy.create(&id("job"), &caps()).unwrap();
-    assert_eq!(nest.read(PARENT, "cpu.cfs_quota_us", "cpu.max").split(' ').next(), Some("20000"));
+    let (cohort, within) = nest.cohort(&Caps { cpu: Some(CpuBandwidth::cpus(0.2)), ..Caps::default() });
+    let _leaf = within.create(&id("job"), &caps()).unwrap();
+    assert_eq!(nest.read(&cohort.place().name, "cpu.cfs_quota_us", "cpu.max").split(' ').next(), Some("20000"));
 }
 
 #[test]
@@ -422,7 +493,7 @@ fn without_a_hierarchy_nothing_is_promised() {
     assert!(Controller::ALL.into_iter().all(|controller| !none.can(controller)));
     let error = none.create(&id("job"), &Caps::default()).unwrap_err();
     assert!(error.to_string().contains("/nowhere") && error.hint().is_some());
-    assert!(none.cap_all(&Caps::default()).is_err());
+    assert!(none.cohort(&Caps::default(), Bytes::new(0)).is_err());
     // A directory is no cgroup because it is where one could be.
     assert!(matches!(Hierarchy::at_v2("/"), Hierarchy::None { .. }));
 }
@@ -442,12 +513,7 @@ fn a_leaf_that_is_kept_is_as_good_as_new() {
     let Some(nest) = Nest::new() else { return };
     let paths = nest.paths.clone();
     let keeping = match &nest.hierarchy {
-        Hierarchy::V1(_) => {
-            let own = fs::read_to_string("/proc/self/cgroup").unwrap();
-            let name = paths[0].file_name().unwrap().to_str().unwrap().to_owned();
-            let own: String = own.lines().map(|line| format!("{}/{name}\n", line.trim_end_matches('/'))).collect();
-            Hierarchy::V1(Arc::new(detect::detect_v1(&own).unwrap())).keeping()
-        }
+        Hierarchy::V1(_) => nest.again().keeping(),
         _ => return eprintln!("skipped: only leaves of v1 are kept"),
     };
     let name = |leaf: &Leaf| match &leaf.0 {
@@ -513,6 +579,45 @@ while time.process_time() < 0.03: pass
     drop(keeping);
     let left = nest.leaves();
     assert!(left.iter().all(|path| path.ends_with("busy")), "{left:?}");
+}
+
+/// A cohort goes when its owner is dead, with what is in it; what runs in it is nobody's to remove.
+#[test]
+fn the_cohorts_of_the_dead_are_left_over() {
+    let Some(nest) = Nest::new() else { return };
+    let (cohort, _) = nest.cohort(&caps());
+    let own = cohort.place().name.clone();
+    let dead = |start: u64| {
+        let mut parts: Vec<_> = own.split('-').map(str::to_owned).collect();
+        parts[3] = start.to_string();
+        Place { name: parts.join("-"), memory: None }
+    };
+    let all = |place: &Place| {
+        nest.paths.iter().for_each(|path| fs::create_dir_all(path.join(&place.name)).unwrap());
+        nest.again().within(Some(place))
+    };
+    std::mem::forget(all(&dead(1)).create(&id("lost"), &caps()).unwrap());
+    let busy = all(&dead(2)).create(&id("busy"), &caps()).unwrap();
+    let mut child = inside(&busy, "print('in', flush=True); sys.stdin.read(1)");
+    assert_eq!(line(&mut child), "in");
+
+    let found = nest.hierarchy.leftovers(Duration::from_secs(3600));
+    let mut names: Vec<_> = found.iter().map(|leftover| format!("{PARENT}/{}", leftover.name())).collect();
+    names.sort();
+    names.dedup();
+    assert_eq!(names, [dead(1).name, format!("{PARENT}/lost")]);
+    found.into_iter().for_each(|leftover| leftover.remove().unwrap());
+    let mut left = nest.leaves();
+    left.retain(|path| !path.ends_with(Path::new(&own).file_name().unwrap()));
+    assert_eq!(left.len(), nest.paths.len(), "{left:?}");
+    assert!(left.iter().all(|path| path.ends_with(Path::new(&dead(2).name).file_name().unwrap())));
+
+    drop(child.stdin.take());
+    child.wait().unwrap();
+    busy.remove().unwrap();
+    nest.hierarchy.leftovers(Duration::ZERO).into_iter().for_each(|leftover| leftover.remove().unwrap());
+    drop(cohort);
+    assert_eq!(nest.leaves(), Vec::<PathBuf>::new());
 }
 
 /// What a process that is dead has kept is found, however young it is.

@@ -14,6 +14,17 @@ pub struct Events {
     pub pids_max_hits: u64,
 }
 
+/// Whose limit of memory it was that a process was killed for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Shortage {
+    /// The leaf's own.
+    Own,
+    /// That of the [cohort](super::Cohort) that the leaf is in.
+    Cohort { most: Bytes },
+    /// That of a group above, or all that the host has.
+    Above,
+}
+
 /// What the processes of a leaf used together, those that ended included.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Usage {

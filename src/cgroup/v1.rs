@@ -11,7 +11,7 @@ use std::{
     },
     path::PathBuf,
     sync::{
-        Arc, Mutex, PoisonError,
+        Arc,
         atomic::{AtomicBool, Ordering},
     },
     thread,
@@ -25,12 +25,15 @@ use nix::{
 };
 
 use super::{
-    Caps, CgroupError, Controller, Controllers, CpuBandwidth, Events, PARENT, Usage,
+    Caps, CgroupError, Controller, Controllers, CpuBandwidth, Events, PARENT, Place, Shortage, Usage,
     group::{self, Group},
     kept::{Kept, Shelf},
     usage::{keyed, number},
 };
 use crate::request::limits::Bytes;
+
+/// The kernel charges memory in steps of this size as long as they fit.
+const LAST_STEP: u64 = 256 << 10;
 
 /// The caller's own group in each tree it may write to.
 #[derive(Debug)]
@@ -38,7 +41,8 @@ pub struct Tree {
     mounts: Vec<Mount>,
     /// Memory and swap can be limited together.
     memsw: bool,
-    total: Mutex<Caps>,
+    /// What leaves are made in, in each tree, if that is not the parent of all.
+    cohort: Option<Place>,
     /// Leaves that wait to be used again, where they are.
     shelf: Option<Shelf>,
 }
@@ -54,7 +58,7 @@ impl Tree {
     pub(super) fn new(mounts: Vec<Mount>) -> Self {
         let memory = mounts.iter().find(|mount| mount.holds.contains(Controller::Memory));
         let memsw = memory.is_some_and(|mount| mount.group.has("memory.memsw.limit_in_bytes"));
-        Self { mounts, memsw, total: Mutex::new(Caps::default()), shelf: None }
+        Self { mounts, memsw, cohort: None, shelf: None }
     }
 
     /// Leaves that are removed are kept from here on, as far as they can be, until the tree is dropped.
@@ -70,6 +74,11 @@ impl Tree {
         self.mounts.iter().map(move |mount| mount.group.path(name))
     }
 
+    /// Of the caller's own group in the tree of this controller.
+    pub(super) fn path(&self, controller: Controller) -> Option<PathBuf> {
+        self.group(controller).ok().map(|group| group.path(""))
+    }
+
     pub(super) fn remove(&self, name: &str, patience: Duration) -> Result<(), CgroupError> {
         let mut result = Ok(());
         // One that stays does not keep the others.
@@ -79,17 +88,19 @@ impl Tree {
         result
     }
 
-    pub(super) fn cap_all(&self, caps: &Caps) -> Result<(), CgroupError> {
-        // Held until done, so that a parent made meanwhile by this process gets these caps too.
-        let mut total = self.total.lock().unwrap_or_else(PoisonError::into_inner);
-        for mount in self.mounts.iter().filter(|mount| mount.holds.overlaps(caps.needs())) {
-            group::undisturbed(|| match mount.group.make(PARENT) {
-                Ok(()) | Err(Errno::EEXIST) => self.apply(PARENT, &caps.only(mount.holds)),
-                Err(errno) => Err(mount.group.failed("create", PARENT)(errno)),
-            })?;
-        }
-        *total = *caps;
-        Ok(())
+    pub(super) fn parent(&self) -> &str {
+        self.cohort.as_ref().map_or(PARENT, |place| &place.name)
+    }
+
+    pub(super) fn move_to(&mut self, place: &Place) {
+        self.cohort = Some(place.clone());
+    }
+
+    /// In all trees: a leaf may come to be in any.
+    pub(super) fn make_cohort(&self, name: &str, caps: &Caps) -> Result<(), CgroupError> {
+        let made =
+            self.mounts.iter().try_for_each(|mount| self.make(mount, name)).and_then(|()| self.apply(name, caps));
+        made.inspect_err(|_| _ = self.remove(name, super::DYING))
     }
 
     fn group(&self, controller: Controller) -> Result<&Group, CgroupError> {
@@ -104,20 +115,14 @@ impl Tree {
             Err(errno) => {
                 // The parent is made when missed, as it nearly always exists.
                 if errno == Errno::ENOENT {
-                    self.make_parent(mount)?;
+                    match mount.group.make(PARENT) {
+                        Ok(()) | Err(Errno::EEXIST) => {}
+                        Err(errno) => return Err(mount.group.failed("create", PARENT)(errno)),
+                    }
                 }
                 Err(mount.group.failed("create", name)(errno))
             }
         })
-    }
-
-    fn make_parent(&self, mount: &Mount) -> Result<(), CgroupError> {
-        let total = self.total.lock().unwrap_or_else(PoisonError::into_inner);
-        match mount.group.make(PARENT) {
-            Ok(()) => self.apply(PARENT, &total.only(mount.holds)),
-            Err(Errno::EEXIST) => Ok(()),
-            Err(errno) => Err(mount.group.failed("create", PARENT)(errno)),
-        }
     }
 
     fn apply(&self, name: &str, caps: &Caps) -> Result<(), CgroupError> {
@@ -172,6 +177,24 @@ impl Tree {
         number(&self.group(controller).ok()?.read(&format!("{name}/{file}")).ok()?)
     }
 
+    /// The most that was ever used at once: of memory alone, and, where that is counted, of it and swap.
+    fn peaks(&self) -> impl Iterator<Item = &'static str> {
+        ["memory.max_usage_in_bytes", "memory.memsw.max_usage_in_bytes"].into_iter().take(1 + usize::from(self.memsw))
+    }
+
+    pub(super) fn forget_peaks(&self, name: &str) -> Result<(), CgroupError> {
+        self.peaks().try_for_each(|file| self.write(Controller::Memory, name, file, "0"))
+    }
+
+    /// Whether a group was ever at its limit of memory, as far as that can be seen: `memory.failcnt` would say so, and is
+    /// always 0 on some kernels.
+    fn was_full(&self, name: &str) -> Option<bool> {
+        let number = |file| self.read_number(Controller::Memory, name, file);
+        let limit = number("memory.limit_in_bytes")?.saturating_sub(LAST_STEP);
+        let mut peaks = self.peaks().map(number);
+        peaks.try_fold(false, |full, peak| Some(full || peak? >= limit))
+    }
+
     /// Whether no process is in its group in this tree.
     pub(super) fn is_vacant(&self, index: usize, name: &str) -> bool {
         let group = self.mounts.get(index).map(|mount| &mount.group);
@@ -205,17 +228,6 @@ impl Drop for Tree {
     fn drop(&mut self) {
         let waiting = self.shelf.as_mut().map(Shelf::drain).unwrap_or_default();
         waiting.into_iter().for_each(|kept| self.forget(kept));
-    }
-}
-
-impl Caps {
-    fn only(&self, holds: Controllers) -> Self {
-        Self {
-            memory: self.memory.filter(|_| holds.contains(Controller::Memory)),
-            pids: self.pids.filter(|_| holds.contains(Controller::Pids)),
-            cpu: self.cpu.filter(|_| holds.contains(Controller::Cpu)),
-            count_cpu_time: false,
-        }
     }
 }
 
@@ -291,6 +303,20 @@ impl Leaf {
             oom_kills: count(Controller::Memory, "memory.oom_control", "oom_kill")?,
             pids_max_hits: count(Controller::Pids, "pids.events", "max")?,
         })
+    }
+
+    /// v1 counts kills where a process was, and not whose limit was why: one that was never reached was not.
+    pub(super) fn shortage(&self) -> Shortage {
+        let tree = &self.tree;
+        if tree.was_full(&self.name) != Some(false) {
+            return Shortage::Own;
+        }
+        match &tree.cohort {
+            Some(Place { name, memory: Some(most) }) if tree.was_full(name) != Some(false) => {
+                Shortage::Cohort { most: *most }
+            }
+            _ => Shortage::Above,
+        }
     }
 
     pub(super) fn usage(&self) -> Usage {

@@ -5,14 +5,14 @@
 use std::{
     os::fd::{AsFd, BorrowedFd, OwnedFd},
     path::{Path, PathBuf},
-    sync::{Arc, Mutex, PoisonError},
+    sync::Arc,
     time::Duration,
 };
 
 use nix::{errno::Errno, fcntl::OFlag, sys::statfs::CGROUP2_SUPER_MAGIC};
 
 use super::{
-    Caps, CgroupError, Controller, Controllers, Events, PARENT, Usage,
+    Caps, CgroupError, Controller, Controllers, Events, PARENT, Place, Shortage, Usage,
     group::{self, Group},
     usage::{keyed, number},
 };
@@ -28,7 +28,8 @@ pub struct Tree {
     /// `base`, it must be enabled in each of them.
     above: Vec<Group>,
     has: Controllers,
-    total: Mutex<Caps>,
+    /// What leaves are made in, if that is not the parent of all.
+    cohort: Option<Place>,
 }
 
 impl Tree {
@@ -64,7 +65,7 @@ impl Tree {
         })?;
         let on = |controller: Controller| list.split_ascii_whitespace().any(|name| name == controller.name());
         let has = Controllers::of(Controller::ALL.map(|c| (c, on(c) || c == Controller::CpuTime)));
-        Ok(Self { base, above, has, total: Mutex::new(Caps::default()) })
+        Ok(Self { base, above, has, cohort: None })
     }
 
     pub(super) fn has(&self) -> Controllers {
@@ -81,15 +82,17 @@ impl Tree {
         self.base.remove(name, patience)
     }
 
-    pub(super) fn cap_all(&self, caps: &Caps) -> Result<(), CgroupError> {
-        // Held until done, so that a parent made meanwhile by this process gets these caps too.
-        let mut total = self.total.lock().unwrap_or_else(PoisonError::into_inner);
-        group::undisturbed(|| match self.base.make(PARENT) {
-            Ok(()) | Err(Errno::EEXIST) => self.apply(PARENT, caps),
-            Err(errno) => Err(self.base.failed("create", PARENT)(errno)),
-        })?;
-        *total = *caps;
-        Ok(())
+    pub(super) fn parent(&self) -> &str {
+        self.cohort.as_ref().map_or(PARENT, |place| &place.name)
+    }
+
+    pub(super) fn move_to(&mut self, place: &Place) {
+        self.cohort = Some(place.clone());
+    }
+
+    pub(super) fn make_cohort(&self, name: &str, caps: &Caps) -> Result<(), CgroupError> {
+        self.make(name)?;
+        self.apply(name, caps).inspect_err(|_| _ = self.base.remove(name, super::DYING))
     }
 
     fn make(&self, name: &str) -> Result<(), CgroupError> {
@@ -99,20 +102,14 @@ impl Tree {
             Err(errno) => {
                 // The parent is made when missed, as it nearly always exists.
                 if errno == Errno::ENOENT {
-                    self.make_parent()?;
+                    match self.base.make(PARENT) {
+                        Ok(()) | Err(Errno::EEXIST) => {}
+                        Err(errno) => return Err(self.base.failed("create", PARENT)(errno)),
+                    }
                 }
                 Err(self.base.failed("create", name)(errno))
             }
         })
-    }
-
-    fn make_parent(&self) -> Result<(), CgroupError> {
-        let total = self.total.lock().unwrap_or_else(PoisonError::into_inner);
-        match self.base.make(PARENT) {
-            Ok(()) => self.apply(PARENT, &total),
-            Err(Errno::EEXIST) => Ok(()),
-            Err(errno) => Err(self.base.failed("create", PARENT)(errno)),
-        }
     }
 
     fn apply(&self, name: &str, caps: &Caps) -> Result<(), CgroupError> {
@@ -153,8 +150,13 @@ impl Tree {
         for group in self.above.iter().chain([&self.base]) {
             group.write(CONTROL, &value).map_err(group.failed("enable a controller in", CONTROL))?;
         }
-        let parent = format!("{PARENT}/{CONTROL}");
-        self.base.write(&parent, &value).map_err(self.base.failed("enable a controller in", &parent))
+        // The cohort after what it is in.
+        let cohort = self.cohort.as_ref().map(|place| place.name.as_str());
+        for name in [PARENT].into_iter().chain(cohort) {
+            let control = format!("{name}/{CONTROL}");
+            self.base.write(&control, &value).map_err(self.base.failed("enable a controller in", &control))?;
+        }
+        Ok(())
     }
 }
 
@@ -226,6 +228,22 @@ impl Leaf {
             }
         };
         Ok(Events { oom_kills: count("memory.events", "oom_kill")?, pids_max_hits: count("pids.events", "max")? })
+    }
+
+    /// `memory.events` has, beside the kills for whatever reason, how often this very limit was why.
+    pub(super) fn shortage(&self) -> Shortage {
+        let ran_out = |path: &str| self.tree.base.read(path).ok().map(|text| keyed(&text, "oom") > 0);
+        if ran_out(&self.file("memory.events")) != Some(false) {
+            return Shortage::Own;
+        }
+        match &self.tree.cohort {
+            Some(Place { name, memory: Some(most) })
+                if ran_out(&format!("{name}/memory.events.local")) != Some(false) =>
+            {
+                Shortage::Cohort { most: *most }
+            }
+            _ => Shortage::Above,
+        }
     }
 
     pub(super) fn usage(&self) -> Usage {

@@ -99,6 +99,9 @@ fn settings(batch: &mut Batch, low: &Low, many: &Many) -> Result<()> {
     if let Some(memory) = many.memory {
         batch.memory(memory);
     }
+    if let Some(cpus) = many.cpus {
+        batch.cpus(cpus);
+    }
     if let Some(rate) = many.rate {
         batch.rate(rate);
     }
@@ -209,6 +212,9 @@ fn tell(summary: &Summary) {
         time(0.95),
         time(0.99)
     ));
+    if let Some(why) = summary.together.as_ref().filter(|together| together.asked).and_then(|all| all.why.as_ref()) {
+        message::note(&format!("--max-memory was held by each job's own limit, and not by a cgroup around all: {why}"));
+    }
     if summary.stopped {
         message::note("ended at the first job that was not good (--fail-fast)");
     }

@@ -130,6 +130,7 @@ pub struct Many {
     pub output: Option<PathBuf>,
     pub workers: Option<NonZeroUsize>,
     pub memory: Option<Bytes>,
+    pub cpus: Option<f64>,
     pub rate: Option<f64>,
     pub format: Option<Format>,
     pub defaults: Option<(PathBuf, String)>,

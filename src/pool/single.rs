@@ -5,7 +5,7 @@ use std::{os::fd::BorrowedFd, time::Instant};
 use super::shelf::{Job, Recipe, Settings};
 use crate::{
     Result, Sandbox,
-    cgroup::Hierarchy,
+    cgroup::{Hierarchy, Place},
     launch::{LaunchError, Observer, Prepared, Remains},
     report::Outcome,
     request::SandboxId,
@@ -15,6 +15,7 @@ use crate::{
 #[derive(Debug)]
 pub struct Single {
     settings: Settings,
+    cohort: Option<Place>,
     hierarchy: Option<Hierarchy>,
     /// What the last job would have wanted, and how many in a row.
     last: Option<(Recipe, u32)>,
@@ -29,7 +30,12 @@ const IN_A_ROW: u32 = 2;
 impl Single {
     #[must_use]
     pub const fn new(settings: Settings) -> Self {
-        Self { settings, hierarchy: None, last: None, waiting: None, remains: None }
+        Self { settings, cohort: None, hierarchy: None, last: None, waiting: None, remains: None }
+    }
+
+    /// Its sandboxes are some of this cohort.
+    pub(crate) fn join(&mut self, cohort: Option<Place>) {
+        self.cohort = cohort;
     }
 
     #[must_use]
@@ -55,7 +61,8 @@ impl Single {
             Some(prepared) => note(&[prepared.id(), id]).or_else(|_| note(&[id]))?,
             None => note(&[id])?,
         }
-        let hierarchy = self.hierarchy.get_or_insert_with(Hierarchy::detect_keeping).clone();
+        let detect = || Hierarchy::detect_keeping(self.cohort.as_ref());
+        let hierarchy = self.hierarchy.get_or_insert_with(detect).clone();
         if self.settings.most > 0 {
             self.learn(&job, &hierarchy);
         }
@@ -84,7 +91,8 @@ impl Single {
     pub fn make(&mut self, signals: Option<BorrowedFd<'_>>, note: &dyn Fn(&SandboxId) -> bool) {
         let (None, Some((recipe, IN_A_ROW..))) = (&self.waiting, &mut self.last) else { return };
         let Ok(id) = SandboxId::random() else { return };
-        let hierarchy = self.hierarchy.get_or_insert_with(Hierarchy::detect_keeping);
+        let detect = || Hierarchy::detect_keeping(self.cohort.as_ref());
+        let hierarchy = self.hierarchy.get_or_insert_with(detect);
         if !note(&id) {
             return;
         }

@@ -34,7 +34,7 @@ pub struct Outcome {
     pub controls: Option<Controls>,
     pub denials: Denials,
     pub files: Vec<ProducedFile>,
-    /// Why the program could not be run.
+    /// Why the program could not be run, or what else kept it from its end and was not its own doing.
     pub error: Option<Failure>,
     /// What ran before all else, where that was asked for.
     pub prepared: Option<Compile>,
@@ -191,6 +191,12 @@ impl Failure {
         Self::new(FailureKind::Keep, error)
     }
 
+    /// The program was killed for want of memory, and not of its own.
+    #[must_use]
+    pub fn memory(error: &Error) -> Self {
+        Self::new(FailureKind::Memory, error)
+    }
+
     fn new(kind: FailureKind, error: &Error) -> Self {
         Self { kind, message: error.message().to_owned(), hint: error.hint().map(str::to_owned) }
     }
@@ -206,6 +212,8 @@ pub enum FailureKind {
     Fetch,
     /// The program ran; what it wrote was to be kept and is not.
     Keep,
+    /// The program ran within its limit of memory, and was killed for one that it shares with others.
+    Memory,
 }
 
 impl FailureKind {
@@ -214,6 +222,7 @@ impl FailureKind {
             Self::Setup | Self::Fetch | Self::Keep => 125,
             Self::CannotRun => 126,
             Self::NotFound => 127,
+            Self::Memory => 137,
         }
     }
 }
@@ -277,6 +286,7 @@ mod tests {
         let error = Error::new("x").with_hint("y");
         let exec = |errno| failed(Failure::exec(&error, &io::Error::from_raw_os_error(errno))).exit_status();
         assert_eq!(failed(Failure::setup(&error)).exit_status(), 125);
+        assert_eq!(failed(Failure::memory(&error)).exit_status(), 137);
         assert_eq!(exec(libc::ENOENT), 127);
         for errno in [libc::EACCES, libc::ENOEXEC, libc::ENOTDIR, libc::ELOOP, libc::E2BIG, libc::ENOMEM] {
             assert_eq!(exec(errno), 126, "{errno}");

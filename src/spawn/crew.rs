@@ -8,7 +8,12 @@ use std::{
 };
 
 use super::note::Notes;
-use crate::{cgroup::Hierarchy, request::SandboxId, state, sys::process};
+use crate::{
+    cgroup::{Hierarchy, Place},
+    request::SandboxId,
+    state,
+    sys::process,
+};
 
 /// After that long what cannot be removed is left to `fumehood cleanup`.
 const PATIENCE: Duration = Duration::from_secs(10);
@@ -19,6 +24,8 @@ const TURN: Duration = Duration::from_millis(50);
 #[derive(Debug)]
 pub(super) struct Crew {
     pub(super) notes: Notes,
+    /// What their sandboxes are in.
+    cohort: Option<Place>,
     /// By their process ids.
     members: BTreeMap<i32, Member>,
     /// Workers ever made.
@@ -42,8 +49,20 @@ struct Fallen {
 }
 
 impl Crew {
-    pub(super) fn new() -> io::Result<Self> {
-        Ok(Self { notes: Notes::new()?, members: BTreeMap::new(), made: 0, free: Vec::new(), fallen: VecDeque::new() })
+    pub(super) fn new(cohort: Option<Place>) -> io::Result<Self> {
+        let (members, free, fallen) = (BTreeMap::new(), Vec::new(), VecDeque::new());
+        Ok(Self { notes: Notes::new()?, cohort, members, made: 0, free, fallen })
+    }
+
+    fn hierarchy(&self) -> Hierarchy {
+        Hierarchy::detect_within(self.cohort.as_ref())
+    }
+
+    /// Removes what all of them were in: its owner may be gone.
+    pub(super) fn disband(&self) {
+        if let Some(place) = &self.cohort {
+            Hierarchy::detect().remove_cohort(place);
+        }
     }
 
     /// Where the next worker's note will be.
@@ -76,7 +95,7 @@ impl Crew {
         // Others are what killed workers left us.
         let Some(member) = self.members.remove(&ended.pid) else { return };
         if ended.status != 0 {
-            let kept = Hierarchy::detect().kept_by(ended.pid);
+            let kept = self.hierarchy().kept_by(ended.pid);
             self.fallen.extend(kept.into_iter().map(|id| Fallen { id, since: None }));
         }
         for id in self.notes.read(member.place) {
@@ -100,7 +119,7 @@ impl Crew {
         if self.fallen.is_empty() {
             return;
         }
-        let hierarchy = Hierarchy::detect();
+        let hierarchy = self.hierarchy();
         let began = Instant::now();
         for _ in 0..self.fallen.len() {
             if began.elapsed() > TURN {

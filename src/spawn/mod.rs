@@ -34,6 +34,7 @@ pub use jobs::Jobs;
 pub use worker::Worker;
 
 use crate::{
+    cgroup::Place,
     error::Hint,
     sys::{Errno, clone, process as sys_process, socket},
 };
@@ -92,13 +93,18 @@ impl Spawner {
     /// # Ok::<(), fumehood::spawn::SpawnError>(())
     /// ```
     pub fn start(body: impl FnMut(&mut Jobs)) -> Result<Self, SpawnError> {
+        Self::start_within(None, body)
+    }
+
+    /// As [`Self::start`], where all sandboxes are made in this cohort, which goes with the spawner.
+    pub(crate) fn start_within(cohort: Option<&Place>, body: impl FnMut(&mut Jobs)) -> Result<Self, SpawnError> {
         let failed = |errno| SpawnError::Start { errno };
         let (ours, theirs) = socket::record_pair().map_err(failed)?;
         let owner = sys_process::open_process(sys_process::id()).map_err(failed)?;
         let Some(pid) = clone::fork().map_err(failed)? else {
             drop(ours);
             // What unwinds must not come out of here as if it were the owner.
-            let ended = catch_unwind(AssertUnwindSafe(|| process::Process::live(owner, theirs, body)));
+            let ended = catch_unwind(AssertUnwindSafe(|| process::Process::live(owner, theirs, cohort.cloned(), body)));
             sys_process::exit_now(i32::from(!matches!(ended, Ok(Ok(())))));
         };
         // Nobody else waits for it, so the number is its own.

@@ -9,6 +9,7 @@ use std::{
 
 use super::{CANCEL, FAILED, Jobs, KILL, MADE, MAKE, Record, crew::Crew, parts, record};
 use crate::{
+    cgroup::Place,
     cleanup,
     sys::{self, Errno, attributes, clone, process, socket},
 };
@@ -34,7 +35,7 @@ pub(super) struct Process<F> {
 
 impl<F: FnMut(&mut Jobs)> Process<F> {
     /// Serves until the owner has let go or is gone.
-    pub(super) fn live(owner: OwnedFd, control: OwnedFd, body: F) -> sys::Result<()> {
+    pub(super) fn live(owner: OwnedFd, control: OwnedFd, cohort: Option<Place>, body: F) -> sys::Result<()> {
         process::new_session()?;
         process::set_name(c"fumehood-spawn");
         process::reset_signals();
@@ -42,7 +43,7 @@ impl<F: FnMut(&mut Jobs)> Process<F> {
         attributes::adopt_orphans()?;
         keep_only(&[owner.as_fd(), control.as_fd()])?;
         let children = process::take_signals(&[libc::SIGCHLD, libc::SIGTERM])?;
-        let crew = Crew::new().map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
+        let crew = Crew::new(cohort).map_err(|error| Errno::from_raw(error.raw_os_error().unwrap_or(libc::EIO)))?;
         if let Ok(None) = clone::fork() {
             // What others left that were killed with all of theirs. Nobody waits for this.
             _ = catch_unwind(|| cleanup::clean(false));
@@ -148,6 +149,7 @@ impl<F: FnMut(&mut Jobs)> Process<F> {
             }
             let stuck = left.1.elapsed();
             if (alone && !self.crew.has_fallen()) || (killed && stuck > DYING) || passed > ENDING {
+                self.crew.disband();
                 return Ok(());
             }
             if (stuck > GRACE || passed > ORDERLY) && !killed {

@@ -14,6 +14,7 @@ mod mixed;
 mod outputs;
 mod refused;
 mod rude;
+mod together;
 
 use std::{
     path::Path,
@@ -68,6 +69,8 @@ pub fn assert_nothing_left(done: &Done, pid: u32) {
     let prefix = format!("b{pid}-");
     let left = host::left_of(&prefix, done.place());
     assert!(left.is_empty(), "left behind: {left:#?}\n{done}");
+    let groups = together::around(pid);
+    assert!(groups.is_empty(), "left behind: {groups:#?}\n{done}");
 }
 
 pub fn lines(jobs: &[Value]) -> String {

@@ -25,11 +25,12 @@ pub static BATCH: &[Flag] = &[
         "NUMBER|auto",
         Of::Text,
         Section::Batch,
-        "How many run at once, as far as their memory limits fit into --max-memory [default: auto, the number of CPUs].",
+        "How many run at once, as far as their memory limits fit into --max-memory [default: auto, as many as there are CPUs \
+         to use and as --max-memory has room for jobs with the default limit, and one at least].",
         |low, given| {
             low.batch.workers = match given.raw.to_str() {
                 Some("auto") => None,
-                _ => NonZeroUsize::new(given.limit("auto is as many as there are CPUs", |text| {
+                _ => NonZeroUsize::new(given.limit("auto is as many as CPUs and memory allow", |text| {
                     limits::parse_count(text, 1, MOST_WORKERS)
                 })? as usize),
             };
@@ -42,13 +43,27 @@ pub static BATCH: &[Flag] = &[
         "SIZE|none",
         Of::Text,
         Section::Batch,
-        "What the memory limits of all that runs at once may come to; `none` is no bound [default: what is available \
-         at the start].",
+        "What all that runs at once may have of memory together: their limits come to no more, and, where there are \
+         cgroups, one around all of them holds them to it; `none` is no bound [default: what is available at the start, on the host and in the group that fumehood is in].",
         |low, given| {
             low.batch.memory = Some(match given.raw.to_str() {
                 Some("none") => Bytes::new(u64::MAX),
                 _ => given.limit("`--max-memory none` is no bound", Bytes::parse)?,
             });
+            Ok(())
+        },
+    ),
+    value(
+        "max-cpus",
+        "NUMBER|none",
+        Of::Text,
+        Section::Batch,
+        "What all that runs at once may have of CPU time together, such as 1.5 CPUs; takes a cgroup [default: none, no bound].",
+        |low, given| {
+            low.batch.cpus = match given.raw.to_str() {
+                Some("none") => None,
+                _ => Some(given.limit("`--max-cpus none` is no bound", limits::parse_cpus)?),
+            };
             Ok(())
         },
     ),

@@ -21,9 +21,12 @@ use super::{
     Supervisor, wait_status,
 };
 use crate::{
+    Error,
+    cgroup::{Leaf, Shortage},
     error::Hint,
     plan::StepKind,
     report::{Captured, Compile, Ending, Failure, Outcome, Reason, Stream, Tail, Usage, Verdict, WaitStatus},
+    request::Bytes,
     sys::process,
 };
 
@@ -96,6 +99,8 @@ impl Supervisor<'_> {
         let largest = init.map_or(0, |init| init.peak_resident);
         let watched = self.watch.as_ref().map(|watch| watch.peak_memory().max(largest));
         let kept = self.keep();
+        let leaf = self.leaf.as_ref().filter(|_| ending.oom_kills > 0);
+        let shortage = leaf.map(Leaf::shortage).and_then(|shortage| not_its_own(shortage, self.limit()));
         let ports = std::mem::take(&mut self.running.ports);
         let remains = Remains::new(self.leaf.take(), self.running);
         match self.extras.remains.take() {
@@ -132,12 +137,20 @@ impl Supervisor<'_> {
             controls: (self.step > 0 || self.started.is_some()).then_some(self.controls),
             denials: self.denials,
             files: self.files,
-            error: self.fetch_error.map(|error| Failure::fetch(&error.into_error())).or(kept.err()),
+            error: shortage
+                .filter(|_| verdict == Verdict::Oom)
+                .or_else(|| self.fetch_error.map(|error| Failure::fetch(&error.into_error())))
+                .or(kept.err()),
             prepared: self.prepared,
             compile: self.compile,
             kept: None,
             ports,
         })
+    }
+
+    /// Of the step's memory.
+    fn limit(&self) -> Bytes {
+        self.plan.steps[self.step].limits.memory.unwrap_or(self.plan.limits.memory)
     }
 
     /// A program that ended by itself may have sent something at its very end, which is not out yet.
@@ -261,4 +274,19 @@ impl Supervisor<'_> {
         outcome.prepared = self.prepared;
         outcome
     }
+}
+
+/// What is told of a program that was killed for want of memory, and had not used up its own.
+fn not_its_own(shortage: Shortage, own: Bytes) -> Option<Failure> {
+    let within = format!("it was killed within its own {own} of memory");
+    let error = match shortage {
+        Shortage::Own => return None,
+        Shortage::Cohort { most } => Error::new(format!(
+            "{within}: all sandboxes of the batch had used up the {most} that they may have together"
+        ))
+        .with_hint("raise --max-memory, or give jobs so much that those which run at once fit into it"),
+        Shortage::Above => Error::new(format!("{within}: the host, or a group that fumehood is in, had no more"))
+            .with_hint("see `dmesg`; run less at once, or lower --memory to what there is"),
+    };
+    Some(Failure::memory(&error))
 }
