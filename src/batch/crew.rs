@@ -28,7 +28,7 @@ pub(super) struct Crew<T> {
     /// So many of them get ready for their next, while there is a CPU without a job.
     ahead: usize,
     cpus: usize,
-    /// When the last job was given to one.
+    /// When the first job was given to one since somebody was told to get ready.
     given: Option<Instant>,
     /// The limit of a job's memory.
     memory: fn(&T) -> u64,
@@ -100,6 +100,7 @@ impl<T> Crew<T> {
         if self.undisturbed().is_some() {
             return;
         }
+        self.given = None;
         let spare = self.cpus.saturating_sub(self.busy.len());
         let count = self.ahead.min(spare).min(jobs);
         self.idle.get_ready(count, memory);
@@ -167,7 +168,7 @@ impl<T> Crew<T> {
             };
             match worker.give(task) {
                 Ok(()) => {
-                    self.given = Some(Instant::now());
+                    self.given.get_or_insert_with(Instant::now);
                     self.busy.push((worker, what));
                     return Ok(None);
                 }

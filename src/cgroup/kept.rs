@@ -27,6 +27,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use nix::sys::resource::{Resource, getrlimit};
+
 use super::{
     Caps, CgroupError, Controller, Events,
     owner::{KEPT, Owner},
@@ -35,6 +37,8 @@ use super::{
 
 /// How many wait at most. The one that has waited longest is the next: the kernel gives back in its own time.
 const MOST: usize = 8;
+/// Each has three descriptors: whoever may have fewer than this in all has another use for them.
+const ENOUGH: u64 = 128;
 /// How long a leaf is used again.
 const LIFE: Duration = Duration::from_secs(20);
 
@@ -62,7 +66,12 @@ pub(super) struct Kept {
 }
 
 impl Shelf {
+    /// `None`: none can be kept.
     pub(super) fn new() -> Option<Self> {
+        let (descriptors, _) = getrlimit(Resource::RLIMIT_NOFILE).ok()?;
+        if descriptors < ENOUGH {
+            return None;
+        }
         Some(Self { keeper: Owner::own()?, count: AtomicU64::new(0), waiting: Mutex::default() })
     }
 

@@ -236,9 +236,6 @@ impl World<'_> {
             return Ok(Some(BACKSTOP_STATUS));
         };
         let disk_full = standing.disks.iter().flatten().any(|disk| fs::is_full(disk.as_fd()));
-        // Nothing of a step outlives it, and what it has used is all counted when its end is told.
-        process::kill_all();
-        while let Ok(Some(_)) = process::wait(-1, true) {}
         if self.plan.gvisor.is_some() {
             for log in LOGS.get(number).into_iter().flatten() {
                 // It may not have come so far as to have one.
@@ -247,7 +244,11 @@ impl World<'_> {
                 }
             }
         }
-        end.ended(status, disk_full, process::cpu_of_children()).map_err(at(Stage::Spawn, number))?;
+        end.ended(status, disk_full).map_err(at(Stage::Spawn, number))?;
+        // Nothing of a step outlives it.
+        process::kill_all();
+        while let Ok(Some(_)) = process::wait(-1, true) {}
+        end.over(process::cpu_of_children()).map_err(at(Stage::Spawn, number))?;
         // What the program has sent is in its network namespace until it is out.
         let stays = !last || self.plan.fetches || self.plan.egress.is_some();
         if stays && !end.wait_for(Order::Next) {
@@ -356,7 +357,8 @@ fn wait_to_go(end: InitEnd<'_>, waiting: Option<i32>, children: BorrowedFd<'_>) 
 fn wait_for(pid: i32, children: BorrowedFd<'_>, control: BorrowedFd<'_>, deadline: Option<Instant>) -> Option<i32> {
     loop {
         while let Ok(Some(ended)) = process::wait(-1, false) {
-            if ended.pid == pid {
+            // One that is traced by us is told of when it stops, too.
+            if ended.pid == pid && !libc::WIFSTOPPED(ended.status) {
                 return Some(ended.status);
             }
         }

@@ -237,7 +237,7 @@ impl Running {
 
     /// Does what others can be let know of it by that can be done ahead.
     fn reserve_record(&mut self, plan: &Plan) -> Result<(), LaunchError> {
-        self.reserved = Some(Reserved::new(plan, self.pid).map_err(LaunchError::State)?);
+        self.reserved = Some(Reserved::ahead(plan, self.pid).map_err(LaunchError::State)?);
         Ok(())
     }
 

@@ -29,9 +29,10 @@ pub enum Report {
     Ready,
     /// The program of this step is running.
     Started,
-    /// The program of this step has ended, with a waitpid(2) status, and all other processes with it. They and those of
-    /// the steps before have used so much.
-    Ended { status: i32, disk_full: bool, cpu: Duration },
+    /// The program of this step has ended, with a waitpid(2) status.
+    Ended { status: i32, disk_full: bool },
+    /// And so have all that it left. They and those of the steps before have used so much.
+    Over { cpu: Duration },
 }
 
 /// Where in the plan it failed.
@@ -134,8 +135,12 @@ impl InitEnd<'_> {
         socket::send(self.0, &record(b'S', 0, 0, 0), None)
     }
 
-    pub fn ended(self, status: i32, disk_full: bool, cpu: Duration) -> sys::Result<()> {
-        socket::send(self.0, &timed(b'E', u8::from(disk_full), 0, status, cpu), None)
+    pub fn ended(self, status: i32, disk_full: bool) -> sys::Result<()> {
+        socket::send(self.0, &record(b'E', u8::from(disk_full), 0, status), None)
+    }
+
+    pub fn over(self, cpu: Duration) -> sys::Result<()> {
+        socket::send(self.0, &timed(b'O', 0, 0, 0, cpu), None)
     }
 
     pub fn listener(self, fd: BorrowedFd<'_>) -> sys::Result<()> {
@@ -222,10 +227,8 @@ impl SupervisorEnd {
             }
             (b'Y', None) => Report::Ready,
             (b'S', None) => Report::Started,
-            (b'E', None) => {
-                let cpu = Duration::from_micros(u64::from_ne_bytes(time));
-                Report::Ended { status: number, disk_full: stage == 1, cpu }
-            }
+            (b'E', None) => Report::Ended { status: number, disk_full: stage == 1 },
+            (b'O', None) => Report::Over { cpu: Duration::from_micros(u64::from_ne_bytes(time)) },
             (b'L', Some(fd)) => Report::Listener(fd),
             (b'T', Some(fd)) => Report::Terminal(fd),
             (b'R', Some(fd)) => Report::Root(fd),
@@ -252,10 +255,11 @@ mod tests {
             init.failed(failure);
             assert!(matches!(supervisor.receive(), Some(Report::Failed(got)) if got == failure));
         }
+        init.ended(-1, true).unwrap();
+        assert!(matches!(supervisor.receive(), Some(Report::Ended { status: -1, disk_full: true })));
         let spent = Duration::from_micros(u64::MAX >> 8);
-        init.ended(-1, true, spent).unwrap();
-        let heard = supervisor.receive();
-        assert!(matches!(heard, Some(Report::Ended { status: -1, disk_full: true, cpu }) if cpu == spent));
+        init.over(spent).unwrap();
+        assert!(matches!(supervisor.receive(), Some(Report::Over { cpu }) if cpu == spent));
         init.root(theirs.as_fd()).unwrap();
         assert!(matches!(supervisor.receive(), Some(Report::Root(_))));
         supervisor.order(Order::Build).unwrap();

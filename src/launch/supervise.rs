@@ -77,8 +77,8 @@ pub(super) struct Supervisor<'a> {
     counted_before: (Events, cgroup::Usage),
     /// And what its program had used by itself.
     cpu_before: Duration,
-    /// What the programs of all steps have used, from the init.
-    cpu: Duration,
+    /// What all of this step and of those before have used, once all of it is over; from the init.
+    cpu: Option<Duration>,
     killed_by: Option<Reason>,
     failure: Option<protocol::Failure>,
     files: Vec<ProducedFile>,
@@ -139,7 +139,7 @@ impl<'a> Supervisor<'a> {
             denials: before.denials,
             counted_before: (before.events, before.usage),
             cpu_before: before.cpu,
-            cpu: Duration::ZERO,
+            cpu: None,
             step: 0,
             prepared: None,
             policy_untold: None,
@@ -197,7 +197,7 @@ impl<'a> Supervisor<'a> {
     /// kernel takes its time. Who removes the remains waits for that.
     fn is_over(&self) -> bool {
         let counted = self.counted.is_some_and(|(_, used)| used.peak_memory.is_some());
-        self.ended.is_some()
+        self.cpu.is_some()
             && counted
             && self.plan.gvisor.is_none()
             && !self.plan.fetches
@@ -261,10 +261,12 @@ impl<'a> Supervisor<'a> {
                 self.relay.tell();
                 self.begin(observer);
             }
-            Some(Report::Ended { status, disk_full, cpu }) => {
+            Some(Report::Ended { status, disk_full }) => {
                 self.ended = Some((self.end_of(status), Instant::now()));
-                self.cpu = cpu.saturating_sub(self.cpu_before);
                 self.disk_full = disk_full;
+            }
+            Some(Report::Over { cpu }) => {
+                self.cpu = Some(cpu.saturating_sub(self.cpu_before));
                 self.after_step(observer)?;
             }
         }
@@ -350,12 +352,14 @@ impl<'a> Supervisor<'a> {
             StepKind::Compile | StepKind::Run => self.compile = Some(done),
         }
         if !success {
+            let drains = self.begin_to_drain_egress();
+            self.drain_egress(drains, observer);
             self.running.kill();
             return Ok(());
         }
         self.lock_network(observer);
         self.step += 1;
-        (self.started, self.ended, self.listener, self.disk_full) = (None, None, None, false);
+        (self.started, self.ended, self.cpu, self.listener, self.disk_full) = (None, None, None, None, false);
         if let Some(leaf) = &self.leaf {
             let limits = self.plan.steps[self.step].limits;
             if self.holds.memory == Means::Cgroup {

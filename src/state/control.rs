@@ -44,7 +44,7 @@ pub(super) struct Door {
 impl Door {
     /// `own`: what nobody else's is called.
     pub fn make(dir: &Path, own: &str) -> Result<Self, StateError> {
-        let name = format!("{own}.{EXTENSION}");
+        let name = door_of(own);
         Ok(Self { listener: open(dir, &name)?, name, dir: dir.to_owned() })
     }
 }
@@ -156,6 +156,10 @@ impl Record {
         let plain = name.components().count() == 1 && is_door(name);
         plain.then(|| dir.join(name))
     }
+}
+
+pub(super) fn door_of(own: impl std::fmt::Display) -> String {
+    format!("{own}.{EXTENSION}")
 }
 
 pub(super) fn is_door(path: &Path) -> bool {

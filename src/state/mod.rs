@@ -87,9 +87,18 @@ const DYING: Duration = Duration::from_secs(2);
 impl Reserved {
     /// `pid`: the sandbox's init. With a filtered network it can be spoken to.
     pub fn new(plan: &Plan, pid: i32) -> Result<Self, StateError> {
+        Self::called(plan, pid, |start_time| format!("{pid}-{start_time:x}"))
+    }
+
+    /// Of one that waits for its job, and has no record yet: by its id alone, a random one, [`forget`] finds the rest.
+    pub fn ahead(plan: &Plan, pid: i32) -> Result<Self, StateError> {
+        Self::called(plan, pid, |_| plan.id.to_string())
+    }
+
+    fn called(plan: &Plan, pid: i32, door: impl Fn(u64) -> String) -> Result<Self, StateError> {
         let dir = directory()?;
         let start_time = process::start_time(pid).unwrap_or(0);
-        let door = plan.egress.is_some().then(|| Door::make(&dir, &format!("{pid}-{start_time:x}"))).transpose()?;
+        let door = plan.egress.is_some().then(|| Door::make(&dir, &door(start_time))).transpose()?;
         Ok(Self { dir, pid, start_time, door })
     }
 }
@@ -231,7 +240,8 @@ pub fn forget(id: &SandboxId) -> Result<bool, StateError> {
         _ = std::fs::remove_file(&path);
         return Ok(true);
     }
-    // There may be one that was not whole yet.
+    // There may be one that was not whole yet, or was to come.
+    _ = std::fs::remove_file(dir.join(control::door_of(id)));
     let unseen = format!(".{id}.");
     let failed = |source| StateError::Read { path: dir.clone(), source };
     for entry in std::fs::read_dir(&dir).map_err(failed)?.flatten() {

@@ -416,6 +416,29 @@ both! {
         assert!(!world.reached().iter().any(|line| line.contains("/code")), "{:?}", world.reached());
     }
 
+    fn what_a_failing_setup_sent_last_arrives(who: Who) {
+        let Some(_world) = World::new("what_a_failing_setup_sent_last_arrives") else { return };
+        const BYTES: usize = 2_000_000;
+        let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let server = std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            // One that does not read yet when the sandbox has ended.
+            std::thread::sleep(std::time::Duration::from_millis(300));
+            let mut got = Vec::new();
+            stream.read_to_end(&mut got).map(|_| got.len())
+        });
+        let run = Run::new(who);
+        let policy = json!({ "mode": "filtered", "allow_private": [format!("localhost:{port}")] });
+        run.place.write("setup.json", policy.to_string());
+        let at = format!("@{}", run.place.join("setup.json").display());
+        let setup = format!("head -c {BYTES} /dev/zero > /dev/tcp/host.fumehood.internal/{port}; exit 7");
+        let setup = format!("bash -c '{setup}'");
+        let done = run.args(["--setup", &setup, "--setup-net", &at, "--json", "--", "true"]).done();
+        assert_eq!(done.json()["exit_code"], 7, "{done}");
+        assert_eq!(server.join().unwrap().unwrap(), BYTES, "{done}");
+    }
+
     fn a_setup_that_fails_is_the_end(who: Who) {
         let Some(world) = World::new("a_setup_that_fails_is_the_end") else { return };
         let run = |options: &[&str]| Run::new(who).args(options).arg("--setup").arg("echo went wrong >&2; exit 7");

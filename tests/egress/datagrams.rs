@@ -91,6 +91,25 @@ both! {
         assert_eq!(reached, ["1.1.1.1:443 udp 14"]);
     }
 
+    fn what_was_sent_at_the_very_end_is_told_of(who: Who) {
+        let Some(_world) = World::new("what_was_sent_at_the_very_end_is_told_of") else { return };
+        let question = r"\0\1\1\0\0\1\0\0\0\0\0\0\4evil\7example\0\0\1\0\1";
+        let code = format!(
+            "import os, socket\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)\n\
+             dns = [l.split()[1] for l in open('/etc/resolv.conf') if l.startswith('nameserver')][0]\n\
+             s.sendto(b'{question}', (dns, 53)); s.sendto(b'x', ('10.9.9.9', 9999)); os._exit(0)"
+        );
+        for round in 0..20 {
+            let run = Run::new(who).args(["--net", "open", "--deny", "evil.example"]).json_result().python(&code);
+            let done = run.done().expect_code(0);
+            let json = done.json();
+            let denials = json["denials"].as_array().unwrap();
+            for target in ["evil.example", "10.9.9.9:9999"] {
+                assert!(denials.iter().any(|denial| denial["target"] == target), "{round}: {target}: {done}");
+            }
+        }
+    }
+
     fn it_goes_out_in_no_other_mode(who: Who) {
         let Some(world) = World::new("it_goes_out_in_no_other_mode") else { return };
         let code = "import socket\ns = socket.socket(socket.AF_INET, socket.SOCK_DGRAM); s.settimeout(20)\n\

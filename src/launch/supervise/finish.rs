@@ -94,8 +94,8 @@ impl Supervisor<'_> {
         let used = self.counted.map(|(_, used)| used);
         // Looking now and then misses a program that is quick, and the kernel tells of no more than one process.
         // One that was killed has not told, and its own little is counted with all else.
-        let untold = init.filter(|_| self.ended.is_none());
-        let cpu = untold.map_or(self.cpu, |init| init.cpu.saturating_sub(self.cpu_before));
+        let untold = || init.map_or(Duration::ZERO, |init| init.cpu.saturating_sub(self.cpu_before));
+        let cpu = self.cpu.unwrap_or_else(untold);
         let largest = init.map_or(0, |init| init.peak_resident);
         let watched = self.watch.as_ref().map(|watch| watch.peak_memory().max(largest));
         let kept = self.keep();

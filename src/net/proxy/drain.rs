@@ -3,10 +3,10 @@
 //! A program that writes and exits leaves the rest to the kernel, and so may think that it has sent what it wrote. Its
 //! sockets outlive it, and some of their connections nobody has taken yet.
 
-use std::{io, os::fd::AsRawFd, pin::pin, time::Duration};
+use std::{io, os::fd::RawFd, pin::pin, time::Duration};
 
 use tokio::{
-    net::{TcpListener, TcpStream},
+    net::TcpStream,
     sync::mpsc::UnboundedReceiver,
     time::{sleep, timeout},
 };
@@ -33,14 +33,14 @@ pub(super) type Done = Box<dyn FnOnce() + Send>;
 /// Until the proxy is dropped, or has drained; then this is whom to tell.
 pub(super) async fn until_end(
     shared: &Shared,
-    listeners: [&TcpListener; 2],
+    sockets: &[RawFd],
     mut orders: UnboundedReceiver<Drain>,
 ) -> Option<Done> {
     let Drain { grace, done } = orders.recv().await?;
     shared.draining.send_replace(true);
     let drained = async {
         let open = || shared.connections.get() + shared.published.get();
-        while open() > 0 || listeners.into_iter().any(has_waiting) {
+        while open() > 0 || has_waiting(sockets) {
             sleep(LOOK).await;
         }
     };
@@ -48,9 +48,11 @@ pub(super) async fn until_end(
     Some(done)
 }
 
-/// Whether there is a connection that was made and not taken yet.
-fn has_waiting(listener: &TcpListener) -> bool {
-    let mut ready = [libc::pollfd { fd: listener.as_raw_fd(), events: libc::POLLIN, revents: 0 }];
+/// Whether there is a connection, a question or a datagram that was sent and not taken yet. What is taken is counted, refused, or
+/// on its way before this is asked again.
+fn has_waiting(sockets: &[RawFd]) -> bool {
+    let ready = |fd: &RawFd| libc::pollfd { fd: *fd, events: libc::POLLIN, revents: 0 };
+    let mut ready: Vec<_> = sockets.iter().map(ready).collect();
     matches!(process::poll(&mut ready, Some(Duration::ZERO)), Ok(1..))
 }
 

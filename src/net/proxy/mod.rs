@@ -195,6 +195,7 @@ impl Proxy {
                 published: Cell::new(0),
                 draining: watch::Sender::new(false),
             });
+            let waiting = sockets.all();
             let [tcp, explicit] = [sockets.tcp, sockets.explicit].map(Rc::new);
             let local = LocalSet::new();
             if let Some(doors) = doors {
@@ -211,7 +212,7 @@ impl Proxy {
                 local.spawn_local(datagrams::pass_all(shared.clone(), listener, answers));
             }
             // Nothing is left to be sent then, so nobody waits for the rest to be taken down.
-            if let Some(done) = local.block_on(&runtime, drain::until_end(&shared, [&tcp, &explicit], ordered)) {
+            if let Some(done) = local.block_on(&runtime, drain::until_end(&shared, &waiting, ordered)) {
                 done();
             }
         };

@@ -1,6 +1,9 @@
 //! The sockets at which the sandbox's packets end, as the proxy has them.
 
-use std::{ffi::OsString, os::fd::OwnedFd};
+use std::{
+    ffi::OsString,
+    os::fd::{AsRawFd, OwnedFd, RawFd},
+};
 
 use nix::{
     fcntl::{FcntlArg, OFlag, fcntl},
@@ -17,6 +20,15 @@ pub(super) struct Sockets {
     pub dns: Vec<(UdpSocket, TcpListener)>,
     pub explicit: TcpListener,
     pub udp: Option<(UdpSocket, OwnedFd)>,
+}
+
+impl Sockets {
+    /// All that the sandbox's packets can come to.
+    pub fn all(&self) -> Vec<RawFd> {
+        let dns = self.dns.iter().flat_map(|(udp, tcp)| [udp.as_raw_fd(), tcp.as_raw_fd()]);
+        let udp = self.udp.iter().map(|(udp, _)| udp.as_raw_fd());
+        [self.tcp.as_raw_fd(), self.explicit.as_raw_fd()].into_iter().chain(dns).chain(udp).collect()
+    }
 }
 
 impl TryFrom<Listeners> for Sockets {
