@@ -238,7 +238,7 @@ impl Prepared {
             return Ok(Err(Box::new(Gone { plan, extras })));
         }
         let files = extras.fetch.iter().map(super::fetch::Target::open).collect::<Result<Vec<_>, _>>()?;
-        plan.ids = own.ids;
+        let ids = std::mem::replace(&mut plan.ids, own.ids);
         if let (Some(policy), Some(egress)) = (&plan.egress, &made.running.egress) {
             egress.set_policy(Policy::clone(policy));
         }
@@ -257,6 +257,11 @@ impl Prepared {
         // What the interpreter reads ends when the init has written it.
         drop(socket);
         _ = made.running.control.order(Order::Go);
+        if own.gvisor.is_some() && !answers(made.running.control.0.as_fd()) {
+            drop(made);
+            plan.ids = ids;
+            return Ok(Err(Box::new(Gone { plan, extras })));
+        }
         let supervisor = supervise::Supervisor::new(&plan, made, files, controls, extras)?;
         supervisor.run(observer).map(Ok)
     }
@@ -516,6 +521,13 @@ fn file_path(op: &SetupOp) -> Option<BoxPath> {
         SetupOp::File { path, .. } => Some(path.clone()),
         _ => None,
     }
+}
+
+/// Whether an init behind gVisor has taken the order, which it does if what waits there lives. Nothing of the job is there before
+/// the supervisor has heard that.
+fn answers(control: BorrowedFd<'_>) -> bool {
+    let mut ready = [readable(control)];
+    process::poll(&mut ready, Some(BOOT_TIME)) == Ok(1) && ready[0].revents & libc::POLLHUP == 0
 }
 
 fn readable(fd: BorrowedFd<'_>) -> libc::pollfd {
