@@ -48,15 +48,21 @@ end:
     return NULL;
 }
 
-static void serve(void) {
+/* Listens on the loopback, and prints where. */
+static int listening(void) {
     struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)};
     socklen_t length = sizeof address;
-    int listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), events = epoll_create1(0);
-    struct epoll_event event = {.events = EPOLLIN, .data.fd = listener}, ready[EVENTS];
+    int listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0);
     if (bind(listener, (void *)&address, length) || listen(listener, 4096)) fail("listen");
     getsockname(listener, (void *)&address, &length);
     printf("%d\n", ntohs(address.sin_port));
     fflush(stdout);
+    return listener;
+}
+
+static void serve(void) {
+    int listener = listening(), events = epoll_create1(0);
+    struct epoll_event event = {.events = EPOLLIN, .data.fd = listener}, ready[EVENTS];
     epoll_ctl(events, EPOLL_CTL_ADD, listener, &event);
     for (;;) {
         int count = epoll_wait(events, ready, EVENTS, -1);
@@ -96,15 +102,9 @@ static struct passed *add_passed(int events, int fd, struct passed *other) {
 }
 
 static void pass(int port) {
-    struct sockaddr_in address = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK)}, server = address;
-    socklen_t length = sizeof address;
-    int listener = socket(AF_INET, SOCK_STREAM | SOCK_NONBLOCK, 0), events = epoll_create1(0);
+    struct sockaddr_in server = {.sin_family = AF_INET, .sin_addr.s_addr = htonl(INADDR_LOOPBACK), .sin_port = htons(port)};
+    int listener = listening(), events = epoll_create1(0);
     struct epoll_event event = {.events = EPOLLIN, .data.ptr = NULL}, ready[EVENTS];
-    if (bind(listener, (void *)&address, length) || listen(listener, 4096)) fail("listen");
-    getsockname(listener, (void *)&address, &length);
-    printf("%d\n", ntohs(address.sin_port));
-    fflush(stdout);
-    server.sin_port = htons(port);
     epoll_ctl(events, EPOLL_CTL_ADD, listener, &event);
     for (;;) {
         int count = epoll_wait(events, ready, EVENTS, -1);

@@ -11,6 +11,7 @@ use super::{
     error::BatchError,
     idle::{GET_READY, Idle},
     settings::Settings,
+    together,
 };
 use crate::{
     Sandbox,
@@ -72,7 +73,7 @@ pub(super) fn start(settings: &Settings, cohort: Option<&Place>) -> Result<Spawn
 
 impl<T> Crew<T> {
     pub(super) fn new(spawner: Spawner, most: usize, ahead: usize, memory: fn(&T) -> u64) -> Self {
-        let cpus = std::thread::available_parallelism().map_or(1, usize::from);
+        let cpus = together::cpus();
         let (idle, busy, reserve) = (Idle::default(), Vec::new(), Vec::new());
         let mut crew = Self { spawner, idle, ahead, cpus, given: None, memory, busy, most, short: false, reserve };
         crew.keep_in_reserve();

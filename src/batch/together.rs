@@ -111,7 +111,7 @@ impl Serialize for Together {
     }
 }
 
-fn cpus() -> usize {
+pub(super) fn cpus() -> usize {
     std::thread::available_parallelism().map_or(1, usize::from)
 }
 

@@ -249,9 +249,7 @@ impl World<'_> {
         process::kill_all();
         while let Ok(Some(_)) = process::wait(-1, true) {}
         end.over(process::cpu_of_children()).map_err(at(Stage::Spawn, number))?;
-        // What the program has sent is in its network namespace until it is out.
-        let stays = !last || self.plan.fetches || self.plan.egress.is_some();
-        if stays && !end.wait_for(Order::Next) {
+        if (!last || self.plan.init_stays()) && !end.wait_for(Order::Next) {
             return Ok(Some(0));
         }
         Ok(None)

@@ -339,7 +339,7 @@ impl<'a> Supervisor<'a> {
                 (self.files, self.fetch_error) = (files, error);
             }
             self.drain_egress(drains, observer);
-            if self.plan.fetches || self.plan.egress.is_some() {
+            if self.plan.init_stays() {
                 _ = self.running.control.order(Order::Next);
             }
             return Ok(());

@@ -337,6 +337,13 @@ impl Plan {
         if self.gvisor.is_some() { Isolation::Gvisor } else { Isolation::Native }
     }
 
+    /// Whether the init is there after the last program until it is told to go on: files are fetched from its root, and
+    /// what the program has sent is in its network namespace until it is out.
+    #[must_use]
+    pub const fn init_stays(&self) -> bool {
+        self.fetches || self.egress.is_some()
+    }
+
     /// Whether the init makes the sandbox's network namespace: that of a gateway's is there before.
     #[must_use]
     pub fn own_network(&self) -> bool {

@@ -92,10 +92,10 @@ impl Supervisor<'_> {
             return self.not_run(end);
         }
         let used = self.counted.map(|(_, used)| used);
-        // Looking now and then misses a program that is quick, and the kernel tells of no more than one process.
         // One that was killed has not told, and its own little is counted with all else.
         let untold = || init.map_or(Duration::ZERO, |init| init.cpu.saturating_sub(self.cpu_before));
         let cpu = self.cpu.unwrap_or_else(untold);
+        // Looking now and then misses a program that is quick, and the kernel tells of no more than one process.
         let largest = init.map_or(0, |init| init.peak_resident);
         let watched = self.watch.as_ref().map(|watch| watch.peak_memory().max(largest));
         let kept = self.keep();
@@ -153,8 +153,8 @@ impl Supervisor<'_> {
         self.plan.steps[self.step].limits.memory.unwrap_or(self.plan.limits.memory)
     }
 
-    /// A program that ended by itself may have sent something at its very end, which is not out yet.
-    /// Until when it has time to get out.
+    /// A program that ended by itself may have sent something at its very end, which is not out yet: until when it has
+    /// time for that.
     pub(super) fn begin_to_drain_egress(&self) -> Option<Instant> {
         let egress = self.running.egress.as_ref().filter(|_| self.killed_by.is_none())?;
         let left = self.timeout().zip(self.started).map(|(timeout, started)| timeout.saturating_sub(started.elapsed()));
